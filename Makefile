@@ -1,0 +1,65 @@
+# `make help` lists the targets. Everything lands in .venv and .demo, both ignored by git.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Airflow starts in half the time when its bytecode is cached.
+unexport PYTHONDONTWRITEBYTECODE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup lint format test test-fast demo ceph tools clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## create .venv with everything that tests and demo need
+
+# A build that stopped half-way leaves no stamp, so the next one starts over.
+$(READY): pyproject.toml provider/airflow_pg_s3/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
+	@echo 'Installing into $(VENV)'
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --group dev --editable '.[encryption]'
+	@touch $@
+
+lint: $(READY) ## ruff, format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## apply ruff's fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(READY) ## all tests: unit, integration, system
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(READY) ## unit tests alone
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+demo: $(READY) ## back up, list, restore and compare a realistic database, through Airflow
+	$(BIN)/python -m demo
+
+# Packages that CI tests with besides what pip installs; root is needed to install them.
+CEPH := ceph-mon ceph-osd ceph-mgr radosgw
+TOOLS := age awscli zstd
+ceph: PACKAGES := $(CEPH)
+ceph: ## install Ceph's radosgw with apt-get, if it is missing: a real S3 server for the tests
+tools: PACKAGES := $(TOOLS)
+tools: ## install the commands of docs/recovery.md with apt-get, if they are missing, for its test
+ceph tools:
+	@if [ "$$(dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | grep -c '^installed$$')" = $(words $(PACKAGES)) ]; then \
+		echo 'installed: $(PACKAGES)'; \
+	elif [ "$$(id -u)" != 0 ]; then \
+		echo 'missing, and only root can install them: sudo make $@' >&2; exit 1; \
+	else \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES); \
+	fi
+
+clean: ## remove the environment, the demo's state and all caches
+	rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

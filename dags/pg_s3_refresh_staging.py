@@ -1,0 +1,111 @@
+"""Refresh staging from production: every night its latest backup takes the staging database's place.
+
+The backup is restored beside the old staging database, the masking commands run there, and then the two swap names
+in one transaction: nobody ever sees half a database or unmasked data. The old one is dropped.
+Nothing here needs editing. Environment variables of the Airflow processes change the defaults; each run can
+override the params.
+
+| variable                      | default                 | meaning |
+|-------------------------------|-------------------------|----------------------------------------|
+| `PG_S3_REFRESH_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
+| `PG_S3_REFRESH_SQL`           |                         | commands that mask data, run before the swap |
+| `PG_S3_REFRESH_VERIFIED_ONLY` | `false`                 | `true` takes verified backups only |
+| `PG_S3_POOL`                  | `default_pool`          | Airflow pool that the restore takes a slot of |
+| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
+| `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
+| `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
+| `PG_S3_STAGING_CONN_ID`       | `postgres_staging`      | the server and database to refresh |
+| `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
+| `PG_S3_JOBS`                  | `2`                     | tables and indexes restored in parallel |
+| `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is ended |
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
+from airflow_pg_s3.operators.restore import PgS3RestoreOperator
+
+with DAG(
+    dag_id="pg_s3_refresh_staging",
+    description="Replace a staging database by production's latest backup",
+    doc_md=__doc__,
+    schedule=os.environ.get("PG_S3_REFRESH_SCHEDULE") or None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["pg_s3", "restore"],
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=30),
+    },
+    params={
+        "repository": Param(
+            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
+            type="string",
+            pattern="^s3://[^/]+",
+            description="s3://bucket/prefix to read from",
+        ),
+        "aws_conn_id": Param(
+            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+            type="string",
+            minLength=1,
+            description="Connection of the S3 account",
+        ),
+        "postgres_conn_id": Param(
+            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
+            type="string",
+            minLength=1,
+            description="Connection that names the database whose backups count (it is not connected to)",
+        ),
+        "database": Param(
+            os.environ.get("PG_S3_DATABASE", ""),
+            type=["string", "null"],
+            description="Database whose latest backup is restored; empty: the one that postgres_conn_id names",
+        ),
+        "staging_conn_id": Param(
+            os.environ.get("PG_S3_STAGING_CONN_ID", "postgres_staging"),
+            type="string",
+            minLength=1,
+            description="Connection of the server and database to refresh",
+        ),
+        "post_restore_sql": Param(
+            os.environ.get("PG_S3_REFRESH_SQL", ""),
+            type=["string", "null"],
+            format="multiline",
+            description="Commands that mask data; they run in one transaction, before anybody sees the database",
+        ),
+        "jobs": Param(
+            int(os.environ.get("PG_S3_JOBS", "2")),
+            type="integer",
+            minimum=1,
+            maximum=64,
+            description="Tables and indexes restored in parallel",
+        ),
+    },
+) as dag:
+    latest = PgS3ListBackupsOperator(
+        task_id="latest",
+        repository="{{ params.repository }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
+        database="{{ params.database or conn.get(params.postgres_conn_id).schema }}",
+        verified_only=os.environ.get("PG_S3_REFRESH_VERIFIED_ONLY", "false").lower() == "true",
+        limit=1,
+    )
+    refresh = PgS3RestoreOperator(
+        task_id="refresh",
+        backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] }}",
+        postgres_conn_id="{{ params.staging_conn_id }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
+        if_exists="replace",
+        keep_previous=False,
+        post_restore_sql="{{ params.post_restore_sql or '' }}",
+        jobs="{{ params.jobs }}",
+        pool=os.environ.get("PG_S3_POOL", "default_pool"),
+        execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+    )
+    latest >> refresh

@@ -1,0 +1,103 @@
+"""Restore the latest backup into another server, on a schedule of its own (off until you set one).
+
+Nothing here needs editing. The list task finds the newest complete backup, the restore takes its URI from XCom.
+Environment variables of the Airflow processes change the defaults; each run can override the params.
+
+| variable                   | default                 | meaning |
+|----------------------------|-------------------------|----------------------------------------|
+| `PG_S3_RESTORE_SCHEDULE`   |                         | cron expression or preset; empty: manual runs only |
+| `PG_S3_RESTORE_IF_EXISTS`  | `fail`                  | `clean` drops what the backup brings, `replace` swaps |
+| `PG_S3_REPOSITORY`         | `s3://backups/postgres` | where backups lie |
+| `PG_S3_SOURCE_CONN_ID`     | `postgres_default`      | names the database whose backups count |
+| `PG_S3_DATABASE`           |                         | that database; empty: the one that the connection names |
+| `PG_S3_TARGET_CONN_ID`     | `postgres_target`       | the server and database restored into |
+| `PG_S3_AWS_CONN_ID`        | `aws_default`           | the S3 account |
+| `PG_S3_JOBS`               | `2`                     | tables and indexes restored in parallel |
+| `PG_S3_TIMEOUT_HOURS`      | `12`                    | a try that takes longer is ended |
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
+from airflow_pg_s3.operators.restore import PgS3RestoreOperator
+
+with DAG(
+    dag_id="pg_s3_restore",
+    description="Restore the latest PostgreSQL backup from S3",
+    doc_md=__doc__,
+    schedule=os.environ.get("PG_S3_RESTORE_SCHEDULE") or None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["pg_s3", "restore"],
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=30),
+    },
+    params={
+        "repository": Param(
+            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
+            type="string",
+            pattern="^s3://[^/]+",
+            description="s3://bucket/prefix to read from",
+        ),
+        "aws_conn_id": Param(
+            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+            type="string",
+            minLength=1,
+            description="Connection of the S3 account",
+        ),
+        "postgres_conn_id": Param(
+            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
+            type="string",
+            minLength=1,
+            description="Connection that names the database whose backups count (it is not connected to)",
+        ),
+        "database": Param(
+            os.environ.get("PG_S3_DATABASE", ""),
+            type=["string", "null"],
+            description="Database whose latest backup is restored; empty: the one that postgres_conn_id names",
+        ),
+        "target_conn_id": Param(
+            os.environ.get("PG_S3_TARGET_CONN_ID", "postgres_target"),
+            type="string",
+            minLength=1,
+            description="Connection of the server and database to restore into",
+        ),
+        "if_exists": Param(
+            os.environ.get("PG_S3_RESTORE_IF_EXISTS", "fail"),
+            type="string",
+            enum=["fail", "clean", "replace"],
+            description="When the target holds objects: fail, drop what the backup brings, or take its place",
+        ),
+        "jobs": Param(
+            int(os.environ.get("PG_S3_JOBS", "2")),
+            type="integer",
+            minimum=1,
+            maximum=64,
+            description="Tables and indexes restored in parallel",
+        ),
+    },
+) as dag:
+    latest = PgS3ListBackupsOperator(
+        task_id="latest",
+        repository="{{ params.repository }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
+        database="{{ params.database or conn.get(params.postgres_conn_id).schema }}",
+        limit=1,
+    )
+    restore = PgS3RestoreOperator(
+        task_id="restore",
+        backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] }}",
+        postgres_conn_id="{{ params.target_conn_id }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
+        if_exists="{{ params.if_exists }}",
+        jobs="{{ params.jobs }}",
+        execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+    )
+    latest >> restore

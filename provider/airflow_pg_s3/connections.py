@@ -1,0 +1,134 @@
+"""From Airflow's connections to what the core needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParameters:
+    """Take libpq parameters from an Airflow connection, as `PostgresHook.get_conn` does.
+
+    :param conn_id: id of a Postgres connection; with the extra ``iam``, a token is fetched.
+    :param database: overrides the connection's schema.
+    :raises InputError: there is no such connection, or it cannot be used.
+    """
+    hook = PostgresHook(postgres_conn_id=conn_id)
+    try:
+        connection = hook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise _no_such(conn_id) from error
+    if connection.conn_type not in ("postgres", "postgresql"):
+        raise InputError(f"the Airflow connection {conn_id!r} is of type {connection.conn_type!r}, not postgres")
+    extra = connection.extra_dejson
+    login, password, port = connection.login, connection.password, connection.port
+    if extra.get("iam"):
+        login, password, port = hook.get_iam_token(connection)
+    if password:
+        mask_secret(password)
+    keywords: dict[str, object] = {k: v for k, v in extra.items() if k not in hook.ignored_extra_options}
+    keywords |= {"host": connection.host, "port": port, "user": login, "password": password}
+    return parameters(database=database or connection.schema, keywords=keywords)
+
+
+def s3_client(conn_id: str | None) -> tuple[S3Client, dict[str, Any]]:
+    """Make a boto3 client from an Airflow connection, with the connection's own extra arguments for uploads.
+
+    :raises InputError: there is no such connection.
+    """
+    # The hook itself only warns, and takes whatever credentials the machine has: a backup to a wrong account.
+    if conn_id:
+        try:
+            BaseHook.get_connection(conn_id)
+        except AirflowNotFoundException as error:
+            raise InputError(
+                f"the Airflow connection {conn_id!r} does not exist: create it, or give aws_conn_id=None to use "
+                "the machine's own AWS credentials"
+            ) from error
+    hook = S3Hook(aws_conn_id=conn_id or None)
+    return hook.get_conn(), dict(hook.extra_args)
+
+
+def age_identities(conn_id: str | None) -> list[str]:
+    """Take age identities from the password of an Airflow connection, one a line.
+
+    :raises InputError: there is no such connection, or it holds none.
+    """
+    if not conn_id:
+        return []
+    try:
+        text = BaseHook.get_connection(conn_id).password or ""
+    except AirflowNotFoundException as error:
+        raise _no_such(conn_id) from error
+    if text.startswith("-----BEGIN"):
+        mask_secret(text)
+        return [text]
+    identities = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not identities:
+        raise InputError(f"the Airflow connection {conn_id!r} holds no age identity in its password")
+    for identity in identities:
+        mask_secret(identity)
+    return identities
+
+
+def _no_such(conn_id: str) -> InputError:
+    return InputError(f"the Airflow connection {conn_id!r} does not exist: create it, or correct the id")
+
+
+def client_path() -> list[str]:
+    """Return the folders of the option ``[pg_s3] client_path``."""
+    return [folder for folder in (conf.get("pg_s3", "client_path", fallback="") or "").split(":") if folder]
+
+
+def producer(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Say which task makes a backup, for its manifest; nothing outside a DAG run."""
+    ti = context.get("ti")
+    if ti is None:
+        return {}
+    names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
+    return {name: getattr(ti, name, None) for name in names}
+
+
+def as_list(value: Any, parameter: str) -> list[str]:
+    """Take a list argument as a template may have left it.
+
+    :raises InputError: a bare string: one item, or many in shell syntax? Neither is guessed.
+    """
+    if value is None or value == "":
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InputError(f"{parameter} must be a list of strings, not {value!r}")
+    return [str(item) for item in value]
+
+
+def as_labels(value: Any) -> dict[str, str]:
+    """Take labels as a template may have left them.
+
+    :raises InputError: no mapping, or a value that is neither text nor a number.
+    """
+    if value in (None, ""):
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(v, str | int | float) for v in value.values()):
+        raise InputError(f'labels must be a mapping such as {{"release": "42"}}, not {value!r}')
+    return {str(name): str(text) for name, text in value.items()}
+
+
+def as_int(value: Any, parameter: str) -> int:
+    """Take a number as a template may have left it.
+
+    :raises InputError: it is none.
+    """
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{parameter} must be a number, not {value!r}") from error

@@ -1,0 +1,376 @@
+"""The backup: pg_dump into a bounded spool, from there to S3 while it is written, the manifest last."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from airflow_pg_s3 import __version__
+from airflow_pg_s3.core import archive, clients, options, server
+from airflow_pg_s3.core.backpressure import Backpressure
+from airflow_pg_s3.core.codec import Encoder
+from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.manifest import (
+    Compression,
+    Dump,
+    Encryption,
+    Manifest,
+    Member,
+    ObjectRecord,
+    Producer,
+    Table,
+)  # fmt: skip
+from airflow_pg_s3.core.pack import PACK_BYTES, SMALL_BYTES
+from airflow_pg_s3.core.process import ClientProgram, running
+from airflow_pg_s3.core.progress import Log, Progress, human
+from airflow_pg_s3.core.repository import Repository, StagedBackup, new_backup_id, read_manifest
+from airflow_pg_s3.core.shipper import ShippedMember, Shipper
+from airflow_pg_s3.core.spool import TOC, Spool
+from airflow_pg_s3.core.upload import PART_BYTES, PARTS_PER_VOLUME, Uploader
+from airflow_pg_s3.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from airflow_pg_s3.core.clients import ClientTools
+    from airflow_pg_s3.core.server import ServerFacts
+
+DEFAULT_SPOOL_LIMIT = 1 << 30
+DEFAULT_COMPRESSION_LEVEL = 1
+_SPOOL_PER_JOB = 8 << 20
+_LOOK_SECONDS = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupRequest:
+    """What to back up, and how.
+
+    :param source: the database.
+    :param jobs: parallel pg_dump jobs; pg_dump opens one connection more.
+    :param spool_limit: bytes of disk for what pg_dump has written and S3 has not got.
+    :param s3_extra_args: arguments for the S3 requests that accept them.
+    :param labels: kept in the manifest, for finding the backup again.
+    :param client_path: folders to look for `pg_dump` in, before the usual ones.
+    :param small_bytes: members up to this size travel in packs.
+    """
+
+    source: ConnectionParameters
+    jobs: int = 2
+    compression_level: int = DEFAULT_COMPRESSION_LEVEL
+    pg_dump_options: Sequence[str] = ()
+    s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
+    age_recipients: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spool_dir: str | None = None
+    spool_limit: int = DEFAULT_SPOOL_LIMIT
+    client_path: Sequence[str] = ()
+    producer: Mapping[str, Any] = field(default_factory=dict)
+    part_bytes: int = PART_BYTES
+    parts_per_volume: int = PARTS_PER_VOLUME
+    small_bytes: int = SMALL_BYTES
+    pack_bytes: int = PACK_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupResult:
+    """A committed backup."""
+
+    uri: str
+    key: str
+    manifest: Manifest
+
+
+def back_up(request: BackupRequest, repository: Repository, *, cancel: threading.Event, log: Log) -> BackupResult:
+    """Back one database up. Either the backup is complete and committed, or nothing of it stays.
+
+    :param cancel: set from anywhere to stop.
+    :raises InputError: the request cannot work; nothing was touched.
+    :raises ClientProgramError: pg_dump failed.
+    :raises StorageError: S3 failed.
+    :raises Cancelled: told to stop.
+    """
+    encoder = Encoder(level=request.compression_level, recipients=request.age_recipients)
+    _check_numbers(request)
+    database = request.source.database
+    with request.source.connect() as connection:
+        facts = server.inspect(connection, request.source)
+        tools = clients.for_dump(facts.server.version_num, search=request.client_path)
+        options.check(
+            request.pg_dump_options,
+            tools=tools,
+            program="pg_dump",
+            owned=options.PG_DUMP_OWNED,
+            parameter="pg_dump_options",
+        )
+        repository.check_access(database)
+        _warn_of_another_server(repository, database, facts, log)
+        _remove_abandoned(repository, database, connection, facts, log)
+        backup_id = new_backup_id(facts.now)
+        server.hold_lock(connection, backup_id)
+        with (
+            Workspace(request.spool_dir) as workspace,
+            repository.stage(database, backup_id, facts.instance, request.s3_extra_args) as staged,
+        ):
+            log.info(
+                "backing up %s (PostgreSQL %s, %s) with pg_dump %s to %s",
+                request.source.endpoint,
+                facts.server.version,
+                human(facts.size_bytes),
+                tools.version,
+                repository.uri(staged.folder),
+            )
+            dump = _Dump(request, facts, tools, workspace, cancel, log)
+            shipped = dump.ship(repository, staged, encoder)
+            manifest = _describe(dump, backup_id, encoder, staged, shipped)
+            server.confirm_lock(connection)
+            staged.commit(manifest)
+            try:
+                server.confirm_lock(connection)
+            except PgS3Error:
+                # Without the lock another run may have begun to remove the objects before the manifest was there.
+                staged.retract()
+                raise
+    log.info(
+        "committed %s: %d tables, %d rows, %s stored as %s",
+        repository.uri(staged.manifest_key),
+        manifest.tables,
+        manifest.rows,
+        human(manifest.raw_bytes),
+        human(manifest.stored_bytes),
+    )
+    return BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
+
+
+class _Dump:
+    """One run of pg_dump, and its members' way to S3."""
+
+    def __init__(
+        self,
+        request: BackupRequest,
+        facts: ServerFacts,
+        tools: ClientTools,
+        workspace: Workspace,
+        cancel: threading.Event,
+        log: Log,
+    ) -> None:
+        self.request = request
+        self.facts = facts
+        self.tools = tools
+        self.workspace = workspace
+        self.toc = workspace.folder / "toc.copy"
+        self.seconds = 0.0
+        self._cancel = cancel
+        self._log = log
+
+    def ship(self, repository: Repository, staged: StagedBackup, encoder: Encoder) -> list[ShippedMember]:
+        """Run pg_dump and ship what it writes; returns when all of it is on S3."""
+        stop = threading.Event()
+        spool = Spool(self.workspace.make_folder("spool"), cancel=stop)
+        with (
+            Uploader(
+                repository.client,
+                repository.bucket,
+                cancel=stop,
+                extra_args=self.request.s3_extra_args,
+                part_bytes=self.request.part_bytes,
+                parts_per_volume=self.request.parts_per_volume,
+            ) as uploader,
+            Shipper(
+                spool,
+                uploader,
+                encoder,
+                folder=staged.folder,
+                jobs=self.request.jobs,
+                small_bytes=self.request.small_bytes,
+                pack_bytes=self.request.pack_bytes,
+            ) as shipper,
+            self._pg_dump(spool) as program,
+        ):
+            progress = Progress(self._log.info, lambda seconds: self._line(spool, uploader, seconds))
+            self._follow(program, spool, shipper, progress)
+            shutil.copyfile(spool.archive / TOC, self.toc)
+            shipper.finish(wait=lambda: self._wait(progress))
+            self.seconds = progress.seconds
+            progress.end()
+        if not spool.can_punch_holes:
+            self._log.warning("spool_dir's filesystem cannot punch holes: large tables stayed in it until shipped")
+        return shipper.shipped
+
+    def _pg_dump(self, spool: Spool) -> AbstractContextManager[ClientProgram]:
+        source = self.request.source
+        argv = [
+            self.tools.path("pg_dump"),
+            "--format=directory",
+            f"--jobs={self.request.jobs}",
+            # We compress: the members are hashed and counted first.
+            "--compress=0",
+            # At its end it would sync files that are long gone.
+            "--no-sync",
+            "--no-password",
+            f"--file={spool.archive}",
+            f"--dbname={source.dbname_argument()}",
+            *self.request.pg_dump_options,
+        ]
+        env = source.environment(self.workspace.folder) | self.workspace.environment
+        if self.facts.options:
+            env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {self.facts.options}".strip()
+        return running(argv, env=env, on_line=lambda line: self._log.info("%s", line))
+
+    def _follow(self, program: ClientProgram, spool: Spool, shipper: Shipper, progress: Progress) -> None:
+        """Hand members out and keep the spool within its limit, until pg_dump has ended well."""
+        backpressure = Backpressure(program, self.request.spool_limit)
+        while True:
+            # Asked before the look, so that the last look sees all that was written.
+            running_still = program.poll() is None
+            shipper.raise_if_failed()
+            shipper.dispatch()
+            backpressure.apply(spool.used_bytes())
+            if not running_still:
+                break
+            self._wait(progress)
+        program.check()
+
+    def _wait(self, progress: Progress) -> None:
+        if self._cancel.wait(_LOOK_SECONDS):
+            raise Cancelled("the backup was stopped before its end; nothing of it is kept")
+        progress.tick()
+
+    def _line(self, spool: Spool, uploader: Uploader, seconds: float) -> str:
+        raw, stored = spool.shipped_bytes, uploader.stored_bytes
+        return (
+            f"read {human(raw)}, about {100 * raw / max(self.facts.size_bytes, 1):.0f} % of the database's size; "
+            f"stored {human(stored)}, ratio {raw / max(stored, 1):.1f}; {human(raw / max(seconds, 0.001))}/s; "
+            f"members {spool.members_finished} of {spool.members_seen} so far; "
+            f"spool {human(spool.used_bytes())}"
+        )
+
+
+def _describe(
+    dump: _Dump, backup_id: str, encoder: Encoder, staged: StagedBackup, shipped: list[ShippedMember]
+) -> Manifest:
+    """Write down what was shipped; refuse if the archive is not whole."""
+    tables = archive.tables_of_members(
+        dump.workspace.make_folder("toc"),
+        dump.toc,
+        [member.name for member in shipped if member.name != TOC],
+        tools=dump.tools,
+        codec=dump.facts.server.codec,
+    )
+    names = {member.name for member in shipped}
+    if not names.issuperset(tables):
+        raise PgS3Error(
+            f"pg_dump's table of contents names {sorted(set(tables) - names)[0]}, which was not shipped"
+        )
+    for name in sorted(names.difference(tables)):
+        if name[0].isdigit():
+            raise PgS3Error(f"pg_dump wrote {name}, but its table of contents does not say of which table")
+    objects = {o.key: o.stored_bytes for member in shipped for o in member.objects}
+    members = [_member(member, tables.get(member.name), staged.base) for member in sorted(shipped, key=_dump_id)]
+    request = dump.request
+    return Manifest(
+        format=1,
+        backup_id=backup_id,
+        database=request.source.database,
+        created_at=dump.facts.now,
+        duration_seconds=round(dump.seconds, 3),
+        labels=dict(request.labels),
+        server=dump.facts.server,
+        dump=Dump(pg_dump_version=dump.tools.version, options=list(request.pg_dump_options), jobs=request.jobs),
+        compression=Compression(method="zstd", level=encoder.level),
+        encryption=Encryption(method="age", recipients=encoder.recipients) if encoder.recipients else None,
+        producer=Producer(tool="airflow-provider-pg-s3", version=__version__, **request.producer),
+        raw_bytes=sum(member.raw_bytes for member in members),
+        stored_bytes=sum(objects.values()),
+        tables=len(tables),
+        rows=sum(member.table.rows for member in members if member.table is not None),
+        objects=[
+            ObjectRecord(key=key.removeprefix(staged.base), stored_bytes=size) for key, size in objects.items()
+        ],
+        members=members,
+    )
+
+
+def _member(member: ShippedMember, table: archive.TableData | None, base: str) -> Member:
+    record = None
+    if table is not None:
+        if member.content.copy_rows is None or member.content.copy_sha256 is None:
+            raise PgS3Error(f"the data of {table.schema}.{table.name} ({member.name}) has no end: it is truncated")
+        record = Table(
+            schema=table.schema,
+            name=table.name,
+            columns=table.columns,
+            rows=member.content.copy_rows,
+            content_sha256=member.content.copy_sha256,
+            through_root=table.through_root,
+        )
+    return Member(
+        name=member.name,
+        objects=[o.key.removeprefix(base) for o in member.objects],
+        packed=member.packed,
+        raw_bytes=member.content.raw_bytes,
+        sha256=member.content.sha256,
+        table=record,
+    )
+
+
+def _dump_id(member: ShippedMember) -> tuple[int, str]:
+    number = member.name.partition(".")[0]
+    return (int(number) if number.isdigit() else 0, member.name)
+
+
+def _check_numbers(request: BackupRequest) -> None:
+    if request.jobs < 1:
+        raise InputError(f"jobs must be at least 1, not {request.jobs}")
+    least = _SPOOL_PER_JOB * (request.jobs + 1)
+    if request.spool_limit < least:
+        raise InputError(
+            f"spool_limit must be at least {least} bytes for {request.jobs} jobs, not {request.spool_limit}"
+        )
+
+
+def _warn_of_another_server(repository: Repository, database: str, facts: ServerFacts, log: Log) -> None:
+    newest = next(iter(repository.backups(database)), None)
+    if newest is None:
+        return
+    try:
+        other = read_manifest(repository.client, newest.uri)[0].server
+    except PgS3Error as error:
+        log.warning("the newest backup in this place cannot be read: %s", error)
+        return
+    ours = facts.server
+    if (other.system_identifier, ours.system_identifier) != (None, None):
+        same = other.system_identifier == ours.system_identifier
+    else:
+        same = other.host == ours.host
+    if not same:
+        log.warning(
+            "%s is of another server (%s, system identifier %s) than this one (%s, %s) and has the same database "
+            "name: give each server a repository of its own, or their backups will be taken for one another's",
+            newest.uri,
+            other.host,
+            other.system_identifier,
+            ours.host,
+            ours.system_identifier,
+        )
+
+
+def _remove_abandoned(
+    repository: Repository,
+    database: str,
+    connection: psycopg.Connection[tuple[Any, ...]],
+    facts: ServerFacts,
+    log: Log,
+) -> None:
+    """Remove what backups left behind that were killed outright, if this server says that they are dead."""
+    for begun in repository.abandoned(database):
+        if begun.instance != facts.instance or server.is_alive(connection, begun.backup_id):
+            continue
+        # Asked after the lock: whoever held it may have committed just now.
+        if not repository.is_committed(database, begun.backup_id):
+            count = repository.remove_data(database, begun.backup_id)
+            log.info("removed %d objects of backup %s, which was killed", count, begun.backup_id)

@@ -1,0 +1,46 @@
+"""Errors, one class per decision that a caller can take.
+
+Messages are one sentence for the person on call: what happened, to which object, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class PgS3Error(Exception):
+    """Anything that this package raises on purpose."""
+
+
+class InputError(PgS3Error):
+    """The request cannot work as it stands: nothing was touched, and trying again changes nothing."""
+
+
+class StorageError(PgS3Error):
+    """S3 refused or failed, after the client's own retries."""
+
+
+class IntegrityError(PgS3Error):
+    """What S3 holds is not what was backed up."""
+
+
+class ClientProgramError(PgS3Error):
+    """`pg_dump` or `pg_restore` failed.
+
+    :param program: name of the program, such as ``pg_dump``.
+    :param returncode: its exit status; negative is the number of the signal that ended it.
+    :param stderr_tail: the last lines that it wrote to standard error.
+    """
+
+    def __init__(self, program: str, returncode: int, stderr_tail: str) -> None:
+        self.program = program
+        self.returncode = returncode
+        self.stderr_tail = stderr_tail
+        how = f"was killed by signal {-returncode}" if returncode < 0 else f"exited with status {returncode}"
+        super().__init__(f"{program} {how}" + (f":\n{stderr_tail}" if stderr_tail else ""))
+
+
+class DataConflict(PgS3Error):
+    """The target holds something that this request would overwrite or mix with."""
+
+
+class Cancelled(PgS3Error):
+    """The task was told to stop; everything it had begun has been undone."""

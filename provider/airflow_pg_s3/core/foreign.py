@@ -1,0 +1,289 @@
+"""The restore of an archive that another tool has put on S3: pg_dump's formats, bare or in gzip or zstd."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_pg_s3.core import clients, options
+from airflow_pg_s3.core.contents import Contents, read_contents, save_beginning
+from airflow_pg_s3.core.download import Downloader
+from airflow_pg_s3.core.endings import whole_tar
+from airflow_pg_s3.core.errors import Cancelled, InputError
+from airflow_pg_s3.core.foreign_archive import ForeignArchive, find_object
+from airflow_pg_s3.core.formats import (
+    LOOK_BYTES,
+    Compression,
+    Format,
+    archive_version,
+    toc_in_tar,
+)
+from airflow_pg_s3.core.load import ErrorCount, check_outcome, knows_less
+from airflow_pg_s3.core.pour import pour_into
+from airflow_pg_s3.core.progress import Log, human
+from airflow_pg_s3.core.psql import choose_psql
+from airflow_pg_s3.core.replacement import Replacement
+from airflow_pg_s3.core.repository import MANIFEST_SUFFIX, parse_uri
+from airflow_pg_s3.core.restore import RestoreRequest, can_be_atomic, check_request, finish, open_target
+from airflow_pg_s3.core.room import make_sure_of_room
+from airflow_pg_s3.core.script import Script
+from airflow_pg_s3.core.tarball import unpack_directory
+from airflow_pg_s3.core.target import Target, refuse_older
+from airflow_pg_s3.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from airflow_pg_s3.core.clients import ClientTools
+
+_DOWNLOADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignResult:
+    """A finished restore of a foreign archive.
+
+    :param name: the last part of the archive's key.
+    :param tables: tables whose data was restored; None for a plain dump, which does not say.
+    :param raw_bytes: bytes without compression around them that pg_restore or psql was given.
+    :param previous_database: name of the database that was replaced, if it is kept.
+    """
+
+    name: str
+    database: str
+    previous_database: str | None
+    tables: int | None
+    raw_bytes: int
+    duration_seconds: float
+
+
+def is_foreign(uri: str) -> bool:
+    """Whether an URI leads to something other than one of our manifests, whose keys end in ``.json``."""
+    return isinstance(uri, str) and not uri.endswith(MANIFEST_SUFFIX)
+
+
+def restore_foreign(
+    request: RestoreRequest, client: S3Client, *, cancel: threading.Event, log: Log
+) -> ForeignResult:
+    """Restore an archive of pg_dump into a database.
+
+    Formats custom and tar and plain dumps stream. A custom one without compression around it is downloaded first
+    if more than one job is to restore it; a directory in a tar always is.
+
+    :param client: boto3 S3 client.
+    :param cancel: set from anywhere to stop.
+    :raises InputError: the request cannot work; nothing was touched.
+    :raises DataConflict: the target holds something; nothing was touched.
+    :raises IntegrityError: the archive is damaged or ends too early.
+    :raises ClientProgramError: pg_restore or psql failed.
+    :raises StorageError: S3 failed.
+    :raises Cancelled: told to stop.
+    """
+    check_request(request)
+    if request.wanted.is_part:
+        raise InputError(
+            "a part can be selected only of backups that PgS3BackupOperator has made: restore all of this archive "
+            "into a database of its own"
+        )
+    bucket, key = parse_uri(request.backup, parameter="backup")
+    stored = find_object(client, request.backup)
+    began = time.monotonic()
+    stop = threading.Event()
+    with (
+        Workspace(request.spool_dir) as workspace,
+        Downloader(client, bucket, cancel=stop, threads=_DOWNLOADS) as downloader,
+        open_target(request, log) as target,
+    ):
+        archive = ForeignArchive(request.backup, stored, _until(cancel, downloader.stream([stored])))
+        restoring = _Restoring(request, archive, target, workspace, cancel, log)
+        with archive.about_it():
+            tables, raw_bytes = restoring.run()
+        target.take_over()
+    result = ForeignResult(
+        name=key.rpartition("/")[2],
+        database=request.target.database,
+        previous_database=target.previous,
+        tables=tables,
+        raw_bytes=raw_bytes,
+        duration_seconds=round(time.monotonic() - began, 3),
+    )
+    log.info(
+        "restored %s into %s: %s in %.1f s",
+        request.backup,
+        result.database,
+        human(result.raw_bytes),
+        result.duration_seconds,
+    )
+    return result
+
+
+@dataclass
+class _Restoring:
+    request: RestoreRequest
+    archive: ForeignArchive
+    target: Target | Replacement
+    workspace: Workspace
+    cancel: threading.Event
+    log: Log
+
+    def run(self) -> tuple[int | None, int]:
+        """Fill the target; return the number of tables, if it is known, and of bytes."""
+        if self.archive.format is Format.PLAIN:
+            return None, self._replay()
+        if self.archive.format is Format.DIRECTORY:
+            return self._restore_directory()
+        return self._restore_stream()
+
+    def _replay(self) -> int:
+        if self.request.if_exists == "clean":
+            raise InputError(
+                'a plain dump cannot be restored with if_exists="clean", as what it drops was decided when it was '
+                'made: give if_exists="replace", or an empty database'
+            )
+        if self.request.pg_restore_options:
+            raise InputError("pg_restore_options have no effect on a plain dump, which psql replays: remove them")
+        psql = choose_psql(self.request.client_path, allow_unsafe=self.request.allow_unsafe_psql)
+        script = Script(self.archive.beginning[:LOOK_BYTES], self.archive.chunks)
+        if script.version is not None:
+            refuse_older(self.target.version, script.version)
+        self.target.prepare(None)
+        self._announce(f"psql {psql.version}")
+        raw_bytes = script.replay(
+            psql,
+            self.target.params,
+            target_version=self.target.version,
+            workspace=self.workspace,
+            cancel=self.cancel,
+            log=self.log,
+        )
+        finish(self.request, False, self.target.params, self.log)
+        return raw_bytes
+
+    def _restore_directory(self) -> tuple[int, int]:
+        folder = self.workspace.make_folder("archive")
+        if self.archive.compression is Compression.NONE:
+            make_sure_of_room(folder, self.archive.stored_bytes, what=f"the archive {self.archive.uri}")
+        self.log.info("unpacking the directory archive in %s into spool_dir", self.archive.uri)
+        raw_bytes = unpack_directory(self.archive.chunks, folder)
+        with (folder / "toc.dat").open("rb") as file:
+            tools = self._tools(file.read(16))
+        contents = self._prepare(folder, tools)
+        self._load(tools, contents, source=folder, jobs=self.request.jobs)
+        return contents.tables, raw_bytes
+
+    def _restore_stream(self) -> tuple[int, int]:
+        archive, form = self.archive, self.archive.format
+        is_tar = form is Format.TAR
+        tools = self._tools(toc_in_tar(archive.beginning) if is_tar else archive.beginning)
+        file = self.workspace.folder / "archive.dump"
+        save_beginning(archive.chunks, file, tools=tools, form=form.value)
+        contents = self._prepare(file, tools)
+        if form is Format.CUSTOM and self.request.jobs > 1 and archive.compression is Compression.NONE:
+            self._download_rest(file)
+            self._load(tools, contents, source=file, jobs=self.request.jobs)
+            return contents.tables, file.stat().st_size
+        if self.request.jobs > 1:
+            self.log.info("an archive of this form is restored by one job, as it streams")
+        chunks = chain(_read(file), archive.chunks)
+        raw_bytes = self._load(tools, contents, source=whole_tar(chunks) if is_tar else chunks, jobs=1)
+        return contents.tables, raw_bytes
+
+    def _tools(self, toc: bytes) -> ClientTools:
+        tools = clients.for_archive(
+            archive_version(toc), target_version=self.target.version, search=self.request.client_path
+        )
+        options.check(
+            self.request.pg_restore_options,
+            tools=tools,
+            program="pg_restore",
+            owned=options.PG_RESTORE_OWNED,
+            parameter="pg_restore_options",
+        )
+        return tools
+
+    def _prepare(self, archive: Path, tools: ClientTools) -> Contents:
+        contents = read_contents(archive, tools=tools, arguments=self.request.pg_restore_options)
+        refuse_older(self.target.version, contents.version)
+        self.target.prepare(contents.server)
+        return contents
+
+    def _download_rest(self, file: Path) -> None:
+        make_sure_of_room(
+            file.parent,
+            self.archive.stored_bytes - file.stat().st_size,
+            what=f"the archive {self.archive.uri}",
+            instead="restore it with jobs=1, which streams it",
+        )
+        with file.open("ab") as rest:
+            for chunk in self.archive.chunks:
+                rest.write(chunk)
+
+    def _load(self, tools: ClientTools, contents: Contents, *, source: Path | Iterator[bytes], jobs: int) -> int:
+        """Run pg_restore on a file or folder, or on a stream."""
+        clean = self.request.if_exists == "clean"
+        target_knows_less = knows_less(tools, self.target.version)
+        atomic = clean and can_be_atomic(self.request, contents.has_partition_keys, target_knows_less, self.log)
+        tolerant = not atomic and (clean or target_knows_less)
+        self._announce(f"pg_restore {tools.version}")
+        errors = ErrorCount()
+
+        def on_line(line: str) -> None:
+            errors.see(line)
+            self.log.info("%s", line)
+
+        raw_bytes = pour_into(
+            [
+                tools.path("pg_restore"),
+                f"--format={self.archive.format.value}",
+                f"--jobs={jobs}",
+                "--no-password",
+                f"--dbname={self.target.params.dbname_argument()}",
+                # What stays after a failed DROP must not get the data a second time.
+                *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
+                *(["--clean", "--if-exists"] if clean else []),
+                *(["--single-transaction"] if atomic else []),
+                *self.request.pg_restore_options,
+                *([str(source)] if isinstance(source, Path) else []),
+            ],
+            env=self.target.params.environment(self.workspace.folder) | self.workspace.environment,
+            chunks=None if isinstance(source, Path) else source,
+            on_line=on_line,
+            is_hopeless=lambda: errors.are_serious,
+            check=lambda program: check_outcome(program, errors, tolerant=tolerant),
+            cancel=self.cancel,
+            log=self.log,
+        )
+        finish(self.request, contents.has_statistics, self.target.params, self.log)
+        return raw_bytes
+
+    def _announce(self, program: str) -> None:
+        archive = self.archive
+        around = "" if archive.compression is Compression.NONE else f" in {archive.compression.value}"
+        self.log.info(
+            "restoring %s (%s, format %s%s) into %s (PostgreSQL %d) with %s",
+            archive.uri,
+            human(archive.stored_bytes),
+            archive.format.value,
+            around,
+            self.target.params.endpoint,
+            self.target.version // 10000,
+            program,
+        )
+
+
+def _until(cancel: threading.Event, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if cancel.is_set():
+            raise Cancelled("stopped while downloading")
+        yield chunk
+
+
+def _read(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while chunk := source.read(1 << 20):
+            yield chunk

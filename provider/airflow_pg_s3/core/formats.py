@@ -1,0 +1,141 @@
+"""What an archive of another tool is, told by its first bytes; names prove nothing.
+
+Sources: ``ReadHead`` in PostgreSQL's pg_backup_archiver.c for ``PGDMP``, ``tarCreateHeader`` in its tar.c, POSIX
+ustar, RFC 1952 (gzip), RFC 8878 (zstd).
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from enum import Enum
+
+from airflow_pg_s3.core.errors import InputError
+
+LOOK_BYTES = 4096
+"""Of an archive's beginning, the bytes that tell what it is."""
+
+_ARCHIVE = b"PGDMP"
+_BLOCK = tarfile.BLOCKSIZE
+_FORMAT_CUSTOM = 1
+# What pg_dump writes into the tar header of its members, and nobody else.
+_TAR_OWNER = (0o4000, 0o2000)
+_PLAIN = re.compile(rb"(?:\xef\xbb\xbf)?\s*--\s*\n-- PostgreSQL database dump\r?\n")
+_CLUSTER = re.compile(rb"(?:\xef\xbb\xbf)?\s*--\s*\n-- PostgreSQL database cluster dump\r?\n")
+
+# What people also find in a bucket of backups.
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "gzip data within compressed data: unpack it once"),
+    (b"\x28\xb5\x2f\xfd", "zstd data within compressed data: unpack it once"),
+    (b"\x1f\x9d", "data of compress (.Z): unpack it first"),
+    (b"BZh", "bzip2 data: unpack it first"),
+    (b"\xfd7zXZ\0", "xz data: unpack it first"),
+    (b"\x04\x22\x4d\x18", "lz4 data: unpack it first"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
+    (b"age-encryption.org/v1", "data encrypted with age: decrypt it first"),
+    (b"-----BEGIN AGE ENCRYPTED FILE", "data encrypted with age: decrypt it first"),
+    (b"-----BEGIN PGP MESSAGE", "data encrypted with PGP: decrypt it first"),
+    (b"Salted__", "data encrypted with openssl: decrypt it first"),
+    (b"PGCOPY\n\xff\r\n\0", "the output of COPY in its binary format, which is one table's data alone"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"\xff\xfe", "text in UTF-16, as PowerShell's > writes it: convert it to UTF-8 first"),
+    (b"<", "XML or HTML, perhaps the error message of a download that failed"),
+    (b"{", "JSON; the manifest of a backup has a key that ends in .json"),
+)
+
+
+class NotAnArchive(InputError):
+    """Bytes that are none of pg_dump's formats; the message is what one would say of their object."""
+
+
+class Compression(Enum):
+    """What is around an archive."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+class Format(Enum):
+    """pg_dump's formats. A directory is one within a tar archive."""
+
+    CUSTOM = "custom"
+    TAR = "tar"
+    DIRECTORY = "directory"
+    PLAIN = "plain"
+
+
+def compression_of(beginning: bytes) -> Compression:
+    """Tell the compression from an object's first four bytes."""
+    if beginning.startswith(b"\x1f\x8b"):
+        return Compression.GZIP
+    if beginning.startswith(b"\x28\xb5\x2f\xfd"):
+        return Compression.ZSTD
+    return Compression.NONE
+
+
+def format_of(beginning: bytes) -> Format:
+    """Tell pg_dump's format from the first `LOOK_BYTES` of an archive, without compression.
+
+    :raises NotAnArchive: it is something else; the message says what.
+    """
+    if beginning.startswith(_ARCHIVE):
+        if len(beginning) > 10 and beginning[10] != _FORMAT_CUSTOM:
+            raise NotAnArchive("is a toc.dat alone: the table of contents of an archive, without its data")
+        return Format.CUSTOM
+    if beginning[257:262] == b"ustar":
+        return _format_of_tar(beginning)
+    if _PLAIN.match(beginning):
+        return Format.PLAIN
+    raise NotAnArchive(f"is {_describe(beginning)}")
+
+
+def archive_version(toc: bytes) -> tuple[int, int]:
+    """Read the version of the format, which decides who reads it.
+
+    :param toc: the first bytes of a custom archive, or of a toc.dat.
+    :raises NotAnArchive: it is neither.
+    """
+    if not toc.startswith(_ARCHIVE) or len(toc) < len(_ARCHIVE) + 3:
+        raise NotAnArchive("has no table of contents of pg_dump")
+    return toc[5], toc[6]
+
+
+def toc_in_tar(beginning: bytes) -> bytes:
+    """Return the beginning of the toc.dat that begins an archive of format tar."""
+    return beginning[_BLOCK:]
+
+
+def _format_of_tar(beginning: bytes) -> Format:
+    try:
+        first = tarfile.TarInfo.frombuf(beginning[:_BLOCK], "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise NotAnArchive(f"is a tar archive whose first header is damaged: {error}") from error
+    # A directory archive whose toc.dat was packed first begins with the same name and the same bytes.
+    if first.name == "toc.dat" and (first.uid, first.gid) == _TAR_OWNER:
+        return Format.TAR
+    return Format.DIRECTORY
+
+
+def _describe(beginning: bytes) -> str:
+    if _CLUSTER.match(beginning):
+        return "a dump of pg_dumpall, which changes roles and databases of the whole server: replay it with psql"
+    for magic, what in _OTHERS:
+        if beginning.startswith(magic):
+            return what
+    if not beginning:
+        return "empty"
+    # Never its content: it may be anybody's data.
+    if b"\0" not in beginning and _is_text(beginning):
+        return "text that does not begin as pg_dump's plain format does (-- PostgreSQL database dump)"
+    return f"none of pg_dump's formats; it begins with the bytes {beginning[:8].hex(' ')}"
+
+
+def _is_text(beginning: bytes) -> bool:
+    try:
+        # The last character may be cut in two.
+        beginning[:-3].decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,222 @@
+"""Connection parameters, and how they reach `pg_dump`, `pg_restore` and psycopg without being seen.
+
+Nothing secret is in argv or in the environment of a child, as both can be read from /proc: the password goes
+into a passfile, other secrets into a connection service file, both mode 0600.
+
+Source of the rules: https://www.postgresql.org/docs/current/libpq-connect.html, libpq-pgpass.html and
+libpq-pgservice.html.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from airflow_pg_s3.core import clients
+from airflow_pg_s3.core.errors import InputError
+
+_SERVICE = "airflow_pg_s3"
+_SERVICE_VALUE_BYTES = 950  # libpq takes lines of up to 1,023 bytes
+# What the members of a backup contain must not depend on the connection.
+_NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
+_OUR_CONNECTIONS = {
+    "application_name": "airflow-provider-pg-s3",
+    "connect_timeout": "30",
+    # They idle while pg_dump works; a firewall must not forget them.
+    "keepalives_idle": "60",
+}
+_FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionParameters:
+    """libpq keywords and values of one server, and the database on it.
+
+    :param database: name of the database, of any characters.
+    :param keywords: libpq keywords such as ``host`` and ``sslmode``; ``None`` and empty values are left out.
+    """
+
+    database: str
+    keywords: Mapping[str, str] = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """Host as given, or what libpq would use."""
+        return self.keywords.get("host") or self.keywords.get("hostaddr") or "local socket"
+
+    @property
+    def endpoint(self) -> str:
+        """``user@host:port/database``, for messages."""
+        user = self.keywords.get("user", "")
+        port = self.keywords.get("port", "5432")
+        return f"{user}@{self.host}:{port}/{self.database}"
+
+    def of(self, database: str) -> ConnectionParameters:
+        """Return the same server's parameters for another database."""
+        return ConnectionParameters(database=database, keywords=self.keywords)
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """Connect in autocommit mode.
+
+        :raises InputError: the server refuses who we are or what we ask for.
+        :raises psycopg.OperationalError: it can't be reached; trying again may help.
+        """
+        with _without_pg_variables():
+            try:
+                connection = psycopg.connect(
+                    make_conninfo(
+                        **_OUR_CONNECTIONS | {k: v for k, v in self.keywords.items() if k not in _NOT_PASSED_ON},
+                        dbname=self.database,
+                    ),
+                    autocommit=True,
+                    client_encoding="UTF8",
+                )
+            except psycopg.ProgrammingError as error:
+                raise InputError(f"the connection to {self.endpoint} is not valid: {error}") from error
+            except psycopg.OperationalError as error:
+                text = str(error).strip()
+                if _is_refusal(error):
+                    raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
+                raise
+        # Whatever the database's or the role's own settings are.
+        connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        return connection
+
+    def dbname_argument(self) -> str:
+        """Value for ``--dbname``: names the database and nothing else, whatever characters it has."""
+        return make_conninfo(dbname=self.database)
+
+    def environment(self, private_folder: Path) -> dict[str, str]:
+        """Write the secrets into `private_folder` and return the environment for a client program.
+
+        :param private_folder: a folder of mode 0700 that is removed afterwards.
+        :raises InputError: a value that libpq's files cannot carry.
+        """
+        env = clients.environment() | _FOR_A_GOOD_DUMP
+        service: dict[str, str] = {}
+        for keyword, value in self.keywords.items():
+            if keyword in _NOT_PASSED_ON or (keyword == "passfile" and "password" in self.keywords):
+                continue
+            option = _OPTIONS.get(keyword)
+            if option is None:
+                raise InputError(f"the connection to {self.endpoint} has {keyword!r}, which is no libpq keyword")
+            if keyword == "password":
+                env["PGPASSFILE"] = str(_write_passfile(private_folder, value))
+            elif option.envvar and not option.is_secret:
+                env[option.envvar] = value
+            else:
+                service[keyword] = value
+        if service:
+            if "PGSERVICE" in env:
+                raise InputError(
+                    f"the connection has both 'service' and {sorted(service)}: write these into the service file"
+                )
+            env["PGSERVICE"] = _SERVICE
+            env["PGSERVICEFILE"] = str(_write_service_file(private_folder, service))
+        return env
+
+
+@dataclass(frozen=True)
+class _Option:
+    envvar: str | None
+    is_secret: bool
+
+
+def _libpq_options() -> dict[str, _Option]:
+    return {
+        option.keyword.decode(): _Option(
+            envvar=option.envvar.decode() if option.envvar else None,
+            is_secret=option.dispchar == b"*",
+        )
+        for option in psycopg.pq.Conninfo.get_defaults()
+    }
+
+
+_OPTIONS = _libpq_options()
+
+
+def parameters(*, database: str | None, keywords: Mapping[str, object]) -> ConnectionParameters:
+    """Normalise what a connection holds.
+
+    :param database: its database; libpq's default (the user's name) if empty.
+    :param keywords: values of any scalar type; booleans become 1 and 0, as libpq wants them.
+    :raises InputError: a keyword that libpq does not know.
+    """
+    texts: dict[str, str] = {}
+    for keyword, value in keywords.items():
+        if value is None or value == "":
+            continue
+        if keyword not in _OPTIONS:
+            raise InputError(
+                f"the connection's extra {keyword!r} is no libpq keyword; remove it, or see "
+                "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
+            )
+        texts[keyword] = str(int(value)) if isinstance(value, bool) else str(value)
+        if "\0" in texts[keyword]:
+            raise InputError(f"the connection's {keyword} holds a NUL character, which libpq cannot carry")
+    name = database or texts.get("dbname") or texts.get("user")
+    if not name:
+        raise InputError("the connection names no database: set its schema field, or the operator's database")
+    if "\0" in name:
+        raise InputError("a database name cannot hold a NUL character")
+    return ConnectionParameters(database=name, keywords=texts)
+
+
+@contextmanager
+def _without_pg_variables() -> Iterator[None]:
+    # libpq reads its variables when it connects; the connection alone must decide where that is.
+    taken = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
+
+
+def _is_refusal(error: psycopg.OperationalError) -> bool:
+    # A server that says no at login leaves no SQLSTATE in libpq's error, only its text.
+    text = str(error)
+    refusals = (
+        "password authentication failed",
+        "no password supplied",
+        "no pg_hba.conf entry",
+        "does not exist",
+        "permission denied for database",
+        "is not currently accepting connections",
+        "is not permitted to log in",
+        "valid client certificate",
+    )
+    # libpq itself refuses a value, such as an unknown sslmode, before it goes anywhere.
+    is_invalid = text.startswith("connection is bad: ") and "invalid " in text
+    return is_invalid or ("FATAL" in text and any(phrase in text for phrase in refusals))
+
+
+def _write_passfile(folder: Path, password: str) -> Path:
+    if any(c in password for c in "\n\0") or password.endswith("\r"):
+        raise InputError("the password holds a newline or a NUL, which libpq's password file cannot carry")
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    return _write_private(folder / "pgpass", f"*:*:*:*:{escaped}\n")
+
+
+def _write_service_file(folder: Path, settings: Mapping[str, str]) -> Path:
+    for keyword, value in settings.items():
+        if value != value.strip() or "\n" in value or len(value.encode()) > _SERVICE_VALUE_BYTES:
+            raise InputError(
+                f"the connection's {keyword} begins or ends with white space, holds a newline or has more than "
+                f"{_SERVICE_VALUE_BYTES} bytes, which libpq's service file cannot carry"
+            )
+    lines = [f"[{_SERVICE}]", *(f"{keyword}={value}" for keyword, value in settings.items())]
+    return _write_private(folder / "pg_service.conf", "\n".join(lines) + "\n")
+
+
+def _write_private(path: Path, text: str) -> Path:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path

@@ -1,0 +1,246 @@
+"""The manifest: the record that makes a set of objects a backup. docs/format.md describes it for others.
+
+It is read from outside and trusted with nothing: names and keys must stay within the backup's own folder.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from airflow_pg_s3.core.errors import InputError, IntegrityError
+from airflow_pg_s3.core.upload import StoredObject
+
+FORMAT = 1
+# Where PostgreSQL's name of an encoding is none of Python's.
+_CODECS = {"EUC_CN": "gb2312", "KOI8R": "koi8-r", "KOI8U": "koi8-u"}
+
+BackupId = Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")]
+MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# What disks and PostgreSQL can count to: a larger number is no number of theirs, and breaks arithmetic later on.
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class _Record(BaseModel):
+    # A later version of this tool may add fields; what changes their meaning changes the format's number.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Extension(_Record):
+    """An installed extension."""
+
+    name: str
+    version: str
+
+
+class Server(_Record):
+    """The source server and database, as a restore needs to know them.
+
+    :param version_num: ``server_version_num``.
+    :param system_identifier: of the cluster, None where the role may not read it.
+    :param locale_provider: ``libc``, ``icu`` or ``builtin``.
+    :param locale: the ICU or builtin locale, None for libc.
+    """
+
+    version: str
+    version_num: int
+    system_identifier: str | None
+    host: str
+    encoding: str
+    collate: str
+    ctype: str
+    locale_provider: str
+    locale: str | None
+    icu_rules: str | None
+    extensions: list[Extension]
+
+    @property
+    def codec(self) -> str:
+        """Python's codec for `encoding`; UTF-8 where Python has none, or the database has none (SQL_ASCII)."""
+        try:
+            return codecs.lookup(_CODECS.get(self.encoding, self.encoding.replace("WIN", "cp"))).name
+        except LookupError:
+            return "utf-8"
+
+
+class Dump(_Record):
+    """How pg_dump was called."""
+
+    pg_dump_version: Annotated[str, Field(pattern=r"^[0-9]{1,3}([^0-9]|$)")]
+    options: list[str]
+    jobs: int
+
+
+class Compression(_Record):
+    """How stored objects are compressed."""
+
+    method: Literal["zstd"]
+    level: int
+
+
+class Encryption(_Record):
+    """How stored objects are encrypted, after compression."""
+
+    method: Literal["age"]
+    recipients: list[str]
+
+
+class Producer(_Record):
+    """Who made the backup."""
+
+    tool: str
+    version: str
+    dag_id: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    map_index: int | None = None
+    try_number: int | None = None
+
+
+class Table(_Record):
+    """The table whose data a member is.
+
+    :param columns: in the order of the dump's ``COPY``.
+    :param content_sha256: of what ``COPY table (columns) TO STDOUT`` sends with pg_dump's settings.
+    :param through_root: the table named is the root of a partition whose data the member is. pg_dump loads a
+        partition so if its rows may belong into another one elsewhere, as hashes of enums differ.
+    """
+
+    schema_name: str = Field(alias="schema")
+    name: str
+    columns: list[str]
+    rows: Count
+    content_sha256: Sha256
+    through_root: bool = False
+
+
+class ObjectRecord(_Record):
+    """One object.
+
+    :param key: relative to the folder that holds the manifest.
+    """
+
+    key: str
+    stored_bytes: Annotated[int, Field(ge=1, lt=1 << 63)]
+
+
+class Member(_Record):
+    """One file of pg_dump's directory archive.
+
+    :param objects: the member alone, in volumes; or one pack that holds it beside others.
+    :param packed: whether `objects` is a pack.
+    """
+
+    name: MemberName
+    objects: Annotated[list[str], Field(min_length=1)]
+    packed: bool
+    raw_bytes: Count
+    sha256: Sha256
+    table: Table | None = None
+
+
+class Manifest(_Record):
+    """One complete backup.
+
+    :param labels: what the user said of it.
+    :param created_at: when the dump began, by the source server's clock.
+    :param raw_bytes: sum over the members, as pg_dump wrote them.
+    :param stored_bytes: sum over the objects.
+    """
+
+    format: Literal[1]
+    backup_id: BackupId
+    database: str
+    created_at: AwareDatetime
+    duration_seconds: float
+    labels: dict[str, str] = Field(default_factory=dict)
+    server: Server
+    dump: Dump
+    compression: Compression
+    encryption: Encryption | None
+    producer: Producer
+    raw_bytes: Count
+    stored_bytes: Count
+    tables: Count
+    rows: Count
+    objects: list[ObjectRecord]
+    members: list[Member]
+
+    @model_validator(mode="after")
+    def _is_closed(self) -> Manifest:
+        own = re.compile(rf"{re.escape(self.backup_id)}/[A-Za-z0-9_][A-Za-z0-9_.-]*")
+        keys = {record.key for record in self.objects}
+        for key in keys:
+            if not own.fullmatch(key):
+                raise ValueError(f"the object {key!r} is outside the backup's own folder")
+        names = [member.name for member in self.members]
+        if len(keys) != len(self.objects) or len(set(names)) != len(names):
+            raise ValueError("an object or a member is listed twice")
+        for member in self.members:
+            if not keys.issuperset(member.objects):
+                raise ValueError(f"the member {member.name!r} is in an object that is not listed")
+            if member.table is not None and not re.fullmatch(r"\d{1,10}\.dat", member.name):
+                raise ValueError(f"the member {member.name!r} cannot be the data of a table")
+            if member.packed and len(member.objects) != 1 and not _is_volumes(member.objects):
+                raise ValueError(f"the member {member.name!r} is in more than one pack")
+        if "toc.dat" not in names:
+            raise ValueError("the archive's toc.dat is missing")
+        return self
+
+    def to_json(self) -> bytes:
+        """Serialise, for people as well."""
+        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+
+    def packs(self) -> Iterator[tuple[tuple[str, ...], list[Member]]]:
+        """Yield each pack's objects with the members in it."""
+        packs: dict[tuple[str, ...], list[Member]] = {}
+        for member in self.members:
+            if member.packed:
+                packs.setdefault(tuple(member.objects), []).append(member)
+        yield from packs.items()
+
+
+def parse(data: bytes, *, where: str) -> Manifest:
+    """Read a manifest.
+
+    :param where: its URI, for messages.
+    :raises InputError: a format that this version doesn't know.
+    :raises IntegrityError: not a manifest, or a hostile one.
+    """
+    try:
+        header = _Header.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{where} is not a manifest: {_first(error)}") from error
+    if header.format != FORMAT:
+        raise InputError(
+            f"{where} has format {header.format}, and this version of airflow-provider-pg-s3 reads format "
+            f"{FORMAT}: upgrade it"
+        )
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{where} is refused: {_first(error)}") from error
+
+
+class _Header(_Record):
+    format: int
+
+
+def _is_volumes(objects: list[str]) -> bool:
+    return all(key.startswith(objects[0] + ".") for key in objects[1:])
+
+
+def _first(error: ValidationError) -> str:
+    problem: Any = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+
+
+def object_records(objects: list[StoredObject], base: str) -> list[ObjectRecord]:
+    """Describe stored objects relative to the key prefix `base`."""
+    return [ObjectRecord(key=o.key.removeprefix(base), stored_bytes=o.stored_bytes) for o in objects]

@@ -1,0 +1,57 @@
+"""Says now and then how far a transfer has come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+INTERVAL_SECONDS = 10.0
+
+
+class Log(Protocol):
+    """Where messages for people go; Airflow's task log, or any `logging.Logger`."""
+
+    def info(self, message: str, /, *args: Any) -> Any:
+        """Say what happens."""
+
+    def warning(self, message: str, /, *args: Any) -> Any:
+        """Say what somebody should look at."""
+
+
+class Progress:
+    """A line at most every ten seconds, and one at the end.
+
+    :param say: takes the line.
+    :param line: makes it from the seconds since the beginning.
+    """
+
+    def __init__(self, say: Callable[[str], object], line: Callable[[float], str]) -> None:
+        self._say = say
+        self._line = line
+        self._began = time.monotonic()
+        self._last = self._began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._began
+
+    def tick(self) -> None:
+        """Say a line, if it is time for one."""
+        if time.monotonic() - self._last >= INTERVAL_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        """Say a line now."""
+        self._last = time.monotonic()
+        self._say(self._line(self.seconds))
+
+
+def human(size: float) -> str:
+    """Format a number of bytes for people, with decimal units as disks and networks have them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"

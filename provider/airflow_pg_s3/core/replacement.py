@@ -1,0 +1,286 @@
+"""A database that is restored beside the live one, and then takes its place in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.manifest import Server
+from airflow_pg_s3.core.progress import Log
+from airflow_pg_s3.core.selection import TocEntry
+from airflow_pg_s3.core.target import create_database
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_NAME_BYTES = 63
+_LOCK_PATIENCE_SECONDS = 15.0
+_SWAP_TRIES = 6
+_TERMINATE_EVERY_SECONDS = 0.02
+# Their values are lists of identifiers, quoted already (variable_is_guc_list_quote in PostgreSQL's dumputils.c).
+_LISTS = (
+    "local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
+    "temp_tablespaces", "unix_socket_directories",
+)  # fmt: skip
+
+
+class Replacement:
+    """Makes a database beside the live one; `take_over` swaps their names.
+
+    The live database is not touched before. The swap is one transaction: it has happened or it has not. What a run
+    leaves that was killed, the next one removes; an advisory lock on the server keeps two of them apart.
+
+    :param live: the database to replace, which need not exist.
+    :param jobs: connections that the restore will open.
+    :param keep_previous: keep the old database, as ``<name>__before_<id>``.
+    """
+
+    def __init__(self, live: ConnectionParameters, *, jobs: int, keep_previous: bool, log: Log) -> None:
+        self._live = live.database
+        self._jobs = jobs
+        self._keep_previous = keep_previous
+        self._log = log
+        token = secrets.token_hex(3)
+        self._before = _beside(self._live, "before", token)
+        self._maintenance_params = live.of("template1" if self._live == "postgres" else "postgres")
+        self.params = live.of(_beside(self._live, "restore", token))
+        self.previous: str | None = None
+
+    def __enter__(self) -> Replacement:
+        self._connection = self._maintenance_params.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._connection as connection:
+            if error is not None:
+                with contextlib.suppress(psycopg.Error):
+                    _drop(connection, self.params.database)
+
+    @property
+    def version(self) -> int:
+        """The server's ``server_version_num``."""
+        return self._connection.info.server_version
+
+    def holds(self, entry: TocEntry) -> bool:
+        """Nothing is in a new database."""
+        return False
+
+    def prepare(self, like: Server | None, relations: Sequence[tuple[str, str]] | None = None) -> None:
+        """Check all that can be checked, remove what earlier runs left, create the database.
+
+        :param like: the source, whose encoding and locale the database gets; None for the server's defaults.
+        :raises InputError: the swap could not work; the message names every reason.
+        :raises DataConflict: another restore is replacing the same database.
+        """
+        reasons = list(_obstacles(self._connection, self._live, self._jobs))
+        if reasons:
+            raise InputError(f"the database {self._live!r} cannot be replaced: {'; '.join(reasons)}")
+        self._lock()
+        self._remove_leftovers()
+        name = self.params.database
+        create_database(self._connection, name, like)
+        self._connection.execute(_comment_on(name, self._mark("is being restored")))
+
+    def take_over(self) -> None:
+        """Give the new database the live one's owner, privileges, settings and name.
+
+        :raises PgS3Error: sessions kept the live database busy; it is as it was.
+        """
+        exists, comment = self._take_on_properties()
+        commands = [sql.SQL("alter database {} rename to {}").format(_id(self.params.database), _id(self._live))]
+        if exists:
+            rename = sql.SQL("alter database {} rename to {}").format(_id(self._live), _id(self._before))
+            # In the same transaction, so that whoever comes after a crash knows what to do with it.
+            mark = _comment_on(self._before, comment if self._keep_previous else self._mark("was replaced"))
+            commands = [rename, *commands, mark]
+        commands.append(_comment_on(self._live, comment))
+        began = time.monotonic()
+        with _ending_sessions(self._maintenance_params, self._live if exists else None):
+            self._swap(commands)
+        self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
+        if exists and self._keep_previous:
+            self.previous = self._before
+        elif exists:
+            _drop(self._connection, self._before)
+
+    def _swap(self, commands: list[sql.Composed]) -> None:
+        for attempt in range(1, _SWAP_TRIES + 1):
+            try:
+                with self._connection.transaction():
+                    for command in commands:
+                        self._connection.execute(command)
+            except psycopg.errors.ObjectInUse as error:
+                # The server itself has waited five seconds for the sessions to end.
+                if attempt == _SWAP_TRIES:
+                    raise PgS3Error(
+                        f"the database {self._live!r} was not replaced, as sessions kept it busy: {error}"
+                    ) from error
+            else:
+                return
+
+    def _lock(self) -> None:
+        key = int.from_bytes(
+            hashlib.sha256(f"airflow-pg-s3 replace {self._live}".encode()).digest()[:8], signed=True
+        )
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        # A killed run's session is over as soon as the server notices, which takes a moment.
+        while not _value(self._connection, "select pg_try_advisory_lock(%s)", key):
+            if time.monotonic() > deadline:
+                raise DataConflict(f"another restore is replacing the database {self._live!r} right now")
+            time.sleep(0.2)
+
+    def _remove_leftovers(self) -> None:
+        marks = [self._mark("is being restored"), self._mark("was replaced")]
+        names = self._connection.execute(
+            "select datname, shobj_description(oid, 'pg_database') from pg_database where datname <> %s",
+            [self._live],
+        ).fetchall()
+        # One that was killed just after it was created has no mark yet; its name tells, if all of it is there.
+        unmarked = re.compile(re.escape(self._live) + "__restore_[0-9a-f]{6}")
+        for name, comment in names:
+            if comment in marks or (comment is None and unmarked.fullmatch(name)):
+                _drop(self._connection, name)
+                self._log.info("removed %s, which a restore that was killed had left", name)
+
+    def _mark(self, state: str) -> str:
+        return f"airflow-provider-pg-s3: {self._live} {state}"
+
+    def _take_on_properties(self) -> tuple[bool, str | None]:
+        """Copy the live database's properties; say whether it exists, and its comment."""
+        row = self._connection.execute(
+            "select d.oid, pg_get_userbyid(datdba), datconnlimit, datacl is not null, shobj_description(d.oid,"
+            " 'pg_database') from pg_database d where datname = %s",
+            [self._live],
+        ).fetchone()
+        if row is None:
+            return False, None
+        oid, owner, limit, has_acl, comment = row
+        new = _id(self.params.database)
+        execute = self._connection.execute
+        execute(sql.SQL("alter database {} connection limit {}").format(new, sql.Literal(limit)))
+        for role, setting in execute(
+            "select rolname, unnest(setconfig) from pg_db_role_setting left join pg_roles r on r.oid = setrole"
+            " where setdatabase = %s",
+            [oid],
+        ).fetchall():
+            execute(_set_command(new, role, setting))
+        # First the owner: a change of owner turns the old one's privileges into the new one's.
+        execute(sql.SQL("alter database {} owner to {}").format(new, _id(owner)))
+        if has_acl:
+            execute(sql.SQL("revoke all on database {} from public, {}").format(new, _id(owner)))
+            for grantee, privilege, grantable in execute(
+                "select coalesce(quote_ident(rolname), 'public'), privilege_type, is_grantable"
+                " from pg_database d, aclexplode(datacl) left join pg_roles r on r.oid = grantee where d.oid = %s",
+                [oid],
+            ).fetchall():
+                option = sql.SQL(" with grant option" if grantable else "")
+                execute(
+                    sql.SQL("grant {} on database {} to {}{}").format(
+                        sql.SQL(privilege), new, sql.SQL(grantee), option
+                    )
+                )
+        return True, comment
+
+
+def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
+    """What stands in the way of replacing a database, so far as it can be seen."""
+    if not _value(connection, "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"):
+        yield "the role may not create databases (ALTER ROLE ... CREATEDB)"
+    free = _value(
+        connection,
+        "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+        " - count(*) from pg_stat_activity where backend_type = 'client backend'",
+    )
+    if free < jobs + 2:
+        yield f"the server has {free} connections left, and {jobs} jobs take {jobs + 2}"
+    if not _value(connection, "select count(*) from pg_database where datname = %s", live):
+        return
+    if not _value(connection, "select pg_has_role(datdba, 'member') from pg_database where datname = %s", live):
+        yield "the role is neither its owner nor a member of it"
+    for what, query in (
+        ("prepared transactions", "select count(*) from pg_prepared_xacts where database = %s"),
+        ("replication slots", "select count(*) from pg_replication_slots where database = %s"),
+        (
+            "subscriptions",
+            "select count(*) from pg_subscription s join pg_database d on d.oid = subdbid where datname = %s",
+        ),
+    ):
+        count = _value(connection, query, live)
+        if count:
+            yield f"it has {count} {what}, which would stay with the old one: remove them first"
+
+
+@contextlib.contextmanager
+def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iterator[None]:
+    """End the sessions of a database again and again, for the time of a block."""
+    if database is None:
+        yield
+        return
+    stop = threading.Event()
+
+    def terminate(connection: _Connection) -> None:
+        with contextlib.suppress(psycopg.Error):
+            while not stop.wait(_TERMINATE_EVERY_SECONDS):
+                # By its oid: the name is about to become the other one's.
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where datid = %s", [oid], prepare=True
+                )
+
+    with params.connect() as connection:
+        oid = _value(connection, "select oid from pg_database where datname = %s", database)
+        thread = threading.Thread(target=terminate, args=[connection], name="end sessions", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _beside(database: str, what: str, token: str) -> str:
+    suffix = f"__{what}_{token}"
+    stem = database.encode()[: _NAME_BYTES - len(suffix)].decode(errors="ignore")
+    return stem + suffix
+
+
+def _set_command(database: sql.Identifier, role: str | None, setting: str) -> sql.Composed:
+    name, _, value = setting.partition("=")
+    who = (
+        sql.SQL("alter role {} in database {}").format(_id(role), database)
+        if role is not None
+        else sql.SQL("alter database {}").format(database)
+    )
+    literal: sql.Composable = sql.Literal(value)
+    if name.lower() in _LISTS and value:
+        literal = sql.SQL(value)
+    parts = sql.SQL(".").join(_id(part) for part in name.split("."))
+    return sql.SQL("{} set {} to {}").format(who, parts, literal)
+
+
+def _comment_on(database: str, comment: str | None) -> sql.Composed:
+    return sql.SQL("comment on database {} is {}").format(_id(database), sql.Literal(comment))
+
+
+def _drop(connection: _Connection, database: str) -> None:
+    connection.execute(sql.SQL("drop database if exists {} with (force)").format(_id(database)))
+
+
+def _id(name: str) -> sql.Identifier:
+    return sql.Identifier(name)
+
+
+def _value(connection: _Connection, query: str, *values: Any) -> Any:
+    row = connection.execute(query, values).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,249 @@
+"""The restore: from S3 into pg_restore through named pipes, with no copy of the backup on disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from airflow_pg_s3.core import clients, options
+from airflow_pg_s3.core.choice import Wanted, choose
+from airflow_pg_s3.core.codec import Decoder
+from airflow_pg_s3.core.download import Downloader
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.load import knows_less, load
+from airflow_pg_s3.core.manifest import Manifest
+from airflow_pg_s3.core.progress import Log, human
+from airflow_pg_s3.core.replacement import Replacement
+from airflow_pg_s3.core.repository import parse_uri, read_manifest
+from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.spool import TOC
+from airflow_pg_s3.core.target import Target, analyze, refuse_older
+from airflow_pg_s3.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+IfExists = Literal["fail", "clean", "replace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreRequest:
+    """What to restore, where, and how.
+
+    :param backup: URI of the manifest.
+    :param target: the database to restore into; created like the source's if it does not exist.
+    :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` drops what the backup also holds;
+        ``replace`` restores beside the database and then swaps their names.
+    :param keep_previous: with ``replace``, keep the old database under another name.
+    :param jobs: parallel pg_restore jobs, each with a connection.
+    :param create_database: whether a database that does not exist is created.
+    :param wanted: what of the backup to restore.
+    :param post_restore_sql: commands to run in the restored database, in one transaction.
+    :param identities: age identities that may open an encrypted backup.
+    :param allow_unsafe_psql: replay plain dumps also with a psql that a dump can make run commands.
+    """
+
+    backup: str
+    target: ConnectionParameters
+    if_exists: IfExists = "fail"
+    keep_previous: bool = True
+    jobs: int = 2
+    create_database: bool = True
+    wanted: Wanted = field(default_factory=Wanted)
+    pg_restore_options: Sequence[str] = ()
+    post_restore_sql: Sequence[str] = ()
+    spool_dir: str | None = None
+    client_path: Sequence[str] = ()
+    identities: Sequence[str] = ()
+    allow_unsafe_psql: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreResult:
+    """A finished restore.
+
+    :param previous_database: name of the database that was replaced, if it is kept.
+    :param tables: tables whose data was restored, with `rows` in them and `raw_bytes` of COPY text.
+    """
+
+    manifest: Manifest
+    database: str
+    previous_database: str | None
+    tables: int
+    rows: int
+    raw_bytes: int
+    read_bytes: int
+    duration_seconds: float
+
+
+def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Event, log: Log) -> RestoreResult:
+    """Restore a backup into a database. Every member's digest is checked before pg_restore sees its end.
+
+    :param client: boto3 S3 client.
+    :param cancel: set from anywhere to stop.
+    :raises InputError: the request cannot work; nothing was touched.
+    :raises DataConflict: the target holds something; nothing was touched.
+    :raises IntegrityError: what S3 holds is not what was backed up.
+    :raises ClientProgramError: pg_restore failed.
+    :raises StorageError: S3 failed.
+    :raises Cancelled: told to stop.
+    """
+    check_request(request)
+    bucket, _ = parse_uri(request.backup, parameter="backup")
+    manifest, base = read_manifest(client, request.backup)
+    decoder = Decoder(manifest.encryption, request.identities)
+    began = time.monotonic()
+    stop = threading.Event()
+    with (
+        Workspace(request.spool_dir) as workspace,
+        Downloader(client, bucket, cancel=stop, threads=request.jobs + 2) as downloader,
+    ):
+        archive = ServedArchive(manifest, base, downloader, decoder, workspace)
+        archive.fetch([TOC])
+        with open_target(request, log) as target:
+            refuse_older(target.version, manifest.server.version)
+            tools = clients.for_restore(
+                dumped_by=manifest.dump.pg_dump_version,
+                target_version=target.version,
+                search=request.client_path,
+            )
+            options.check(
+                request.pg_restore_options,
+                tools=tools,
+                program="pg_restore",
+                owned=options.PG_RESTORE_OWNED,
+                parameter="pg_restore_options",
+            )
+            chosen = choose(
+                archive,
+                tools=tools,
+                wanted=request.wanted,
+                options=request.pg_restore_options,
+                # What the selected objects need can only be missing where nothing is dropped before.
+                exists=(lambda entry: True) if request.if_exists == "clean" else target.holds,
+            )
+            if request.wanted.data_only and isinstance(target, Target):
+                target.refuse_rows(chosen.tables)
+            else:
+                target.prepare(manifest.server, chosen.relations)
+            in_one_transaction = request.if_exists == "clean" and can_be_atomic(
+                request, chosen.has_partition_keys, knows_less(tools, target.version), log
+            )
+            log.info(
+                "restoring %s (%s of %s, %s) into %s (PostgreSQL %d) with pg_restore %s",
+                manifest.backup_id,
+                human(manifest.raw_bytes),
+                manifest.database,
+                manifest.created_at.isoformat(),
+                target.params.endpoint,
+                target.version // 10000,
+                tools.version,
+            )
+            load(
+                archive,
+                chosen.members,
+                target.params,
+                target_version=target.version,
+                tools=tools,
+                jobs=request.jobs,
+                clean=request.if_exists == "clean",
+                in_one_transaction=in_one_transaction,
+                arguments=chosen.arguments,
+                cancel=cancel,
+                log=log,
+            )
+            finish(request, chosen.has_statistics, target.params, log)
+            target.take_over()
+    tables = [member.table for member in chosen.members if member.table is not None]
+    result = RestoreResult(
+        manifest=manifest,
+        database=request.target.database,
+        previous_database=target.previous,
+        tables=len(tables),
+        rows=sum(table.rows for table in tables),
+        raw_bytes=sum(member.raw_bytes for member in chosen.members),
+        read_bytes=downloader.read_bytes,
+        duration_seconds=round(time.monotonic() - began, 3),
+    )
+    log.info(
+        "restored %s into %s: tables %d, rows %d, %s in %.1f s",
+        manifest.backup_id,
+        result.database,
+        result.tables,
+        result.rows,
+        human(result.raw_bytes),
+        result.duration_seconds,
+    )
+    return result
+
+
+def open_target(request: RestoreRequest, log: Log) -> Target | Replacement:
+    """Where to restore to, as `if_exists` says."""
+    if request.if_exists == "replace":
+        return Replacement(request.target, jobs=request.jobs, keep_previous=request.keep_previous, log=log)
+    return Target(
+        request.target,
+        must_be_empty=request.if_exists == "fail",
+        may_create=request.create_database,
+    )
+
+
+def can_be_atomic(request: RestoreRequest, has_partition_keys: bool, target_knows_less: bool, log: Log) -> bool:
+    """Whether the old content can be dropped and the new one restored in one transaction; warn if not."""
+    obstacles = {
+        "jobs is not 1": request.jobs != 1,
+        "partitions have keys, which pg_restore --clean cannot drop at the first try": has_partition_keys,
+        "pg_restore is newer than the server, and sends a setting that it does not know": target_knows_less,
+    }
+    reasons = [reason for reason, applies in obstacles.items() if applies]
+    if reasons:
+        log.warning(
+            "if_exists='clean' works without a transaction, as %s: if it fails, %s is neither old nor new",
+            "; ".join(reasons),
+            request.target.database,
+        )
+    return not reasons
+
+
+def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionParameters, log: Log) -> None:
+    """Run what belongs into the database before anybody uses it.
+
+    :param has_statistics: whether the planner's statistics came with the data.
+    """
+    with target.connect() as connection:
+        if request.post_restore_sql:
+            with connection.transaction():
+                # As a migration would run: with the search path that the database gives.
+                connection.execute("reset search_path")
+                for command in request.post_restore_sql:
+                    connection.execute(command.encode())
+        if request.if_exists == "replace" and not has_statistics:
+            analyze(connection, log)
+
+
+def check_request(request: RestoreRequest) -> None:
+    """Refuse what contradicts itself.
+
+    :raises InputError: naming the arguments.
+    """
+    if request.jobs < 1:
+        raise InputError(f"jobs must be at least 1, not {request.jobs}")
+    if request.if_exists not in ("fail", "clean", "replace"):
+        raise InputError(f"if_exists must be 'fail', 'clean' or 'replace', not {request.if_exists!r}")
+    wanted = request.wanted
+    if request.if_exists == "replace" and wanted.is_part:
+        raise InputError(
+            'if_exists="replace" would leave nothing but the selection: restore all, or choose another'
+        )
+    if request.if_exists == "clean" and wanted.data_only:
+        raise InputError('if_exists="clean" drops tables, and data_only does not create them: give one of the two')
+    if wanted.schema_only and wanted.data_only:
+        raise InputError("schema_only and data_only together leave nothing: give one of the two")
+    for parameter in ("tables", "schemas", "exclude_tables"):
+        if isinstance(getattr(wanted, parameter), str):
+            raise InputError(f"{parameter} must be a list, not the string {getattr(wanted, parameter)!r}")

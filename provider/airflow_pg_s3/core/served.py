@@ -1,0 +1,88 @@
+"""An archive on S3 as pg_restore sees it: a folder of plain files, taken from packs, and of named pipes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+
+from airflow_pg_s3.core.codec import Decoder
+from airflow_pg_s3.core.download import Downloader
+from airflow_pg_s3.core.errors import InputError, IntegrityError
+from airflow_pg_s3.core.feeder import CheckedMember, Feeder, called
+from airflow_pg_s3.core.manifest import Manifest, Member
+from airflow_pg_s3.core.pack import PackReader
+from airflow_pg_s3.core.progress import human
+from airflow_pg_s3.core.upload import StoredObject
+from airflow_pg_s3.core.workspace import Workspace
+
+
+class ServedArchive:
+    """The archive of one backup, in a workspace.
+
+    :param base: key prefix that the manifest's objects are relative to.
+    """
+
+    def __init__(
+        self, manifest: Manifest, base: str, downloader: Downloader, decoder: Decoder, workspace: Workspace
+    ) -> None:
+        self.manifest = manifest
+        self.members = {member.name: member for member in manifest.members}
+        self.workspace = workspace
+        self.folder = workspace.make_folder("archive")
+        self._objects = {
+            record.key: StoredObject(key=base + record.key, stored_bytes=record.stored_bytes)
+            for record in manifest.objects
+        }
+        self._downloader = downloader
+        self._decoder = decoder
+
+    def fetch(self, names: Collection[str]) -> None:
+        """Make plain files of members that are in packs (and of the others in the same packs).
+
+        :raises IntegrityError: a pack or member is not what was backed up.
+        :raises InputError: the spool's disk has no room for them.
+        """
+        for objects, members in self.manifest.packs():
+            missing = [m for m in members if m.name in names and not (self.folder / m.name).exists()]
+            if missing:
+                self._make_room(sum(member.raw_bytes for member in members))
+                self._fetch_pack(objects, {member.name: member for member in members})
+                for member in missing:
+                    if not (self.folder / member.name).exists():
+                        raise IntegrityError(f"{objects[0]} does not hold {called(member)}")
+
+    def feeder(self, members: Sequence[Member], threads: int) -> Feeder:
+        """Serve large members as named pipes."""
+        return Feeder(
+            self.folder,
+            members,
+            self._objects,
+            downloader=self._downloader,
+            decoder=self._decoder,
+            threads=threads,
+        )
+
+    def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> None:
+        def open_member(name: str, size: int) -> CheckedMember:
+            # The name becomes a file's: only the manifest's own names, which were checked, are taken.
+            if name not in members:
+                raise IntegrityError(f"holds {name!r}, which the manifest does not name")
+            return CheckedMember(
+                members[name], os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            )
+
+        reader = PackReader(open_member)
+        try:
+            self._decoder.decode(self._downloader.stream([self._objects[key] for key in objects]), reader.write)
+            reader.finish()
+        except IntegrityError as error:
+            raise IntegrityError(f"the pack {objects[0]} {error}") from error
+
+    def _make_room(self, size: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise InputError(
+                f"spool_dir has {human(free)} free, but the backup's small members take {human(size)} there: "
+                "give a spool_dir with more room"
+            )

@@ -1,0 +1,128 @@
+"""What must be known of a PostgreSQL server before, during and after a backup or restore."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.manifest import Extension, Server
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFacts:
+    """A server and one of its databases, at one moment.
+
+    :param server: what the manifest records.
+    :param now: the server's clock.
+    :param started_at: when the server process started; with the system identifier, it tells a server from its
+        own standbys.
+    :param size_bytes: ``pg_database_size``.
+    :param options: for ``PGOPTIONS``, where settings would make values look other than they do by default, and
+        pg_dump would not care.
+    """
+
+    server: Server
+    now: datetime
+    started_at: datetime
+    size_bytes: int
+    options: str
+
+    @property
+    def instance(self) -> str:
+        """Names the running server process, whose locks tell who is alive."""
+        return f"{self.server.system_identifier}/{self.started_at.isoformat()}"
+
+
+def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFacts:
+    """Ask a server about itself and the connected database."""
+    version_num = connection.info.server_version
+    row = _row(
+        connection,
+        """
+        select current_setting('server_version'), pg_encoding_to_char(encoding), datcollate, datctype,
+               facts ->> 'datlocprovider', coalesce(facts ->> 'datlocale', facts ->> 'daticulocale'),
+               facts ->> 'daticurules', clock_timestamp(), pg_postmaster_start_time(), pg_database_size(oid)
+        from pg_database d, to_jsonb(d) facts where datname = current_database()
+        """,
+    )
+    version, encoding, collate, ctype, provider, locale, icu_rules, now, started_at, size = row
+    extensions = connection.execute("select extname, extversion from pg_extension order by extname").fetchall()
+    # Not where they are as they should be: poolers refuse options.
+    odd = connection.execute(
+        "select name, boot_val from pg_settings "
+        "where name in ('bytea_output', 'quote_all_identifiers') and setting <> boot_val"
+    ).fetchall()
+    return ServerFacts(
+        server=Server(
+            version=version.split(" ")[0],
+            version_num=version_num,
+            system_identifier=_system_identifier(connection),
+            host=params.host,
+            encoding=encoding,
+            collate=collate,
+            ctype=ctype,
+            locale_provider={None: "libc", "c": "libc", "i": "icu", "b": "builtin"}.get(provider, provider),
+            locale=locale,
+            icu_rules=icu_rules,
+            extensions=[Extension(name=name, version=text) for name, text in extensions],
+        ),
+        now=now,
+        started_at=started_at,
+        size_bytes=size,
+        options=" ".join(f"-c {name}={value}" for name, value in odd),
+    )
+
+
+def lock_key(backup_id: str) -> int:
+    """Key of the advisory lock that says that a backup is being made."""
+    return int.from_bytes(hashlib.sha256(f"airflow-pg-s3 {backup_id}".encode()).digest()[:8], signed=True)
+
+
+def hold_lock(connection: _Connection, backup_id: str) -> None:
+    """Say on the source server that `backup_id` is alive, for as long as `connection` is."""
+    # The session idles for as long as the dump takes.
+    if connection.info.server_version >= 140000:
+        connection.execute("set idle_session_timeout = 0")
+    connection.execute("select pg_advisory_lock(%s)", [lock_key(backup_id)])
+
+
+def confirm_lock(connection: _Connection) -> None:
+    """Make sure that the lock was held until now.
+
+    :raises PgS3Error: the session is gone; what was stored may have been taken for abandoned.
+    """
+    try:
+        connection.execute("select 1")
+    except psycopg.OperationalError as error:
+        raise PgS3Error(f"the connection that marks this backup as alive was lost: {error}") from error
+
+
+def is_alive(connection: _Connection, backup_id: str) -> bool:
+    """Whether some session holds the lock of `backup_id`."""
+    key = lock_key(backup_id)
+    if _row(connection, "select pg_try_advisory_lock(%s)", [key])[0]:
+        connection.execute("select pg_advisory_unlock(%s)", [key])
+        return False
+    return True
+
+
+def _system_identifier(connection: _Connection) -> str | None:
+    try:
+        return str(_row(connection, "select system_identifier from pg_control_system()")[0])
+    except psycopg.errors.InsufficientPrivilege:
+        return None
+
+
+def _row(connection: _Connection, query: str, values: list[Any] | None = None) -> tuple[Any, ...]:
+    row = connection.execute(query, values).fetchone()
+    if row is None:
+        raise LookupError(query)
+    return row

@@ -1,0 +1,226 @@
+"""The folder that pg_dump writes an archive into, used as a ring buffer.
+
+pg_dump can write the directory format only into a folder, but writes each member from its beginning to its end.
+So each member is read while it grows, and what has been read is given back to the disk by punching a hole
+behind the reader (fallocate(2)). When the unread rest grows over a limit, the caller pauses pg_dump.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
+
+READ_BYTES = 1 << 20
+TOC = "toc.dat"
+_BLOCK = 4096
+_POLL_SECONDS = 0.005
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+_F_SETSIG = 10
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate64.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+@dataclass
+class SpooledMember:
+    """One file of the archive that is not finished.
+
+    :param size: bytes written so far, as of the last look.
+    :param shipped: bytes read, hashed and handed on.
+    :param closed_looks: looks in a row at which pg_dump had it closed.
+    :param assigned: somebody reads it, or is about to.
+    """
+
+    name: str
+    path: Path
+    size: int = 0
+    shipped: int = 0
+    closed_looks: int = 0
+    assigned: bool = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether pg_dump is done with it.
+
+        One look is not enough: a file that is being created exists a moment before it is open.
+        """
+        return self.closed_looks > 1
+
+
+class Spool:
+    """Reads an archive while pg_dump writes it.
+
+    :param folder: an existing private folder on a local filesystem; the archive goes into a folder within it.
+    :param cancel: when set, readers that wait for pg_dump raise `Cancelled`.
+    :raises InputError: the filesystem cannot tell when pg_dump has closed a file.
+    """
+
+    def __init__(self, folder: Path, *, cancel: threading.Event) -> None:
+        self._cancel = cancel
+        self.archive = folder / "archive"
+        self._shipped_folder = folder / "shipped"
+        self._shipped_folder.mkdir(mode=0o700)
+        self._open: dict[str, SpooledMember] = {}
+        self._shipped: dict[str, int] = {}
+        self._finished_bytes = 0
+        self._lock = threading.Lock()
+        self._all_closed = threading.Event()
+        self.can_punch_holes = True
+        _probe(folder)
+
+    def look(self) -> list[SpooledMember]:
+        """Look at the folder; return the members that nobody reads yet, those closed by pg_dump first.
+
+        Called on one thread.
+        """
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.archive) as entries:
+            for entry in entries:
+                if entry.name not in self._open and entry.name not in self._shipped:
+                    self._open[entry.name] = SpooledMember(name=entry.name, path=Path(entry.path))
+        members = list(self._open.values())
+        for member in members:
+            # Its reader may finish it just now.
+            with contextlib.suppress(FileNotFoundError):
+                if not member.is_closed:
+                    # Closed first, then its size: it must be the last one.
+                    member.closed_looks = member.closed_looks + 1 if self._is_closed(member.path) else 0
+                    member.size = member.path.stat().st_size
+        return sorted((m for m in members if not m.assigned), key=lambda m: not m.is_closed)
+
+    def used_bytes(self) -> int:
+        """Disk space of what is written and not yet shipped, as of the last look.
+
+        Without the archive's lists: they are shipped only when pg_dump has written all of them, so that whoever
+        stopped it because of them would wait for ever.
+        """
+        members = [m for m in list(self._open.values()) if m.name != TOC and not m.name.endswith(".toc")]
+        return sum(-(-(m.size - m.shipped) // _BLOCK) * _BLOCK for m in members if m.size > m.shipped)
+
+    def all_closed(self) -> None:
+        """Say that pg_dump has exited."""
+        self._all_closed.set()
+
+    def read(self, member: SpooledMember) -> Iterator[bytes]:
+        """Yield the bytes of a member in order, until pg_dump has closed it; give the space back behind.
+
+        :raises Cancelled: told to stop while waiting.
+        """
+        with open(member.path, "rb", buffering=0) as file:
+            while True:
+                chunk = file.read(READ_BYTES)
+                if not chunk:
+                    # Closed first, then read again: what was written in between must not be missed.
+                    closed = self._is_closed(member.path)
+                    chunk = file.read(READ_BYTES)
+                    if not chunk and closed:
+                        break
+                if not chunk:
+                    if self._cancel.wait(_POLL_SECONDS):
+                        raise Cancelled(f"stopped while reading {member.name}")
+                    continue
+                yield chunk
+                self._give_back(member, len(chunk))
+        self._finish(member)
+
+    def check_complete(self) -> None:
+        """Compare what was shipped with what pg_dump left, after it has exited.
+
+        :raises PgS3Error: a byte was written after its file was taken for finished, or a file was not read.
+        """
+        for name in self._open:
+            raise PgS3Error(f"the archive's member {name} was not shipped")
+        for name, shipped in self._shipped.items():
+            size = (self._shipped_folder / name).stat().st_size
+            if size != shipped:
+                raise PgS3Error(f"the archive's member {name} has {size} bytes, but {shipped} were shipped")
+
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes read and handed on so far."""
+        return sum(m.shipped for m in list(self._open.values())) + self._finished_bytes
+
+    @property
+    def members_finished(self) -> int:
+        """How many members were read to their end."""
+        return len(self._shipped)
+
+    @property
+    def members_seen(self) -> int:
+        """How many members pg_dump has begun."""
+        return len(self._open) + len(self._shipped)
+
+    def _is_closed(self, path: Path) -> bool:
+        return self._all_closed.is_set() or _has_no_writer(path)
+
+    def _give_back(self, member: SpooledMember, count: int) -> None:
+        if self.can_punch_holes:
+            with open(member.path, "r+b", buffering=0) as file:
+                mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+                # Only whole blocks are given back: the last one of before may be whole by now.
+                start = member.shipped // _BLOCK * _BLOCK
+                if _libc.fallocate64(file.fileno(), mode, start, member.shipped + count - start) != 0:
+                    number = ctypes.get_errno()
+                    if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                        raise OSError(number, os.strerror(number), str(member.path))
+                    self.can_punch_holes = False
+        member.shipped += count
+
+    def _finish(self, member: SpooledMember) -> None:
+        # Before the rename: look() must not take the name for a new one.
+        with self._lock:
+            self._shipped[member.name] = member.shipped
+            self._finished_bytes += member.shipped
+        # The file stays, without its blocks, so that check_complete can see its size at the end; out of the
+        # way, so that looking at 100,000 members is not looking at all of them each time.
+        target = self._shipped_folder / member.name
+        os.rename(member.path, target)
+        if target.stat().st_size == member.shipped:
+            os.truncate(target, 0)
+            os.truncate(target, member.shipped)
+        del self._open[member.name]
+
+
+def _has_no_writer(path: Path) -> bool:
+    """Whether no process has the file open for writing: the kernel grants a read lease exactly then."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Who opens the file during the lease makes the kernel signal us; SIGURG is ignored by default.
+        fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return False
+        raise
+    else:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _probe(folder: Path) -> None:
+    probe = folder / "probe"
+    try:
+        with open(probe, "wb"):
+            if _has_no_writer(probe):
+                raise OSError(errno.EOPNOTSUPP, "leases do not see writers")
+        if not _has_no_writer(probe):
+            raise OSError(errno.EOPNOTSUPP, "leases are refused")
+    except OSError as error:
+        raise InputError(
+            f"spool_dir {folder.parent.parent} is on a filesystem without file leases ({error.strerror}): "
+            "choose a folder on a local disk or tmpfs"
+        ) from error
+    finally:
+        probe.unlink(missing_ok=True)

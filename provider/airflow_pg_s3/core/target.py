@@ -1,0 +1,245 @@
+"""The database to restore into."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.errors import DataConflict, InputError
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.manifest import Server
+from airflow_pg_s3.core.progress import Log
+from airflow_pg_s3.core.selection import RELATIONS, TocEntry
+
+MAINTENANCE_DATABASE = "postgres"
+_SHOWN = 5
+
+# Objects that a user made: not the system's own, not members of extensions.
+_USER_OBJECTS = """
+with own (oid) as (
+    select oid from pg_namespace
+    where nspname not in ('pg_catalog', 'information_schema', 'pg_toast') and nspname !~ '^pg_(toast_)?temp_'
+), part_of_extension (classid, objid) as (select classid, objid from pg_depend where deptype = 'e')
+-- A database without encoding holds names that are no UTF-8.
+select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end) from (
+    select case relkind when 'S' then 'sequence' when 'v' then 'view' when 'm' then 'materialized view'
+               when 'c' then 'type' when 'f' then 'foreign table' else 'table' end as kind,
+           oid::regclass::text as name, 'pg_class'::regclass as classid, oid as objid
+    from pg_class where relnamespace in (select oid from own) and relkind not in ('i', 'I', 't')
+    union all
+    select 'function', oid::regprocedure::text, 'pg_proc'::regclass, oid
+    from pg_proc where pronamespace in (select oid from own)
+    union all
+    select 'type', oid::regtype::text, 'pg_type'::regclass, oid
+    from pg_type where typnamespace in (select oid from own) and typtype in ('d', 'e', 'r')
+    union all
+    select 'schema', quote_ident(nspname), 'pg_namespace'::regclass, oid
+    from pg_namespace where oid in (select oid from own) and nspname <> 'public'
+    union all
+    select 'extension', quote_ident(extname), 'pg_extension'::regclass, oid
+    from pg_extension where extname <> 'plpgsql'
+    union all
+    select 'large object', oid::text, 'pg_largeobject_metadata'::regclass, oid from pg_largeobject_metadata
+    union all
+    select 'event trigger', quote_ident(evtname), 'pg_event_trigger'::regclass, oid from pg_event_trigger
+    union all
+    select 'publication', quote_ident(pubname), 'pg_publication'::regclass, oid from pg_publication
+) as objects
+where (classid, objid) not in (select classid, objid from part_of_extension)
+order by kind <> 'table', kind, name
+"""
+
+
+# Of what an archive's entries need: whether it is there.
+_RELATION = "select to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
+_TYPE = "select to_regtype(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
+# The name of a function comes with its arguments.
+_FUNCTION = """
+select to_regprocedure(format('%%I.%%I', %(schema)s::text, split_part(%(name)s, '(', 1))
+                       || substr(%(name)s, strpos(%(name)s, '(')))
+"""
+_EXISTS = {
+    "SCHEMA": "select oid from pg_namespace where nspname = %(name)s",
+    "EXTENSION": "select oid from pg_extension where extname = %(name)s",
+    **dict.fromkeys(["TYPE", "DOMAIN", "SHELL TYPE"], _TYPE),
+    **dict.fromkeys(["FUNCTION", "PROCEDURE", "AGGREGATE"], _FUNCTION),
+    **dict.fromkeys(RELATIONS, _RELATION),
+}
+_EXISTING = """
+select format('%%I.%%I', nspname, relname) from unnest(%s::text[], %s::text[]) as wanted (schema, name)
+join pg_namespace on nspname = schema join pg_class on relnamespace = pg_namespace.oid and relname = name
+"""
+
+
+class Target:
+    """A database to restore into, which need not exist yet.
+
+    If it was created here and the context ends with an error, it is dropped again.
+
+    :param params: server and name of the database.
+    :param must_be_empty: refuse a database that holds anything, or anything of what is restored.
+    :param may_create: create the database if it does not exist.
+    :raises InputError: the server refuses.
+    """
+
+    def __init__(self, params: ConnectionParameters, *, must_be_empty: bool, may_create: bool = True) -> None:
+        self.params = params
+        self._may_create = may_create
+        self.previous: str | None = None
+        self._must_be_empty = must_be_empty
+        self._created = False
+
+    def __enter__(self) -> Target:
+        try:
+            self._connection = self.params.connect()
+            self._exists = True
+        except InputError as error:
+            if f'database "{self.params.database}" does not exist' not in str(error):
+                raise
+            self._connection = self.params.of(MAINTENANCE_DATABASE).connect()
+            self._exists = False
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._connection as connection:
+            if self._created and error is not None:
+                # Half a database is of no use, and in the way of the next try.
+                command = sql.SQL("drop database if exists {} with (force)")
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute(command.format(sql.Identifier(self.params.database)))
+
+    @property
+    def version(self) -> int:
+        """The server's ``server_version_num``."""
+        return self._connection.info.server_version
+
+    def holds(self, entry: TocEntry) -> bool:
+        """Whether the database has an object of an archive's table of contents."""
+        if not self._exists or (query := _EXISTS.get(entry.kind)) is None:
+            return False
+        try:
+            row = self._connection.execute(query, {"schema": entry.schema, "name": entry.name}).fetchone()
+        except psycopg.Error:  # a name that is none here, such as a type of an extension that is missing
+            return False
+        return row is not None and row[0] is not None
+
+    def refuse_rows(self, tables: Sequence[tuple[str, str]]) -> None:
+        """Make sure that tables are there, and that rows restored into them do not double others.
+
+        :raises InputError: one is missing.
+        :raises DataConflict: one holds rows.
+        """
+        if not self._exists:
+            raise InputError(f"data_only: the target database {self.params.database!r} does not exist")
+        for schema, name in tables:
+            table = sql.Identifier(schema, name)
+            try:
+                row = self._connection.execute(sql.SQL("select from {} limit 1").format(table)).fetchone()
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+                raise InputError(f"data_only: the table {schema}.{name} is not in the target: {error}") from error
+            if row is not None:
+                raise DataConflict(f"data_only: the target's table {schema}.{name} holds rows already: empty it")
+
+    def prepare(self, like: Server | None, relations: Sequence[tuple[str, str]] | None = None) -> None:
+        """Check all that can be checked, then create the database, if need be.
+
+        :param like: the source, whose encoding and locale a new database gets; None for the server's defaults.
+        :param relations: schema and name of what is restored, beside what else is there; None for all.
+        :raises InputError: the server refuses.
+        :raises DataConflict: the database holds something; the message names some of it.
+        """
+        if not self._exists:
+            if not self._may_create:
+                raise InputError(
+                    f"the target database {self.params.database!r} does not exist: create it, or leave out "
+                    "create_database=False"
+                )
+            create_database(self._connection, self.params.database, like)
+            self._created = True
+        elif self._must_be_empty:
+            self._refuse_content(relations)
+
+    def take_over(self) -> None:
+        """Nothing is left to do: the data is where it belongs."""
+
+    def _refuse_content(self, relations: Sequence[tuple[str, str]] | None) -> None:
+        found = self._connection.execute(_USER_OBJECTS).fetchall()
+        if relations is not None:
+            schemas, names = [schema for schema, _ in relations], [name for _, name in relations]
+            existing = self._connection.execute(_EXISTING, [schemas, names]).fetchall()
+            found = [("relation", name.encode()) for (name,) in existing]
+        if found:
+            # One line, whatever the names hold.
+            shown = " ".join(
+                ", ".join(f"{kind} {name.decode(errors='replace')}" for kind, name in found[:_SHOWN]).split()
+            )
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            raise DataConflict(
+                f"the target database {self.params.database!r} is not empty, it holds {shown}{more}: restore into "
+                'another database, or give if_exists="clean" to drop what the backup also holds, or '
+                'if_exists="replace" to put the backup in its place'
+            )
+
+
+def refuse_older(version: int, source_version: str) -> None:
+    """Make sure that a server is not older than the source.
+
+    :param version: its ``server_version_num``.
+    :param source_version: such as ``16.14`` or ``19beta1``.
+    :raises InputError: it is.
+    """
+    major = int(re.split(r"\D", source_version, maxsplit=1)[0])
+    if version // 10000 < major:
+        raise InputError(
+            f"the target server is PostgreSQL {version // 10000}, older than the source's {source_version}: "
+            f"restore into PostgreSQL {major} or newer"
+        )
+
+
+def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, like: Server | None) -> None:
+    """Create an empty database with the source's encoding and locale, or with the server's defaults.
+
+    :raises InputError: the server refuses.
+    """
+    command = sql.SQL("create database {} template template0 {}").format(
+        sql.Identifier(name), _locale_clauses(like, connection.info.server_version) if like else sql.SQL("")
+    )
+    try:
+        connection.execute(command)
+    except psycopg.Error as error:
+        raise InputError(f"the target database {name!r} does not exist and cannot be created: {error}") from error
+
+
+def analyze(connection: psycopg.Connection[tuple[Any, ...]], log: Log) -> None:
+    """Collect the planner's statistics, which a dump does not carry; what cannot be analyzed is said."""
+    # Not the whole database in one command: one foreign table that cannot be reached would end it.
+    tables = connection.execute(
+        "select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace"
+        " where relkind in ('r', 'm', 'p') and not relispartition"
+        " and nspname not in ('pg_catalog', 'information_schema', 'pg_toast')"
+    ).fetchall()
+    for (table,) in tables:
+        try:
+            connection.execute(f"analyze {table}".encode())
+        except psycopg.Error as error:
+            log.warning("%s was restored, but not analyzed: %s", table, error)
+
+
+def _locale_clauses(like: Server, version: int) -> sql.Composable:
+    options: dict[str, Any] = {"encoding": like.encoding, "lc_collate": like.collate, "lc_ctype": like.ctype}
+    if version >= 150000 and like.locale_provider != "libc":
+        options["locale_provider"] = like.locale_provider
+        if like.locale:
+            options["icu_locale" if like.locale_provider == "icu" else "builtin_locale"] = like.locale
+        if like.icu_rules:
+            options["icu_rules"] = like.icu_rules
+    clauses = [sql.SQL(f"{key} {{}}").format(sql.Literal(value)) for key, value in options.items()]
+    return sql.SQL(" ").join(clauses)

@@ -1,0 +1,47 @@
+"""What Airflow's ``apache_airflow_provider`` entry point asks for.
+
+Every ``airflow`` command loads this module, so it imports nothing.
+"""
+
+
+def get_provider_info() -> dict[str, object]:
+    """Return the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "airflow-provider-pg-s3",
+        "name": "PostgreSQL backups on S3",
+        "description": "Streams PostgreSQL databases to S3, restores them, and proves that the restore works.",
+        "integrations": [
+            {
+                "integration-name": "PostgreSQL backups on S3",
+                "external-doc-url": "https://www.postgresql.org/docs/current/app-pgdump.html",
+                "tags": ["software"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": "PostgreSQL backups on S3",
+                "python-modules": [
+                    "airflow_pg_s3.operators.backup",
+                    "airflow_pg_s3.operators.list_backups",
+                    "airflow_pg_s3.operators.restore",
+                ],
+            }
+        ],
+        "config": {
+            "pg_s3": {
+                "description": "Settings of the worker machine that backups and restores run on.",
+                "options": {
+                    "client_path": {
+                        "description": (
+                            "Colon-separated directories searched for pg_dump and pg_restore before the "
+                            "standard places."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/opt/postgresql-18/bin:/opt/postgresql-16/bin",
+                        "default": "",
+                    }
+                },
+            }
+        },
+    }

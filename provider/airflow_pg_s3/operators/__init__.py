@@ -1,0 +1,1 @@
+"""The operators: they resolve connections and templates, call the core, and report."""

@@ -1,0 +1,120 @@
+"""Backs a database up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_pg_s3 import connections
+from airflow_pg_s3.core.backup import (
+    DEFAULT_COMPRESSION_LEVEL,
+    DEFAULT_SPOOL_LIMIT,
+    BackupRequest,
+    BackupResult,
+    back_up,
+)  # fmt: skip
+from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.operators.base import PgS3Operator
+
+
+class PgS3BackupOperator(PgS3Operator):
+    """Back one PostgreSQL database up to S3: in parallel, streaming, complete or not at all.
+
+    :param repository: where backups go, ``s3://bucket/any/prefix`` (templated).
+    :param postgres_conn_id: Postgres connection of the source (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param database: database to back up; the connection's schema if None (templated).
+    :param jobs: tables dumped at the same time; the dump takes one database connection more (templated).
+    :param compression_level: zstd level, 1 (fast) to 19 (small).
+    :param pg_dump_options: further options for pg_dump, one a list item (templated).
+    :param s3_extra_args: arguments for the S3 requests that accept them, such as
+        ``{"ServerSideEncryption": "aws:kms"}``.
+    :param age_recipients: encrypt for these age recipients; needs the extra ``[encryption]`` (templated).
+    :param labels: kept with the backup, such as ``{"release": "42"}``, for finding it again (templated).
+    :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None (templated).
+    :param spool_limit: bytes of disk that the spool may take.
+    :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
+        source server's clock), ``raw_bytes``, ``stored_bytes``, ``tables``, ``rows``, ``duration_seconds``; also
+        the extra of the events of its asset outlets.
+    :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
+    """
+
+    template_fields: Sequence[str] = (
+        "repository",
+        "postgres_conn_id",
+        "aws_conn_id",
+        "database",
+        "jobs",
+        "pg_dump_options",
+        "age_recipients",
+        "labels",
+        "spool_dir",
+    )
+    ui_color = "#e0ecf4"
+
+    def __init__(
+        self,
+        *,
+        repository: str,
+        postgres_conn_id: str = "postgres_default",
+        aws_conn_id: str | None = "aws_default",
+        database: str | None = None,
+        jobs: int | str = 2,
+        compression_level: int = DEFAULT_COMPRESSION_LEVEL,
+        pg_dump_options: Sequence[str] | str = (),
+        s3_extra_args: Mapping[str, Any] | None = None,
+        age_recipients: Sequence[str] | str = (),
+        labels: Mapping[str, str] | None = None,
+        spool_dir: str | None = None,
+        spool_limit: int = DEFAULT_SPOOL_LIMIT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.repository = repository
+        self.postgres_conn_id = postgres_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.database = database
+        self.jobs = jobs
+        self.compression_level = compression_level
+        self.pg_dump_options = pg_dump_options
+        self.s3_extra_args = s3_extra_args
+        self.age_recipients = age_recipients
+        self.labels = labels
+        self.spool_dir = spool_dir
+        self.spool_limit = spool_limit
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the backup and return its facts."""
+        with self._failing_for_good():
+            client, hook_arguments = connections.s3_client(self.aws_conn_id)
+            request = BackupRequest(
+                source=connections.postgres_parameters(self.postgres_conn_id, self.database),
+                jobs=connections.as_int(self.jobs, "jobs"),
+                compression_level=self.compression_level,
+                pg_dump_options=connections.as_list(self.pg_dump_options, "pg_dump_options"),
+                s3_extra_args=hook_arguments | dict(self.s3_extra_args or {}),
+                age_recipients=connections.as_list(self.age_recipients, "age_recipients"),
+                labels=connections.as_labels(self.labels),
+                spool_dir=self.spool_dir or None,
+                spool_limit=self.spool_limit,
+                client_path=connections.client_path(),
+                producer=connections.producer(context),
+            )
+            result = back_up(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
+        return self._report(context, _facts(result))
+
+
+def _facts(result: BackupResult) -> dict[str, Any]:
+    manifest = result.manifest
+    return {
+        "uri": result.uri,
+        "key": result.key,
+        "backup_id": manifest.backup_id,
+        "database": manifest.database,
+        "created_at": manifest.created_at.isoformat(),
+        "raw_bytes": manifest.raw_bytes,
+        "stored_bytes": manifest.stored_bytes,
+        "tables": manifest.tables,
+        "rows": manifest.rows,
+        "duration_seconds": manifest.duration_seconds,
+    }

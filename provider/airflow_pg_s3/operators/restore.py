@@ -1,0 +1,171 @@
+"""Restores a backup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow_pg_s3 import connections
+from airflow_pg_s3.core.choice import Wanted
+from airflow_pg_s3.core.foreign import is_foreign, restore_foreign
+from airflow_pg_s3.core.restore import IfExists, RestoreRequest, restore
+from airflow_pg_s3.operators.base import PgS3Operator
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class PgS3RestoreOperator(PgS3Operator):
+    """Restore a backup into a PostgreSQL database: in parallel, streaming, every byte checked on its way.
+
+    :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it;
+        or of another tool's archive: pg_dump's formats custom, tar and plain, or a directory in a tar, each bare
+        or in gzip or zstd (templated).
+    :param postgres_conn_id: Postgres connection of the target (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param database: database to restore into; the connection's schema if None. Created like the source's if it
+        does not exist (templated).
+    :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` first drops what the backup also
+        holds; ``replace`` restores into a new database beside it and then swaps their names in one transaction
+        (templated).
+    :param keep_previous: with ``replace``, keep the old database as ``<name>__before_<id>``.
+    :param jobs: tables restored at the same time, each over a connection of its own (templated).
+    :param tables: restore only these, with their indexes, constraints, triggers and so on: patterns such as
+        ``public.orders`` or ``audit.*`` (templated).
+    :param schemas: restore only these schemas, with all that they hold (templated).
+    :param exclude_tables: restore all but these tables and what depends on them: patterns as for `tables`
+        (templated).
+    :param schema_only: restore definitions without data.
+    :param data_only: restore data into tables that are there and empty.
+    :param create_database: create a database that does not exist; otherwise that is an error.
+    :param pg_restore_options: further options for pg_restore, one a list item (templated).
+    :param post_restore_sql: a command, or a list of commands, run in the restored database in one transaction;
+        with ``replace`` before the swap: the place for masking (templated).
+    :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
+        (templated).
+    :param spool_dir: folder for small members, and for archives of other tools that cannot stream; the system's
+        temporary folder if None (templated).
+    :param allow_unsafe_psql: replay another tool's plain dump also with a psql that the dump can make run commands
+        on the worker (CVE-2025-8714, CVE-2026-18408).
+    :returns: ``database``, ``backup_id``, ``tables``, ``rows``, ``raw_bytes``, ``duration_seconds``,
+        ``previous_database`` (name of the replaced one if it is kept, else None).
+    :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
+    """
+
+    template_fields: Sequence[str] = (
+        "backup",
+        "postgres_conn_id",
+        "aws_conn_id",
+        "database",
+        "if_exists",
+        "jobs",
+        "tables",
+        "schemas",
+        "exclude_tables",
+        "pg_restore_options",
+        "post_restore_sql",
+        "age_identity_conn_id",
+        "spool_dir",
+    )
+    ui_color = "#e5f5e0"
+
+    def __init__(
+        self,
+        *,
+        backup: str,
+        postgres_conn_id: str = "postgres_default",
+        aws_conn_id: str | None = "aws_default",
+        database: str | None = None,
+        if_exists: str = "fail",
+        keep_previous: bool = True,
+        jobs: int | str = 2,
+        tables: Sequence[str] | str | None = None,
+        schemas: Sequence[str] | str | None = None,
+        exclude_tables: Sequence[str] | str | None = None,
+        schema_only: bool = False,
+        data_only: bool = False,
+        create_database: bool = True,
+        pg_restore_options: Sequence[str] | str = (),
+        post_restore_sql: Sequence[str] | str | None = None,
+        age_identity_conn_id: str | None = None,
+        spool_dir: str | None = None,
+        allow_unsafe_psql: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup = backup
+        self.postgres_conn_id = postgres_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.database = database
+        self.if_exists = if_exists
+        self.keep_previous = keep_previous
+        self.jobs = jobs
+        self.tables = tables
+        self.schemas = schemas
+        self.exclude_tables = exclude_tables
+        self.schema_only = schema_only
+        self.data_only = data_only
+        self.create_database = create_database
+        self.pg_restore_options = pg_restore_options
+        self.post_restore_sql = post_restore_sql
+        self.age_identity_conn_id = age_identity_conn_id
+        self.spool_dir = spool_dir
+        self.allow_unsafe_psql = allow_unsafe_psql
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Restore the backup and return the facts."""
+        with self._failing_for_good():
+            client, _ = connections.s3_client(self.aws_conn_id)
+            request = RestoreRequest(
+                backup=self.backup,
+                target=connections.postgres_parameters(self.postgres_conn_id, self.database),
+                if_exists=cast("IfExists", self.if_exists),
+                keep_previous=self.keep_previous,
+                jobs=connections.as_int(self.jobs, "jobs"),
+                create_database=self.create_database,
+                wanted=Wanted(
+                    tables=connections.as_list(self.tables, "tables"),
+                    schemas=connections.as_list(self.schemas, "schemas"),
+                    exclude_tables=connections.as_list(self.exclude_tables, "exclude_tables"),
+                    schema_only=self.schema_only,
+                    data_only=self.data_only,
+                ),
+                pg_restore_options=connections.as_list(self.pg_restore_options, "pg_restore_options"),
+                post_restore_sql=self._commands(),
+                spool_dir=self.spool_dir or None,
+                client_path=connections.client_path(),
+                identities=connections.age_identities(self.age_identity_conn_id),
+                allow_unsafe_psql=self.allow_unsafe_psql,
+            )
+            if is_foreign(self.backup):
+                return self._report(context, self._restore_foreign(request, client))
+            result = restore(request, client, cancel=self._cancel, log=self.log)
+        return self._report(
+            context,
+            {
+                "database": result.database,
+                "backup_id": result.manifest.backup_id,
+                "tables": result.tables,
+                "rows": result.rows,
+                "raw_bytes": result.raw_bytes,
+                "duration_seconds": result.duration_seconds,
+                "previous_database": result.previous_database,
+            },
+        )
+
+    def _restore_foreign(self, request: RestoreRequest, client: S3Client) -> dict[str, Any]:
+        result = restore_foreign(request, client, cancel=self._cancel, log=self.log)
+        return {
+            "database": result.database,
+            "backup_id": result.name,
+            "tables": result.tables,
+            "rows": None,
+            "raw_bytes": result.raw_bytes,
+            "duration_seconds": result.duration_seconds,
+            "previous_database": result.previous_database,
+        }
+
+    def _commands(self) -> list[str]:
+        if isinstance(self.post_restore_sql, str):
+            return [self.post_restore_sql] if self.post_restore_sql.strip() else []
+        return connections.as_list(self.post_restore_sql, "post_restore_sql")

@@ -1,0 +1,122 @@
+"""Airflow's environment, set before anything imports airflow, and real servers, started when asked for."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+for inherited in [name for name in os.environ if name.startswith(("AIRFLOW_", "AWS_", "PG"))]:
+    if not inherited.startswith("PG_S3_"):  # our own switches
+        del os.environ[inherited]
+AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+os.environ |= {
+    "AIRFLOW_HOME": AIRFLOW_HOME,
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+import pytest  # noqa: E402
+
+from lab.hard import create_hard_database  # noqa: E402
+from lab.postgres import Cluster, installations  # noqa: E402
+from lab.s3 import Ceph, Moto, S3Server  # noqa: E402
+
+MAJORS = (15, 16, 18)
+MAJORS_OF_THE_WHEEL = (16, 18)  # pip installs them, so they are never legitimately missing in CI
+
+
+@pytest.fixture(scope="session")
+def cluster_of() -> Iterator[Callable[[int], Cluster]]:
+    """major → its server, one for the whole session; skips the test where that major isn't installed."""
+    running: dict[int, Cluster] = {}
+
+    def start(major: int) -> Cluster:
+        if major not in running:
+            if major not in installations():
+                missing = f"PostgreSQL {major} is not installed"
+                if os.environ.get("CI") == "true" and major in MAJORS_OF_THE_WHEEL:
+                    pytest.fail(f"{missing}, and CI must have it")
+                pytest.skip(missing)
+            running[major] = Cluster(major=major).__enter__()
+        return running[major]
+
+    try:
+        yield start
+    finally:
+        for cluster in running.values():
+            cluster.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def pg15(cluster_of: Callable[[int], Cluster]) -> Cluster:
+    return cluster_of(15)
+
+
+@pytest.fixture(scope="session")
+def pg16(cluster_of: Callable[[int], Cluster]) -> Cluster:
+    return cluster_of(16)
+
+
+@pytest.fixture(scope="session")
+def pg18(cluster_of: Callable[[int], Cluster]) -> Cluster:
+    return cluster_of(18)
+
+
+@pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")
+def postgres(request: pytest.FixtureRequest, cluster_of: Callable[[int], Cluster]) -> Cluster:
+    """Every installed major in turn; `parametrize("postgres", [18], indirect=True)` narrows it."""
+    return cluster_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def hard_database() -> Callable[[Cluster], str]:
+    """cluster → the name of its hard database, made when first asked for; tests must not change it."""
+    made: set[str] = set()
+
+    def name_of(cluster: Cluster) -> str:
+        if cluster.dsn() not in made:
+            create_hard_database(cluster, "hard db")
+            made.add(cluster.dsn())
+        return "hard db"
+
+    return name_of
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    with Moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[Ceph]:
+    reason = Ceph.available()
+    if reason is not None:
+        if os.environ.get("PG_S3_REQUIRE_CEPH") == "1":
+            pytest.fail(f"PG_S3_REQUIRE_CEPH=1, but Ceph can't be started: {reason}")
+        pytest.skip(f"Ceph: {reason}")
+    with Ceph() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["moto", "ceph"])
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    """Every S3 server in turn; `parametrize("s3", ["moto"], indirect=True)` narrows it."""
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """The name of a new, empty bucket of `s3`."""
+    return s3.create_bucket(f"test-{uuid.uuid4().hex[:12]}")

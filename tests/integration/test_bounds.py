@@ -1,0 +1,206 @@
+"""Memory is flat and the spool is bounded, whatever the size of the database and the speed of S3."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_pg_s3.core import libpq, progress
+from airflow_pg_s3.core.backup import BackupRequest, back_up
+from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core.spool import READ_BYTES
+from lab.hard import create_bulk_database
+from lab.postgres import Cluster
+from lab.s3 import S3Server
+
+MIB = 1 << 20
+JOBS = 4
+MEASURE = """
+import json, os, sys, threading, time
+from airflow_pg_s3.operators.backup import PgS3BackupOperator
+from airflow_pg_s3.operators.restore import PgS3RestoreOperator
+from airflow_pg_s3 import connections
+
+def memory(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
+
+repository, database, jobs = sys.argv[1:4]
+connections.s3_client("s3")[0].list_buckets()
+connections.postgres_parameters("pg", database).connect().close()
+idle = memory("VmRSS")
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # resets VmHWM, proc(5)
+common = dict(postgres_conn_id="pg", aws_conn_id="s3", jobs=int(jobs))
+done = PgS3BackupOperator(task_id="b", repository=repository, database=database, **common).execute({})
+backup_peak = memory("VmHWM") - idle
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+restore_peak = None
+if "--restore" in sys.argv:
+    PgS3RestoreOperator(task_id="r", backup=done["uri"], database=database + "_copy", **common).execute({})
+    restore_peak = memory("VmHWM") - idle
+print(json.dumps({"raw": done["raw_bytes"], "idle": idle, "backup": backup_peak, "restore": restore_peak}))
+"""
+
+
+@pytest.fixture(scope="module")
+def bulk(pg18: Cluster) -> Iterator[Cluster]:
+    create_bulk_database(pg18, "bounds", megabytes=200, shape="balanced")
+    yield pg18
+    pg18.drop_database("bounds")
+
+
+@pytest.fixture
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    """Ceph where it is: moto keeps four copies of what it gets."""
+    from lab.s3 import Ceph
+
+    name = "moto" if Ceph.available() and os.environ.get("PG_S3_REQUIRE_CEPH") != "1" else "ceph"
+    server: S3Server = request.getfixturevalue(name)
+    return server
+
+
+def measure(cluster: Cluster, s3: S3Server, bucket: str, database: str, *options: str) -> dict[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, f"s3://{bucket}/memory", database, str(JOBS), *options],
+        env=os.environ
+        | {
+            "AIRFLOW_CONN_PG": cluster.airflow_connection("postgres"),
+            "AIRFLOW_CONN_S3": s3.airflow_connection(),
+            "AIRFLOW__PG_S3__CLIENT_PATH": str(cluster.pg_bin),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    result: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_memory_is_the_same_for_200_megabytes_and_4_gigabytes(
+    bulk: Cluster, s3: S3Server, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = measure(bulk, s3, bucket, "bounds", "--restore")
+    bulk.drop_database("bounds_copy")
+    bulk.create_database("bounds_large", template="bounds")
+    try:
+        with bulk.connect("bounds_large") as connection:
+            tables = [
+                name
+                for (name,) in connection.execute(
+                    "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+                )
+            ]
+            for copy in range(19):
+                for name in tables:
+                    connection.execute(f'create unlogged table "{name}_{copy}" as table "{name}"')
+        large = measure(bulk, s3, bucket, "bounds_large")
+    finally:
+        bulk.drop_database("bounds_large")
+    with capsys.disabled():
+        print(f"\npeak memory above idle ({small['idle'] / MIB:.0f} MiB) at {JOBS} jobs:")
+        print(f"  backup of {small['raw'] / 1e9:.2f} GB: {small['backup'] / MIB:.0f} MiB")
+        print(f"  restore of {small['raw'] / 1e9:.2f} GB: {small['restore'] / MIB:.0f} MiB")
+        print(f"  backup of {large['raw'] / 1e9:.2f} GB: {large['backup'] / MIB:.0f} MiB")
+    assert large["raw"] > 19 * small["raw"]
+    assert max(small["backup"], small["restore"], large["backup"]) < 256 * MIB
+    # "The same" but for when garbage is collected and how malloc's arenas fall.
+    assert large["backup"] < small["backup"] + 64 * MIB
+
+
+WATCH = """
+import json, os, select, sys
+from pathlib import Path
+from airflow_pg_s3.core.janitor import processes_of
+
+parent, peak, rounds, stopped, resumed = Path(sys.argv[1]), 0, 0, set(), set()
+while not select.select([sys.stdin], [], [], 0.001)[0]:
+    rounds += 1
+    for folder in parent.iterdir():
+        try:
+            with os.scandir(folder / "spool" / "archive") as entries:
+                peak = max(peak, sum(entry.stat().st_blocks * 512 for entry in entries))
+            for pid in processes_of(str(folder)) if rounds % 20 == 0 else ():
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                if state == "T":
+                    stopped.add(pid)
+                elif pid in stopped:
+                    resumed.add(pid)
+        except FileNotFoundError:
+            continue
+print(json.dumps({"peak": peak, "stopped": sorted(stopped), "resumed": sorted(resumed)}))
+"""
+
+
+def test_a_slow_s3_pauses_pg_dump_and_the_spool_keeps_within_its_limit(
+    bulk: Cluster, moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 1.0)
+    log = Log()
+    client = moto.client()
+    bucket = moto.create_bucket("slow")
+
+    def wait_before_part(**_: object) -> None:
+        time.sleep(0.6)
+
+    client.meta.events.register("before-send.s3.UploadPart", wait_before_part)
+    limit = 64 * MIB
+    request = BackupRequest(
+        source=libpq.parameters(
+            database="bounds",
+            keywords={"host": bulk.host, "port": bulk.port, "user": bulk.user, "password": bulk.password},
+        ),
+        jobs=2,
+        # Small parts, so that the database is many of them.
+        part_bytes=5 * MIB,
+        compression_level=1,
+        spool_dir=str(tmp_path),
+        spool_limit=limit,
+        client_path=[str(bulk.pg_bin)],
+    )
+    began = time.monotonic()
+    # A process of its own, so that it sees what is there and takes no time from the backup's threads.
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", WATCH, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        result = back_up(request, Repository(client, f"s3://{bucket}/p"), cancel=threading.Event(), log=log)
+    finally:
+        seen = json.loads(watcher.communicate()[0])
+    assert result.manifest.raw_bytes > 2 * limit
+    assert seen["stopped"], "pg_dump was never stopped: the test did not reach the limit"
+    assert seen["resumed"] == seen["stopped"]
+    assert len(seen["stopped"]) == 3, "the leader and both workers are stopped"
+    assert seen["peak"] <= limit + request.jobs * READ_BYTES
+    assert list(tmp_path.iterdir()) == []
+    lines = [line for line in log.lines if line.startswith("read ")]
+    pattern = (
+        r"read [\d.]+ \w?B, about \d+ % of the database's size; stored [\d.]+ \w?B, ratio [\d.]+; [\d.]+ \w?B/s; "
+        r"members \d+ of \d+ so far; spool [\d.]+ \w?B"
+    )
+    assert all(re.fullmatch(pattern, line) for line in lines), lines
+    # One a second, whatever the machine does, and one at the end.
+    assert 2 <= len(lines) <= time.monotonic() - began + 1
+    assert f"members {len(result.manifest.members)} of {len(result.manifest.members)} so far" in lines[-1]
+
+
+class Log:
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str, /, *args: object) -> None:
+        self.lines.append(message % args if args else message)
+
+    def warning(self, message: str, /, *args: object) -> None:
+        self.lines.append(message % args if args else message)

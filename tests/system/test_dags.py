@@ -1,0 +1,243 @@
+"""The shipped DAGs, parsed as Airflow does and run with real servers."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.asset import AssetEvent
+from airflow.sdk.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+from lab.compare import compare_databases
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+def parse(dag_id):
+    return DagBag(DAGS).dags[dag_id]
+
+
+def stored_keys(shop):
+    pages = shop.s3.client().get_paginator("list_objects_v2").paginate(Bucket=shop.bucket)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def differences(shop, database=None, target=None):
+    return compare_databases(shop.cluster.dsn(database or shop.database), shop.cluster.dsn(target or shop.target))
+
+
+# -- what Airflow reads ------------------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_exactly_these_dags_and_each_can_be_imported():
+    bag = DagBag(DAGS)
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {"pg_s3_backup", "pg_s3_on_demand", "pg_s3_refresh_staging", "pg_s3_restore"}
+
+
+def test_the_backup_runs_every_night_alone_and_retries_ever_later():
+    dag = parse("pg_s3_backup")
+    (task,) = dag.tasks
+    assert (dag.timetable.expression, dag.catchup, dag.max_active_runs) == ("0 3 * * *", False, 1)
+    assert task.retries == 3
+    assert task.retry_delay < task.max_retry_delay
+    assert task.execution_timeout == timedelta(hours=12)
+    scheduled = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("backup")
+    assert scheduled.retry_exponential_backoff == 2.0  # what the scheduler multiplies the delay with
+
+
+@pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_refresh_staging", "pg_s3_restore"])
+def test_nothing_but_the_backup_runs_by_itself(dag_id):
+    assert parse(dag_id).schedule is None
+
+
+def test_schedules_repository_and_connections_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("PG_S3_BACKUP_SCHEDULE", "17 1 * * *")
+    monkeypatch.setenv("PG_S3_RESTORE_SCHEDULE", "0 6 * * 1")
+    monkeypatch.setenv("PG_S3_REPOSITORY", "s3://elsewhere/x")
+    monkeypatch.setenv("PG_S3_SOURCE_CONN_ID", "prod")
+    monkeypatch.setenv("PG_S3_TIMEOUT_HOURS", "0.5")
+    backup, restore = parse("pg_s3_backup"), parse("pg_s3_restore")
+    assert backup.timetable.expression == "17 1 * * *"
+    assert restore.timetable.expression == "0 6 * * 1"
+    assert backup.params["repository"] == restore.params["repository"] == "s3://elsewhere/x"
+    assert backup.params["postgres_conn_id"] == "prod"
+    assert [asset.uri for asset in backup.get_task("backup").outlets] == ["s3://elsewhere/x"]
+    assert backup.get_task("backup").execution_timeout == timedelta(minutes=30)
+
+
+def test_an_empty_schedule_means_manual_runs_only(monkeypatch):
+    monkeypatch.setenv("PG_S3_BACKUP_SCHEDULE", "")
+    assert parse("pg_s3_backup").schedule is None
+
+
+@pytest.mark.parametrize("dag_id", ["pg_s3_backup", "pg_s3_on_demand", "pg_s3_refresh_staging", "pg_s3_restore"])
+def test_airflow_can_copy_the_tasks_as_it_does_for_a_part_of_a_dag(dag_id):
+    dag = parse(dag_id)
+    assert set(dag.partial_subset(dag.task_ids).task_ids) == set(dag.task_ids)
+
+
+# -- what they do ------------------------------------------------------------------------------------------------
+
+
+def test_backup_then_restore_of_the_latest_gives_an_equal_database(shop, run_dag):
+    backup = run_dag("pg_s3_backup")
+    assert (backup.state, backup.tasks) == ("success", {"backup": "success"})
+    restore = run_dag("pg_s3_restore")
+    assert (restore.state, restore.tasks) == ("success", {"latest": "success", "restore": "success"})
+    assert differences(shop) == []
+
+    made, listed, restored = backup.results["backup"], restore.results["latest"], restore.results["restore"]
+    assert [entry["uri"] for entry in listed] == [made["uri"]]
+    assert (restored["backup_id"], restored["database"]) == (made["backup_id"], shop.target)
+    assert (restored["tables"], restored["rows"]) == (made["tables"], made["rows"])
+
+
+def test_the_asset_event_carries_the_facts_of_the_backup(shop, run_dag):
+    made = run_dag("pg_s3_backup").results["backup"]
+    with create_session() as session:
+        event = session.scalars(select(AssetEvent).order_by(AssetEvent.id.desc())).first()
+        assert (event.source_dag_id, event.source_task_id) == ("pg_s3_backup", "backup")
+        assert event.asset.uri == f"s3://{shop.bucket}/backups"
+        assert event.extra == made
+    assert set(made) >= {
+        "uri", "key", "backup_id", "database", "created_at", "raw_bytes", "stored_bytes", "tables", "rows",
+        "duration_seconds",
+    }  # fmt: skip
+    assert made["database"] == shop.database
+    assert made["key"] in stored_keys(shop)
+    assert made["uri"] == f"s3://{shop.bucket}/{made['key']}"
+
+
+def test_a_failed_backup_fails_the_run_and_leaves_neither_objects_nor_an_event(shop, run_dag):
+    with create_session() as session:
+        events_before = session.query(AssetEvent).count()
+    outcome = run_dag("pg_s3_backup", database="no such database")
+    assert (outcome.state, outcome.tasks) == ("failed", {"backup": "failed"})
+    assert stored_keys(shop) == []
+    with create_session() as session:
+        assert session.query(AssetEvent).count() == events_before
+
+
+def test_the_restore_takes_the_latest_of_its_own_database_only(shop, run_dag):
+    other = f"{shop.database}_staging"
+    shop.cluster.create_database(other)
+    try:
+        ours = run_dag("pg_s3_backup").results["backup"]
+        run_dag("pg_s3_backup", database=other)
+        assert run_dag("pg_s3_restore").results["restore"]["backup_id"] == ours["backup_id"]
+    finally:
+        shop.cluster.drop_database(other)
+
+
+def test_a_scheduled_restore_refuses_a_target_that_holds_data_unless_told_to_clean_it(shop, run_dag):
+    run_dag("pg_s3_backup")
+    shop.cluster.psql("CREATE TABLE precious AS SELECT 42 AS answer", shop.target)
+    refused = run_dag("pg_s3_restore")
+    assert refused.tasks == {"latest": "success", "restore": "failed"}
+    assert shop.cluster.psql("SELECT answer FROM precious", shop.target).strip() == "42"
+    assert shop.cluster.psql("SELECT to_regclass('shop.orders') IS NULL", shop.target).strip() == "t"
+
+    assert run_dag("pg_s3_restore", if_exists="clean").state == "success"
+    assert run_dag("pg_s3_restore", if_exists="clean").state == "success"  # over what it restored itself
+    shop.cluster.psql("DROP TABLE IF EXISTS precious", shop.target)
+    assert differences(shop) == []
+
+
+def test_staging_is_replaced_by_the_latest_backup_with_the_masking_done(shop, run_dag, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_STAGING", shop.cluster.airflow_connection(shop.target))
+    shop.cluster.psql("CREATE TABLE old_staging AS SELECT 1 AS i", shop.target)
+    run_dag("pg_s3_backup")
+    names = shop.cluster.psql("SELECT count(*) FROM pg_database")
+    done = run_dag(
+        "pg_s3_refresh_staging", post_restore_sql="CREATE TABLE masked AS SELECT 1 AS i;\nDROP TABLE masked"
+    )
+    assert done.state == "success"
+    assert done.results["refresh"]["previous_database"] is None
+    assert differences(shop) == []
+    assert shop.cluster.psql("SELECT count(*) FROM pg_database") == names
+
+    broken = run_dag(
+        "pg_s3_refresh_staging", post_restore_sql="DROP TABLE shop.orders CASCADE; SELECT no_such_mask()"
+    )
+    assert broken.tasks == {"latest": "success", "refresh": "failed"}
+    assert differences(shop) == []
+
+
+def test_on_demand_backs_up_and_skips_the_restore(shop, run_dag):
+    outcome = run_dag("pg_s3_on_demand", mode="backup", jobs=1)
+    assert outcome.state == "success"
+    assert outcome.tasks == {"choose": "success", "backup": "success", "latest": "skipped", "restore": "skipped"}
+    assert outcome.results["backup"]["key"] in stored_keys(shop)
+
+
+def test_on_demand_restores_the_latest_backup_when_no_uri_is_given(shop, run_dag):
+    run_dag("pg_s3_on_demand", mode="backup")
+    shop.cluster.psql("DELETE FROM shop.documents", shop.database)
+    newer = run_dag("pg_s3_on_demand", mode="backup").results["backup"]
+    outcome = run_dag("pg_s3_on_demand", mode="restore")
+    assert outcome.tasks == {"choose": "success", "backup": "skipped", "latest": "success", "restore": "success"}
+    assert outcome.results["restore"]["backup_id"] == newer["backup_id"]
+    assert differences(shop) == []
+
+
+def test_on_demand_restores_the_named_backup_tables_and_options_only(shop, run_dag):
+    older = run_dag("pg_s3_on_demand", mode="backup").results["backup"]
+    shop.cluster.psql("DELETE FROM shop.order_items; DELETE FROM shop.products", shop.database)
+    run_dag("pg_s3_on_demand", mode="backup")
+    outcome = run_dag(
+        "pg_s3_on_demand",
+        mode="restore",
+        backup=older["uri"],
+        tables=["shop.products"],
+        jobs=3,
+        pg_restore_options=["--no-comments"],
+    )
+    assert outcome.tasks == {"choose": "success", "backup": "skipped", "latest": "skipped", "restore": "success"}
+    held = shop.cluster.psql(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'shop'::regnamespace", shop.target
+    )
+    assert held.split() == ["products"]
+    assert shop.cluster.psql("SELECT count(*) FROM shop.products", shop.target).strip() == "2000"
+
+
+def test_on_demand_takes_a_database_whose_name_looks_like_a_number(shop, run_dag):
+    """Native rendering would make 1000 of it, and restore into another database."""
+    shop.cluster.create_database("1_000")
+    try:
+        shop.cluster.psql("CREATE TABLE t AS SELECT 7 AS x", "1_000")
+        assert run_dag("pg_s3_on_demand", mode="backup", database="1_000").results["backup"]["database"] == "1_000"
+        restored = run_dag("pg_s3_on_demand", mode="restore", database="1_000").results["restore"]
+        assert restored["database"] == shop.target
+        assert shop.cluster.psql("SELECT x FROM t", shop.target).strip() == "7"
+    finally:
+        shop.cluster.drop_database("1_000")
+
+
+@pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        ({"mode": "verify"}, "param mode: 'verify' is not one of ['backup', 'restore']"),
+        ({"jobs": 0}, "param jobs: 0 is less than the minimum of 1"),
+        ({"jobs": "two"}, "param jobs: 'two' is not of type 'integer'"),
+        (
+            {"if_exists": "replace all"},
+            "param if_exists: 'replace all' is not one of ['fail', 'clean', 'replace']",
+        ),
+        ({"backup": "/tmp/backup.json"}, "param backup: '/tmp/backup.json' does not match '^(s3://"),
+        ({"repository": "bucket/prefix"}, "param repository: 'bucket/prefix' does not match '^s3://"),
+        ({"tables": "shop.orders"}, "param tables: 'shop.orders' is not of type 'array', 'null'"),
+        ({"tables": [""]}, "param tables: ''"),
+        ({"pg_restore_options": ["no-owner"]}, "param pg_restore_options: 'no-owner' does not match '^-'"),
+        ({"source_conn_id": ""}, "param source_conn_id: ''"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_the_trigger_form_refuses_wrong_values_and_says_why(shop, run_dag, conf, said):
+    with pytest.raises(ParamValidationError) as refusal:
+        run_dag("pg_s3_on_demand", **conf)
+    assert f"Invalid input for {said}" in str(refusal.value)
+    assert stored_keys(shop) == []

@@ -1,0 +1,324 @@
+"""A real `airflow standalone`: scheduler, supervisor, task process, API; nothing of it runs in this process."""
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from lab.hard import create_bulk_database
+from lab.sandbox import environment_without, free_port
+
+DAGS = Path(__file__).parents[2] / "dags"
+BUCKET = "standalone"
+REPOSITORY = f"s3://{BUCKET}/backups"
+# Slow enough that the backup is in the middle of a table and of an upload for half a minute.
+SOURCE_BYTES_PER_SECOND = 12_000_000
+S3_BYTES_PER_SECOND = 1_000_000
+
+
+def wait_until(fact, what, *, seconds):
+    """Poll until `fact()` is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := fact()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+    return found
+
+
+class SlowRoad:
+    """A TCP proxy that lets only so many bytes a second pass, in each direction; None is full speed."""
+
+    def __init__(self, port, bytes_per_second):
+        self.bytes_per_second = bytes_per_second
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self._listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._target))
+            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
+
+    def _carry(self, client, server):
+        with client, server, selectors.DefaultSelector() as selector:
+            selector.register(client, selectors.EVENT_READ, server)
+            selector.register(server, selectors.EVENT_READ, client)
+            while True:
+                for key, _ in selector.select():
+                    try:
+                        chunk = key.fileobj.recv(65536)
+                        key.data.sendall(chunk)
+                    except OSError:
+                        return
+                    if not chunk:
+                        return
+                    if self.bytes_per_second:
+                        time.sleep(len(chunk) / self.bytes_per_second)
+
+
+class Standalone:
+    """`airflow standalone` in a session of its own."""
+
+    def __init__(self, home, settings):
+        self.home = home
+        self.tmp = home / "tmp"
+        self.tmp.mkdir()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._token = None
+        self._log = (home / "standalone.log").open("wb")
+        programs = Path(sys.executable).parent
+        self._process = subprocess.Popen(
+            [programs / "airflow", "standalone"],
+            env=environment_without("AIRFLOW_", "AWS_", "PG", "PYTHONDONTWRITEBYTECODE")
+            | {
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__API__HOST": "127.0.0.1",
+                "AIRFLOW__API__PORT": str(self.port),
+                "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+                "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__CORE__PARALLELISM": "4",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+                "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+                "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+                "PATH": f"{programs}:{os.environ['PATH']}",  # standalone starts its parts as `airflow`
+                "TMPDIR": str(self.tmp),
+                **settings,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def stop(self):
+        """End all of it: SIGTERM to the main process alone would leave children behind."""
+        for step in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, step)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: not self.processes(), "all of it has ended", seconds=20)
+        self._process.wait(10)
+        self._log.close()
+
+    def call(self, method, path, body=None):
+        """One request to the API; what it answers, or HTTPError."""
+        if self._token is None:
+            with urllib.request.urlopen(f"{self.url}/auth/token") as answer:
+                self._token = json.load(answer)["access_token"]
+        request = urllib.request.Request(
+            f"{self.url}/api/v2{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    def is_up(self):
+        assert self._process.poll() is None, "airflow standalone has ended"
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v2/monitor/health") as answer:
+                health = json.load(answer)
+        except OSError:
+            return False
+        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+
+    def runs(self, dag_id):
+        return self.call("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"]
+
+    def trigger(self, dag_id, **conf):
+        return self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
+
+    def end_of(self, dag_id, run_id, *, seconds):
+        def ended():
+            run = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
+            return run if run["state"] in ("success", "failed") else None
+
+        return wait_until(ended, f"the end of {dag_id} {run_id}", seconds=seconds)["state"]
+
+    def task_log(self, dag_id, run_id, task_id):
+        return json.dumps(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"))
+
+    def processes(self, program=None):
+        """Pids of all processes with a path of this Airflow's home in their environment.
+
+        Airflow's have AIRFLOW_HOME; pg_dump has the workspace, which lies below our TMPDIR.
+        """
+        marker = f"={self.home}".encode()
+        pids = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if (
+                    entry.name.isdigit()
+                    and marker in (entry / "environ").read_bytes()
+                    and program in (None, (entry / "comm").read_text().strip())
+                ):
+                    pids.append(int(entry.name))
+            except OSError:  # gone meanwhile
+                continue
+        return pids
+
+    def spool_folders(self):
+        return [path for path in self.tmp.iterdir() if path.name.startswith("airflow-pg-s3-")]
+
+    def log_tail(self):
+        return (self.home / "standalone.log").read_text(errors="replace")[-4000:]
+
+
+@pytest.fixture(scope="module")
+def roads(pg18, moto):
+    """Slow ways to the source and to S3."""
+    roads = (
+        SlowRoad(pg18.port, SOURCE_BYTES_PER_SECOND),
+        SlowRoad(int(moto.endpoint_url.rpartition(":")[2]), S3_BYTES_PER_SECOND),
+    )
+    yield roads
+    for road in roads:
+        road.close()
+
+
+@pytest.fixture(scope="module")
+def standalone(pg18, moto, roads, tmp_path_factory):
+    """Airflow with the shipped DAGs; the backup is scheduled for every minute."""
+    moto.create_bucket(BUCKET)
+    pg18.create_database("nightly")
+    pg18.psql("CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n", "nightly")
+    to_source, to_s3 = roads
+    slow_source = json.loads(pg18.airflow_connection("nightly")) | {"port": to_source.port}
+    airflow = Standalone(
+        tmp_path_factory.mktemp("standalone"),
+        {
+            "AIRFLOW__PG_S3__CLIENT_PATH": str(pg18.pg_bin),
+            "AIRFLOW_CONN_POSTGRES_DEFAULT": pg18.airflow_connection("nightly"),
+            "AIRFLOW_CONN_AWS_DEFAULT": moto.airflow_connection(),
+            "AIRFLOW_CONN_SLOW_SOURCE": json.dumps(slow_source),
+            "AIRFLOW_CONN_SLOW_S3": moto.airflow_connection(endpoint_url=f"http://127.0.0.1:{to_s3.port}"),
+            "PG_S3_REPOSITORY": REPOSITORY,
+            "PG_S3_BACKUP_SCHEDULE": "* * * * *",
+        },
+    )
+    try:
+        wait_until(airflow.is_up, "airflow standalone is up", seconds=120)
+        yield airflow
+    finally:
+        airflow.stop()
+        print(airflow.log_tail())  # shown when something failed
+    assert airflow.processes() == []
+
+
+@pytest.fixture(scope="module")
+def big_database(pg18):
+    """A database whose backup takes a while."""
+    create_bulk_database(pg18, "big", megabytes=400)
+    yield "big"
+    pg18.drop_database("big")
+
+
+@pytest.fixture
+def big(big_database, moto):
+    """The same, with no backup of it anywhere before the test."""
+    for key in stored_keys(moto, f"backups/{big_database}/"):
+        moto.client().delete_object(Bucket=BUCKET, Key=key)
+    return big_database
+
+
+def stored_keys(moto, prefix):
+    pages = moto.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def manifests(moto, database):
+    return [key for key in stored_keys(moto, f"backups/{database}/") if key.endswith(".json")]
+
+
+def open_uploads(moto):
+    return moto.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+
+
+def test_the_scheduler_runs_the_backup_by_itself(standalone, moto, pg18):
+    def scheduled():
+        return [run for run in standalone.runs("pg_s3_backup") if run["state"] in ("success", "failed")]
+
+    run = wait_until(scheduled, "a scheduled backup has ended", seconds=180)[0]
+    standalone.call("PATCH", "/dags/pg_s3_backup", {"is_paused": True})
+    log = standalone.task_log("pg_s3_backup", run["dag_run_id"], "backup")
+    assert (run["state"], run["run_type"]) == ("success", "scheduled"), log
+    assert "committed s3://" in log
+    assert pg18.password not in log
+    assert manifests(moto, "nightly")
+
+
+def test_the_api_refuses_a_wrong_param_and_says_why(standalone):
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        standalone.trigger("pg_s3_on_demand", mode="backup", jobs=0)
+    assert refusal.value.code == 400
+    assert "0 is less than the minimum of 1" in refusal.value.read().decode()
+
+
+def mark_failed(standalone, run_id):
+    """What a click on "Mark as failed" does: the supervisor sends SIGTERM, then SIGKILL."""
+    path = f"/dags/pg_s3_on_demand/dagRuns/{run_id}/taskInstances/backup"
+    standalone.call("PATCH", path, {"new_state": "failed"})
+
+
+def kill_task_process(standalone, run_id):
+    """What the kernel does when memory runs out."""
+    dumps = standalone.processes("pg_dump")
+    parents = {int(re.search(r"PPid:\s(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) for pid in dumps}
+    (task,) = parents - set(dumps)  # pg_dump's workers have pg_dump as their parent
+    os.kill(task, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", [mark_failed, kill_task_process])
+def test_a_backup_ended_midway_leaves_no_process_and_no_spool_and_the_next_run_nothing_of_it(
+    standalone, moto, big, roads, end
+):
+    for road, speed in zip(roads, (SOURCE_BYTES_PER_SECOND, S3_BYTES_PER_SECOND), strict=True):
+        road.bytes_per_second = speed
+    slow = {"mode": "backup", "database": big, "source_conn_id": "slow_source", "aws_conn_id": "slow_s3"}
+    run_id = standalone.trigger("pg_s3_on_demand", **slow)
+    wait_until(
+        lambda: standalone.processes("pg_dump") and open_uploads(moto) and standalone.spool_folders(),
+        "pg_dump runs and an upload is open",
+        seconds=120,
+    )
+
+    end(standalone, run_id)
+    wait_until(lambda: not standalone.processes("pg_dump"), "pg_dump has ended", seconds=30)
+    wait_until(lambda: not standalone.spool_folders(), "the spool folder is gone", seconds=30)
+    assert standalone.end_of("pg_s3_on_demand", run_id, seconds=60) == "failed"
+    assert manifests(moto, big) == []
+
+    for road in roads:
+        road.bytes_per_second = None
+    next_id = standalone.trigger("pg_s3_on_demand", mode="backup", database=big)
+    assert standalone.end_of("pg_s3_on_demand", next_id, seconds=120) == "success"
+    (manifest,) = manifests(moto, big)
+    of_this_backup = (manifest, manifest.removesuffix(".json") + "/")
+    assert [key for key in stored_keys(moto, f"backups/{big}/") if not key.startswith(of_this_backup)] == []
+    assert open_uploads(moto) == []
+    assert standalone.spool_folders() == []

@@ -479,7 +479,7 @@ class TestCommitting:
         folder = f"backups/prod/shop/{ID}"
         assert keys_of(bucket) == [f"{folder}.json", f"{folder}/pack-0001.tar.zst"]
         (ref,) = repository.backups("shop")
-        assert read_manifest(s3_client, ref.uri) == (manifest_of(), "backups/prod/shop/")
+        assert read_manifest(s3_client, ref.uri)[:2] == (manifest_of(), "backups/prod/shop/")
         assert list(repository.abandoned("shop")) == []
 
     def test_lasts_whatever_happens_afterwards(self, repository, put, bucket, keys_of):
@@ -602,8 +602,8 @@ class TestReadingAManifest:
 
     def test_tells_what_keys_are_relative_to(self, s3_client, at):
         body = manifest_of().to_json()
-        assert read_manifest(s3_client, at(f"a b/c/{ID}.json", body)) == (manifest_of(), "a b/c/")
-        assert read_manifest(s3_client, at(f"{ID}.json", body)) == (manifest_of(), "")
+        assert read_manifest(s3_client, at(f"a b/c/{ID}.json", body))[:2] == (manifest_of(), "a b/c/")
+        assert read_manifest(s3_client, at(f"{ID}.json", body))[:2] == (manifest_of(), "")
 
     def test_that_does_not_exist_is_an_input_error(self, s3_client, uri):
         with pytest.raises(InputError, match=f"there is no backup {uri}/shop/x.json: list the backups"):

@@ -338,7 +338,7 @@ def _warn_of_another_server(repository: Repository, database: str, facts: Server
     if newest is None:
         return
     try:
-        other = read_manifest(repository.client, newest.uri)[0].server
+        other = read_manifest(repository.client, newest.uri).manifest.server
     except PgS3Error as error:
         log.warning("the newest backup in this place cannot be read: %s", error)
         return

@@ -26,19 +26,21 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A part of what is stored as JSON."""
+
     # A later version of this tool may add fields; what changes their meaning changes the format's number.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Extension(_Record):
+class Extension(Record):
     """An installed extension."""
 
     name: str
     version: str
 
 
-class Server(_Record):
+class Server(Record):
     """The source server and database, as a restore needs to know them.
 
     :param version_num: ``server_version_num``.
@@ -68,7 +70,7 @@ class Server(_Record):
             return "utf-8"
 
 
-class Dump(_Record):
+class Dump(Record):
     """How pg_dump was called."""
 
     pg_dump_version: Annotated[str, Field(pattern=r"^[0-9]{1,3}([^0-9]|$)")]
@@ -76,21 +78,21 @@ class Dump(_Record):
     jobs: int
 
 
-class Compression(_Record):
+class Compression(Record):
     """How stored objects are compressed."""
 
     method: Literal["zstd"]
     level: int
 
 
-class Encryption(_Record):
+class Encryption(Record):
     """How stored objects are encrypted, after compression."""
 
     method: Literal["age"]
     recipients: list[str]
 
 
-class Producer(_Record):
+class Producer(Record):
     """Who made the backup."""
 
     tool: str
@@ -102,7 +104,7 @@ class Producer(_Record):
     try_number: int | None = None
 
 
-class Table(_Record):
+class Table(Record):
     """The table whose data a member is.
 
     :param columns: in the order of the dump's ``COPY``.
@@ -119,7 +121,7 @@ class Table(_Record):
     through_root: bool = False
 
 
-class ObjectRecord(_Record):
+class ObjectRecord(Record):
     """One object.
 
     :param key: relative to the folder that holds the manifest.
@@ -129,7 +131,7 @@ class ObjectRecord(_Record):
     stored_bytes: Annotated[int, Field(ge=1, lt=1 << 63)]
 
 
-class Member(_Record):
+class Member(Record):
     """One file of pg_dump's directory archive.
 
     :param objects: the member alone, in volumes; or one pack that holds it beside others.
@@ -144,7 +146,7 @@ class Member(_Record):
     table: Table | None = None
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """One complete backup.
 
     :param labels: what the user said of it.
@@ -227,7 +229,7 @@ def parse(data: bytes, *, where: str) -> Manifest:
         raise IntegrityError(f"{where} is refused: {_first(error)}") from error
 
 
-class _Header(_Record):
+class _Header(Record):
     format: int
 
 

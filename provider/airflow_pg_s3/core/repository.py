@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -388,10 +389,21 @@ class StagedBackup:
         self._committed = True
 
 
-def read_manifest(client: S3Client, uri: str) -> tuple[Manifest, str]:
+class StoredManifest(NamedTuple):
+    """A manifest as it lies on S3.
+
+    :param base: key prefix that its objects' keys are relative to.
+    :param sha256: of its bytes.
+    """
+
+    manifest: Manifest
+    base: str
+    sha256: str
+
+
+def read_manifest(client: S3Client, uri: str) -> StoredManifest:
     """Read the manifest at an URI.
 
-    :returns: the manifest, and the key prefix that its objects' keys are relative to.
     :raises InputError: there is none, or this version cannot read it.
     :raises IntegrityError: it isn't one, or a hostile one.
     """
@@ -411,7 +423,7 @@ def read_manifest(client: S3Client, uri: str) -> tuple[Manifest, str]:
     base, _, name = key.rpartition("/")
     if name != manifest.backup_id + MANIFEST_SUFFIX:
         raise IntegrityError(f"{uri} is the manifest of another backup, {manifest.backup_id}")
-    return manifest, f"{base}/" if base else ""
+    return StoredManifest(manifest, f"{base}/" if base else "", hashlib.sha256(data).hexdigest())
 
 
 def explain_refusal(error: ClientError, bucket: str) -> InputError | StorageError:

@@ -95,7 +95,7 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
     """
     check_request(request)
     bucket, _ = parse_uri(request.backup, parameter="backup")
-    manifest, base = read_manifest(client, request.backup)
+    manifest, base, _ = read_manifest(client, request.backup)
     decoder = Decoder(manifest.encryption, request.identities)
     began = time.monotonic()
     stop = threading.Event()

@@ -154,7 +154,7 @@ def _row(client: S3Client, ref: BackupRef) -> dict[str, Any]:
         "verified": ref.has_evidence,
     }
     if ref.backup_id is not None:
-        manifest, _ = read_manifest(client, ref.uri)
+        manifest = read_manifest(client, ref.uri).manifest
         row |= {
             "created_at": manifest.created_at.isoformat(),
             "size": manifest.stored_bytes,

@@ -87,10 +87,10 @@ class Verification(Record):
     producer: Producer
     tables_matching: Count = 0
     rows: Count = 0
-    tables: list[TableResult] = []
-    differences: list[Difference] = []
-    checks: list[CheckResult] = []
-    warnings: list[str] = []
+    tables: list[TableResult] = Field(default_factory=list)
+    differences: list[Difference] = Field(default_factory=list)
+    checks: list[CheckResult] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
 
 
 class Evidence(Record):

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import boto3
 from botocore.config import Config
@@ -28,7 +28,7 @@ REGION = "us-east-1"
 class S3Server:
     """What the servers have in common: a `with` block, an address, a pair of keys, and clients for them."""
 
-    config_kwargs: ClassVar[Mapping[str, Any]] = {
+    config_kwargs: Mapping[str, Any] = {
         "s3": {"addressing_style": "path"},
         "retries": {"mode": "standard", "total_max_attempts": 5},
         "max_pool_connections": 20,
@@ -152,7 +152,7 @@ class Ceph(S3Server):
     """
 
     PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
-    config_kwargs: ClassVar[Mapping[str, Any]] = {
+    config_kwargs: Mapping[str, Any] = {
         **S3Server.config_kwargs,
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",

@@ -15,6 +15,7 @@ ROLES = "00-roles.sql"
 EXTENSIONS = "75-extensions.sql"
 BULK_ROW_BYTES = 243  # of COPY text, measured on 1,000,000 rows
 BALANCED_TABLES = 8
+WIDE_ROW_BYTES = 8_200
 
 
 def create_hard_roles(cluster: Cluster) -> None:
@@ -51,6 +52,16 @@ def create_bulk_database(
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         list(pool.map(fill, range(tables)))
+
+
+def create_wide_table(cluster: Cluster, name: str, table: str, *, megabytes: int) -> None:
+    """A table in a database that is there: so many MB of COPY text, quickly made, in rows of 8 kB.
+
+    An eighth of it is noise: the rest repeats within each row, so that the server stores that eighth alone, while
+    a dump is as long as it would be otherwise.
+    """
+    rows = megabytes * 1_000_000 // WIDE_ROW_BYTES
+    cluster.psql(SQL / "wide.sql", name, table=table, rows=rows)
 
 
 def create_many_tables(cluster: Cluster, name: str, tables: int = 2000) -> None:

@@ -183,7 +183,7 @@ class Ceph(S3Server):
         self._start_storage(sandbox)
         sandbox.start("radosgw", ["radosgw", "-f", "-n", "client.rgw.a"], env=self._env)
         sandbox.wait_until_ready("radosgw", lambda: accepts_connections(self._port))
-        self._create_user()
+        self._create_user("lab", self)
 
     def _start_monitor(self, sandbox: Sandbox, *, fsid: str, address: str) -> None:
         keyring, monmap = f"{self._home}/keyring", f"{self._home}/monmap"
@@ -201,11 +201,19 @@ class Ceph(S3Server):
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_id)
         sandbox.start("osd", ["ceph-osd", "-f", "-i", "0"], env=self._env)
 
-    def _create_user(self) -> None:
-        keys = f"--access-key={self.access_key}", f"--secret-key={self.secret_key}"
-        self._run("radosgw-admin", "user", "create", "--uid=lab", "--display-name=lab", *keys)
+    def user(self, name: str) -> S3Server:
+        """The same server, as another, new user sees it; bucket policies call it ``arn:aws:iam:::user/<name>``."""
+        seen = S3Server()
+        seen.config_kwargs = self.config_kwargs
+        seen._port = self._port
+        self._create_user(name, seen)
+        return seen
+
+    def _create_user(self, name: str, keys: S3Server) -> None:
+        pair = f"--access-key={keys.access_key}", f"--secret-key={keys.secret_key}"
+        self._run("radosgw-admin", "user", "create", f"--uid={name}", f"--display-name={name}", *pair)
 
     def _run(self, *argv: str) -> None:
-        done = subprocess.run(argv, capture_output=True, text=True, env=self._env, cwd=self._home, timeout=60)
+        done = subprocess.run(argv, capture_output=True, text=True, env=self._env, cwd=self._home, timeout=300)
         if done.returncode:
             raise RuntimeError(f"{argv[0]} ended with status {done.returncode}:\n{done.stderr[-2000:]}")

@@ -7,7 +7,9 @@ not used: it fires when the starting *thread* ends, and its preexec_fn can deadl
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,7 +17,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,8 @@ for f in "$1"/*.pid; do [ -f "$f" ] && kill -s KILL "$(cat "$f")" 2>/dev/null; d
 rm -rf "$1"
 """
 STOP_SECONDS = 15.0
+LOWEST_SERVER_PORT = 10_000
+CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class Sandbox:
@@ -95,7 +98,7 @@ class Sandbox:
     def stop(self, name: str, *, with_signal: signal.Signals | None = None) -> None:
         """End one process and wait for it; SIGKILL it when it doesn't end in time."""
         process = self._processes.pop(name)
-        with suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
             process.send_signal(self._stop_signal if with_signal is None else with_signal)
         try:
             process.wait(STOP_SECONDS)
@@ -104,7 +107,7 @@ class Sandbox:
             process.wait()
         (self.path / f"{name}.pid").unlink(missing_ok=True)
 
-    def wait_until_ready(self, name: str, is_ready: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    def wait_until_ready(self, name: str, is_ready: Callable[[], bool], *, seconds: float = 180.0) -> None:
         """Poll until `is_ready()`; raise with the log's tail when the process ends or the time is over."""
         deadline = time.monotonic() + seconds
         while not is_ready():
@@ -120,11 +123,18 @@ class Sandbox:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nothing listens on at this moment.
+
+    Below those that the kernel gives to clients: one of them might get it before the server is up.
+    """
+    first_of_clients = int(CLIENT_PORTS.read_text().split()[0])
+    below = range(LOWEST_SERVER_PORT, max(first_of_clients, LOWEST_SERVER_PORT))
+    for port in [*random.sample(below, min(len(below), 100)), 0]:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found: int = probe.getsockname()[1]
+            return found
+    raise OSError("no free port on 127.0.0.1")
 
 
 def accepts_connections(port: int) -> bool:

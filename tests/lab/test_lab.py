@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.compare import compare_databases
-from lab.hard import create_bulk_database, create_hard_database, create_hard_roles, create_many_tables
+from lab.hard import create_bulk_database, create_hard_roles, create_many_tables
 from lab.postgres import Cluster
 
 # what is done to the restored database, and the sentence that the comparison has for it
@@ -66,6 +66,7 @@ def restore_a_copy(
     target.run("pg_restore", "-j2", "-d", into, archive)
 
 
+@pytest.mark.parametrize("postgres", [15, 18], indirect=True)
 def test_the_hard_database_equals_its_copy(
     postgres: Cluster, hard_database: Callable[[Cluster], str], tmp_path: Path
 ) -> None:
@@ -74,15 +75,13 @@ def test_the_hard_database_equals_its_copy(
     assert compare_databases(postgres.dsn(name), postgres.dsn("copy")) == []
 
 
-@pytest.mark.parametrize("older", [15, 16])
 def test_the_hard_database_equals_its_copy_on_a_newer_server(
-    older: int, cluster_of: Callable[[int], Cluster], pg18: Cluster, tmp_path: Path
+    pg15: Cluster, portable_hard_database: Callable[[Cluster], str], pg18: Cluster, tmp_path: Path
 ) -> None:
-    source = cluster_of(older)
-    create_hard_database(source, "portable", extensions=False)
+    name = portable_hard_database(pg15)
     create_hard_roles(pg18)
-    restore_a_copy(source, "portable", pg18, into="from older", archive=tmp_path / "archive")
-    assert compare_databases(source.dsn("portable"), pg18.dsn("from older")) == []
+    restore_a_copy(pg15, name, pg18, into="from older", archive=tmp_path / "archive")
+    assert compare_databases(pg15.dsn(name), pg18.dsn("from older")) == []
 
 
 def test_the_comparison_names_everything_that_was_tampered_with(
@@ -90,6 +89,7 @@ def test_the_comparison_names_everything_that_was_tampered_with(
 ) -> None:
     name = hard_database(pg16)
     restore_a_copy(pg16, name, pg16, into="tampered", archive=tmp_path / "archive")
+    assert compare_databases(pg16.dsn(name), pg16.dsn("tampered")) == []
     with pg16.connect("tampered") as connection:
         for statement, _ in TAMPERING:
             connection.execute(statement)

@@ -93,6 +93,20 @@ def hard_database() -> Callable[[Cluster], str]:
 
 
 @pytest.fixture(scope="session")
+def portable_hard_database() -> Callable[[Cluster], str]:
+    """Like `hard_database`, without extensions: PostgreSQL's builds have different ones."""
+    made: set[str] = set()
+
+    def name_of(cluster: Cluster) -> str:
+        if cluster.dsn() not in made:
+            create_hard_database(cluster, "portable hard db", extensions=False)
+            made.add(cluster.dsn())
+        return "portable hard db"
+
+    return name_of
+
+
+@pytest.fixture(scope="session")
 def moto() -> Iterator[Moto]:
     with Moto() as server:
         yield server

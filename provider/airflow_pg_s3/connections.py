@@ -123,6 +123,18 @@ def as_labels(value: Any) -> dict[str, str]:
     return {str(name): str(text) for name, text in value.items()}
 
 
+def as_bool(value: Any, parameter: str) -> bool:
+    """Take a truth value as a template may have left it: as text, unless it renders native objects.
+
+    :raises InputError: it is none.
+    """
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise InputError(f"{parameter} must be True or False, not {value!r}")
+
+
 def as_int(value: Any, parameter: str) -> int:
     """Take a number as a template may have left it.
 

@@ -191,10 +191,10 @@ class TestAnErrorComesOutAsItWentIn:
             assert caught.value is error
 
 
-def test_the_identity_of_somebody_else_opens_nothing():
+def test_the_identity_of_somebody_else_is_refused_before_anything_is_read():
     stranger = str(pyrage.x25519.Identity.generate())
-    with pytest.raises(IntegrityError) as caught:
-        decoder(True, identity=stranger).decode(iter([encoded(b"data", True)]), len)
+    with pytest.raises(InputError, match=f"none of the age identities .* recipient.*{RECIPIENT}") as caught:
+        decoder(True, identity=stranger)
     assert stranger not in str(caught.value)
 
 
@@ -208,6 +208,16 @@ def test_any_recipient_opens_it_with_their_own_identity_among_others():
         assert opened == [b"data"]
 
 
+def another_ssh_key():
+    return (
+        Ed25519PrivateKey.generate()
+        .private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        .decode()
+    )
+
+
 def test_ssh_keys_are_recipients_and_identities():
     public = SSH_KEY.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     private = SSH_KEY.private_bytes(
@@ -215,8 +225,13 @@ def test_ssh_keys_are_recipients_and_identities():
     )
     pieces, opened = [], []
     Encoder(level=1, recipients=[public.decode()]).encode(iter([b"data"]), pieces.append)
-    Decoder(Encryption(method="age", recipients=[]), [private.decode()]).decode(iter(pieces), opened.append)
+    encryption = Encryption(method="age", recipients=[public.decode()])
+    Decoder(encryption, [private.decode()]).decode(iter(pieces), opened.append)
     assert opened == [b"data"]
+    # Whose an SSH key is shows only when it opens nothing: no reason to take the backup for damaged.
+    for strangers in ([str(IDENTITY)], [another_ssh_key()]):
+        with pytest.raises(InputError, match="none of the age identities given is that of a recipient"):
+            Decoder(encryption, strangers).decode(iter(pieces), opened.append)
 
 
 def test_an_encrypted_backup_without_an_identity_is_an_input_error_that_says_what_to_give():

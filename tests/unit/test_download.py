@@ -252,7 +252,7 @@ def test_an_object_that_changes_while_it_is_read_is_an_error(downloader, server,
 
 def test_an_object_that_changes_under_the_first_requests_is_an_error(downloader, server):
     # They are sent together, before anybody knows the ETag.
-    together = threading.Barrier(RANGES_AHEAD + 1, timeout=5)
+    together = threading.Barrier(RANGES_AHEAD + 1, timeout=60)
     begin = Handler.begin
 
     def begin_together(handler, content, start, length):
@@ -336,31 +336,34 @@ class TestCancelling:
         assert ours.read_bytes < RANGE // 10
 
     def test_while_waiting_to_try_again(self, downloader, server, cancel, monkeypatch):
-        monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 60)
+        monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 3600)
         server.always = SLOW_DOWN
         threading.Timer(0.1, cancel.set).start()
         with pytest.raises(Cancelled, match="stopped while downloading"):
             downloader().read(stored(size=10))
 
     def test_by_leaving_the_block_with_an_error(self, server, new_s3_client, cancel, monkeypatch):
-        monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 60)
+        # Whoever sits the pause out runs into pytest's own timeout.
+        monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 3600)
         client = new_s3_client(f"http://127.0.0.1:{server.server_address[1]}")
         server.faults = {number: SLOW_DOWN for number in range(2, 10)}
-        began = time.monotonic()
         ours = Downloader(client, "bucket", cancel=cancel, threads=1, range_bytes=RANGE)
         with contextlib.suppress(ValueError), ours:
             next(ours.stream([stored()]))
+            while len(server.asked) < 2:
+                time.sleep(0.005)
             raise ValueError
         assert cancel.is_set()
-        assert time.monotonic() - began < 2
 
 
 def test_a_stream_that_is_not_read_to_its_end_fetches_no_more(downloader, server):
     go_on = threading.Event()
-    server.faults[2] = lambda handler, body: go_on.wait(5) and handler.wfile.write(body)
+    server.faults[2] = lambda handler, body: go_on.wait(60) and handler.wfile.write(body)
     ours = downloader()
     stream = ours.stream([stored()])
     next(stream)
+    while len(server.asked) < 2:
+        time.sleep(0.005)
     stream.close()
     go_on.set()
     ours._pool.shutdown()

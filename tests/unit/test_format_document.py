@@ -1,4 +1,4 @@
-"""docs/format.md describes the manifest that is really written and read."""
+"""docs/format.md describes the manifest and the evidence that are really written and read."""
 
 import json
 import re
@@ -7,9 +7,11 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from pydantic import BaseModel
 
 from airflow_pg_s3.core import manifest as manifests
+from airflow_pg_s3.core.evidence import Evidence
 from airflow_pg_s3.core.manifest import Manifest
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/format.md").read_text()
@@ -20,6 +22,8 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
         inner = field.annotation
+        if typing.get_origin(inner) is typing.Annotated:
+            inner = typing.get_args(inner)[0]
         optional = typing.get_origin(inner) is types.UnionType
         if optional:
             inner = next(t for t in typing.get_args(inner) if t is not types.NoneType)
@@ -36,10 +40,12 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield path
 
 
-def test_each_field_of_the_manifest_is_described_and_no_other():
-    rows = [line.split("|")[1] for line in DOCUMENT.splitlines() if line.startswith("| `")]
+@pytest.mark.parametrize(("section", "model"), [("The manifest", Manifest), ("Evidence", Evidence)])
+def test_each_field_is_described_and_no_other(section: str, model: type[BaseModel]):
+    (text,) = re.findall(rf"^## {section}\n(.*?)^## ", DOCUMENT, re.DOTALL | re.MULTILINE)
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     described = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
-    assert sorted(described) == sorted(fields_of(Manifest))
+    assert sorted(described) == sorted(fields_of(model))
 
 
 def test_the_example_is_a_manifest_and_all_of_it_is_understood():

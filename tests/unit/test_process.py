@@ -14,7 +14,7 @@ from airflow_pg_s3.core.process import ClientProgram, running
 ENV = {"PATH": os.environ["PATH"]}
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -54,7 +54,7 @@ def program(fake_program):
 @pytest.fixture
 def tree(program):
     """A leader with two workers; all their pids."""
-    leader = program("sleep 60 & sleep 60 & wait")
+    leader = program("sleep 600 & sleep 600 & wait")
     assert until(lambda: len(children_of(leader.pid)) == 2)
     return leader, [leader.pid, *children_of(leader.pid)]
 
@@ -140,8 +140,7 @@ def test_pausing_stops_the_whole_tree_and_resuming_continues_it(tree):
     leader.pause()
     assert until(lambda: [state(pid) for pid in pids] == ["T"] * 3)
     leader.resume()
-    assert until(lambda: "T" not in [state(pid) for pid in pids])
-    assert all(state(pid) in ("S", "R") for pid in pids)
+    assert until(lambda: not {"T", "Z", None} & {state(pid) for pid in pids})
 
 
 @pytest.mark.parametrize("paused", [False, True], ids=["running", "stopped"])
@@ -155,8 +154,9 @@ def test_ending_kills_the_whole_tree(tree, paused):
 
 
 def test_a_program_that_ignores_signals_is_ended_all_the_same(program):
-    deaf = program("trap '' TERM INT HUP; while :; do sleep 0.01; done")
-    time.sleep(0.05)
+    heard = []
+    deaf = program("trap '' TERM INT HUP; echo deaf >&2; while :; do sleep 0.01; done", on_line=heard.append)
+    assert until(lambda: heard == ["deaf"])
     deaf.end()
     assert deaf.poll() == -signal.SIGKILL
 
@@ -172,7 +172,7 @@ def test_what_has_ended_can_be_paused_resumed_and_ended_again(program):
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
 def test_after_its_block_a_program_has_ended_in_any_case(fake_program, error):
-    argv = [fake_program("sleep 60").path("pg_dump")]
+    argv = [fake_program("sleep 600").path("pg_dump")]
     with contextlib.suppress(*filter(None, [error])), running(argv, env=ENV) as program:
         assert program.poll() is None
         if error is not None:

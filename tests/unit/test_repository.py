@@ -11,19 +11,13 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 from moto.s3.models import s3_backends
 
+from airflow_pg_s3.core.backup_id import new_backup_id
 from airflow_pg_s3.core.errors import DataConflict, InputError, IntegrityError, StorageError
-from airflow_pg_s3.core.manifest import Manifest
-from airflow_pg_s3.core.repository import (
-    Ambiguous,
-    Begun,
-    Repository,
-    explain_refusal,
-    new_backup_id,
-    parse_uri,
-    read_manifest,
-)  # fmt: skip
+from airflow_pg_s3.core.repository import Begun, Repository, read_manifest
+from airflow_pg_s3.core.s3 import Ambiguous, Refused, explain_refusal, parse_uri
+from airflow_pg_s3.core.staging import StagedBackup
+from tests.shelf import ID, manifest_of
 
-ID = "20261122T030000Z-5f3a9c"
 LATER = "20261123T030000Z-000000"
 PART = 5 << 20
 
@@ -58,49 +52,8 @@ def put_many(bucket):
     return put
 
 
-def manifest_of(database="shop", backup_id=ID, objects=(("pack-0001.tar.zst", 4),), **facts):
-    records = [{"key": f"{backup_id}/{name}", "stored_bytes": size} for name, size in objects]
-    return Manifest.model_validate(
-        {
-            "format": 1,
-            "backup_id": backup_id,
-            "database": database,
-            "created_at": "2026-11-22T03:00:00Z",
-            "duration_seconds": 1,
-            "server": {
-                "version": "18.1",
-                "version_num": 180001,
-                "system_identifier": None,
-                "host": "db",
-                "encoding": "UTF8",
-                "collate": "C",
-                "ctype": "C",
-                "locale_provider": "libc",
-                "locale": None,
-                "icu_rules": None,
-                "extensions": [],
-            },
-            "dump": {"pg_dump_version": "18.1", "options": [], "jobs": 2},
-            "compression": {"method": "zstd", "level": 1},
-            "encryption": None,
-            "producer": {"tool": "t", "version": "0"},
-            "raw_bytes": 4,
-            "stored_bytes": 4,
-            "tables": 0,
-            "rows": 0,
-            "objects": records,
-            "members": [
-                {
-                    "name": "toc.dat",
-                    "objects": [records[0]["key"]],
-                    "packed": True,
-                    "raw_bytes": 4,
-                    "sha256": "0" * 64,
-                }
-            ],
-            **facts,
-        }
-    )
+def stage(repository, instance, extra_args=None):
+    return StagedBackup(repository, Begun(backup_id=ID, database="shop", instance=instance), extra_args or {})
 
 
 class _Raw(io.BytesIO):
@@ -282,9 +235,9 @@ class TestListing:
     @pytest.mark.parametrize(
         ("fault", "error", "message"),
         [
-            (answer(403, "AccessDenied"), InputError, r"S3 refuses access to bucket '.*' \(AccessDenied\)"),
-            (answer(401, "InvalidAccessKeyId"), InputError, "check the AWS connection's rights"),
-            (answer(404, "NoSuchBucket"), InputError, "the bucket '.*' does not exist: create it"),
+            (answer(403, "AccessDenied"), Refused, r"S3 refuses access to bucket '.*' \(AccessDenied\)"),
+            (answer(401, "InvalidAccessKeyId"), Refused, "check the AWS connection's rights"),
+            (answer(404, "NoSuchBucket"), Refused, "the bucket '.*' does not exist: create it"),
             (answer(500, "InternalError"), StorageError, "S3 failed on bucket"),
             (fail_to_connect, StorageError, "S3 cannot be reached"),
         ],
@@ -315,7 +268,7 @@ def test_ids_tell_the_time_in_utc_and_differ():
 
 class TestABackupBeingMade:
     def test_says_so_before_anything_else_is_stored(self, repository, s3_client, bucket, keys_of):
-        with repository.stage("shop", ID, "7/instance") as staged:
+        with stage(repository, "7/instance") as staged:
             assert keys_of(bucket) == [f"backups/prod/shop/{ID}/begun"]
             assert (staged.base, staged.folder) == ("backups/prod/shop/", f"backups/prod/shop/{ID}/")
             assert list(repository.abandoned("shop")) == [
@@ -332,7 +285,7 @@ class TestABackupBeingMade:
         before = keys_of(bucket)
 
         def make():
-            with repository.stage("shop", ID, "i") as staged:
+            with stage(repository, "i") as staged:
                 put(f"{staged.folder}5.dat.zst")
                 for name in ("6.dat.zst", "7.dat.zst"):
                     s3_client.create_multipart_upload(Bucket=bucket, Key=staged.folder + name)
@@ -350,7 +303,7 @@ class TestABackupBeingMade:
 
     def test_that_cannot_be_removed_says_so_beside_the_first_error(self, with_faults, bucket, keys_of):
         repository = with_faults(DeleteObjects=[answer(403, "AccessDenied")])
-        with pytest.raises(ValueError, match="first") as caught, repository.stage("shop", ID, "i"):
+        with pytest.raises(ValueError, match="first") as caught, stage(repository, "i"):
             raise ValueError("first")
         (note,) = caught.value.__notes__
         assert note.startswith(f"cannot remove what is left in s3://{bucket}/backups/prod/shop/{ID}/: ")
@@ -359,21 +312,21 @@ class TestABackupBeingMade:
 
     def test_that_cannot_be_removed_is_an_error_if_there_is_no_other(self, with_faults):
         repository = with_faults(DeleteObjects=[answer(403, "AccessDenied")])
-        with pytest.raises(StorageError, match="cannot remove what is left"), repository.stage("shop", ID, "i"):
+        with pytest.raises(StorageError, match="cannot remove what is left"), stage(repository, "i"):
             pass
 
     def test_is_not_begun_where_another_is_being_made(self, repository, bucket, keys_of):
-        with repository.stage("shop", ID, "theirs") as theirs:
+        with stage(repository, "theirs") as theirs:
             with (
                 pytest.raises(DataConflict, match=f"shop/{ID}/begun exists already"),
-                repository.stage("shop", ID, "ours"),
+                stage(repository, "ours"),
             ):
                 pass
             assert keys_of(bucket) == [f"{theirs.folder}begun"]
 
     def test_stores_all_with_the_extra_arguments(self, repository, s3_client, bucket, put):
         extra = {"ServerSideEncryption": "AES256", "Nonsense": 1, "ContentType": "x/y", "Key": "evil"}
-        with repository.stage("shop", ID, "i", extra) as staged:
+        with stage(repository, "i", extra) as staged:
             assert (
                 s3_client.head_object(Bucket=bucket, Key=f"{staged.folder}begun")["ServerSideEncryption"]
                 == "AES256"
@@ -468,7 +421,7 @@ class TestCommitting:
         """Make a backup of one object in a repository, and commit it."""
 
         def commit(repository, manifest=None):
-            with repository.stage("shop", ID, "i") as staged:
+            with stage(repository, "i") as staged:
                 put(f"{staged.folder}pack-0001.tar.zst", b"data")
                 staged.commit(manifest or manifest_of())
 
@@ -483,7 +436,7 @@ class TestCommitting:
         assert list(repository.abandoned("shop")) == []
 
     def test_lasts_whatever_happens_afterwards(self, repository, put, bucket, keys_of):
-        with contextlib.suppress(KeyboardInterrupt), repository.stage("shop", ID, "i") as staged:
+        with contextlib.suppress(KeyboardInterrupt), stage(repository, "i") as staged:
             put(f"{staged.folder}pack-0001.tar.zst", b"data")
             staged.commit(manifest_of())
             raise KeyboardInterrupt
@@ -517,7 +470,7 @@ class TestCommitting:
         assert s3_client.get_object(Bucket=bucket, Key=f"backups/prod/shop/{ID}.json")["Body"].read() == b"theirs"
 
     def test_twice_is_refused_for_another_manifest_and_the_first_lasts(self, repository, put, s3_client):
-        with repository.stage("shop", ID, "i") as staged:
+        with stage(repository, "i") as staged:
             put(f"{staged.folder}pack-0001.tar.zst", b"data")
             staged.commit(manifest_of())
             with pytest.raises(DataConflict):
@@ -637,7 +590,7 @@ class TestReadingAManifest:
     @pytest.mark.parametrize(
         ("fault", "error"),
         [
-            (answer(403, "AccessDenied"), InputError),
+            (answer(403, "AccessDenied"), Refused),
             (answer(500, "InternalError"), StorageError),
             (fail_to_connect, StorageError),
         ],

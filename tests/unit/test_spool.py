@@ -138,7 +138,7 @@ def test_reading_does_not_end_before_the_file_is_closed(spool, create):
     assert reader.is_alive()
     file.write(b" last")
     file.close()
-    reader.join(5)
+    reader.join()
     assert b"".join(read) == b"first last"
 
 

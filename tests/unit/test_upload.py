@@ -211,12 +211,16 @@ def test_a_part_that_failed_stops_the_stream_at_its_next_part(uploader, new_s3_c
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_the_parts_in_flight_are_bounded_over_all_streams(uploader, new_s3_client, in_flight):
     client = new_s3_client()
-    lock, flying, most = threading.Lock(), [], []
+    lock, flying, most, full = threading.Lock(), [], [], threading.Event()
 
     def begin(**_):
         with lock:
             flying.append(1)
             most.append(len(flying))
+        if len(flying) >= in_flight:
+            full.set()
+        # The first ones wait for one another, and a moment longer for those that should not come.
+        full.wait(60)
         time.sleep(0.02)
 
     client.meta.events.register("before-send.s3.UploadPart", begin)
@@ -240,7 +244,7 @@ def test_the_parts_in_flight_are_bounded_over_all_streams(uploader, new_s3_clien
 def test_whoever_waits_for_room_holds_no_more_than_the_parts_in_flight_and_one(uploader, new_s3_client, cancel):
     client = new_s3_client()
     go_on = threading.Event()
-    client.meta.events.register("before-send.s3.UploadPart", lambda **_: go_on.wait(5) and None)
+    client.meta.events.register("before-send.s3.UploadPart", lambda **_: go_on.wait(60) and None)
     with uploader(client, parts_in_flight=2, parts_per_volume=256) as ours:
         stream = ours.open("5.dat")
         writer = threading.Thread(target=stream.write, args=[stream_of(5 * PART)])
@@ -259,7 +263,7 @@ def test_whoever_waits_for_room_holds_no_more_than_the_parts_in_flight_and_one(u
 def test_waiting_for_room_can_be_cancelled(uploader, new_s3_client, cancel, bucket, uploads_of):
     client = new_s3_client()
     go_on = threading.Event()
-    client.meta.events.register("before-send.s3.UploadPart", lambda **_: go_on.wait(5) and None)
+    client.meta.events.register("before-send.s3.UploadPart", lambda **_: go_on.wait(60) and None)
     with uploader(client, parts_in_flight=1, parts_per_volume=256) as ours:
         stream = ours.open("5.dat")
         threading.Timer(0.05, cancel.set).start()
@@ -273,7 +277,7 @@ def test_waiting_for_room_can_be_cancelled(uploader, new_s3_client, cancel, buck
 def test_waiting_for_the_last_part_can_be_cancelled(uploader, new_s3_client, cancel):
     client = new_s3_client()
     go_on = threading.Event()
-    client.meta.events.register("before-send.s3.UploadPart", lambda **_: go_on.wait(5) and None)
+    client.meta.events.register("before-send.s3.UploadPart", lambda **_: go_on.wait(60) and None)
     with uploader(client) as ours:
         stream = ours.open("5.dat")
         stream.write(stream_of(PART + 1))
@@ -289,12 +293,12 @@ def test_leaving_the_block_with_an_error_stops_what_is_being_sent(uploader, new_
 
     def send(**_):
         sending.set()
-        stopped.append(cancel.wait(5))
+        stopped.append(cancel.wait(60))
 
     client.meta.events.register("before-send.s3.UploadPart", send)
     with contextlib.suppress(ValueError), uploader(client) as ours:
         ours.open("5.dat").write(stream_of(PART + 1))
-        assert sending.wait(5)
+        assert sending.wait(60)
         raise ValueError
     assert stopped == [True]
     assert ours.stored_bytes == 0

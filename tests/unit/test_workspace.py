@@ -24,7 +24,7 @@ def is_alive(pid):
         return False
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -70,12 +70,12 @@ def test_the_folder_is_in_the_systems_temporary_folder_by_default(tmp_path, monk
 def test_folder_and_processes_are_gone_after_the_block_whatever_it_raises(tmp_path, start, error):
     with contextlib.suppress(*filter(None, [error])), Workspace(str(tmp_path)) as ours:
         (ours.make_folder("spool") / "1.dat").write_text("data")
-        child = start("sleep 60", **ours.environment)
-        stopped = start("kill -STOP $$; sleep 60", **ours.environment)
+        child = start("sleep 600", **ours.environment)
+        stopped = start("kill -STOP $$; sleep 600", **ours.environment)
         if error is not None:
             raise error
     assert list(tmp_path.iterdir()) == []
-    assert child.wait(5) == stopped.wait(5) == -signal.SIGKILL
+    assert child.wait(60) == stopped.wait(60) == -signal.SIGKILL
 
 
 OWNER = """
@@ -86,12 +86,12 @@ with Workspace(sys.argv[1]) as ours:
     env = {"PATH": "/usr/bin:/bin", **ours.environment}
     children = [
         subprocess.Popen(["sh", "-c", command], env=env, start_new_session=session)
-        for command in ("trap '' TERM; sleep 60", "kill -STOP $$; sleep 60", "sleep 60 & wait")
+        for command in ("trap '' TERM; sleep 600", "kill -STOP $$; sleep 600", "sleep 600 & wait")
         for session in (False, True)
     ]
-    unmarked = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+    unmarked = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
     print(ours.folder, unmarked.pid, *[child.pid for child in children], flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -109,7 +109,7 @@ def test_folder_and_processes_are_gone_when_the_owner_is_killed_outright(tmp_pat
         owner.communicate()
         assert until(lambda: not os.path.exists(folder))
         assert not any(is_alive(pid) for pid in children)
-        assert is_alive(unmarked) is not whole_group
+        assert until(lambda: is_alive(unmarked) is not whole_group)
         assert list(tmp_path.iterdir()) == []
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -134,11 +134,11 @@ def signals_ignored_by(pid):
 
 def test_the_owner_cleans_up_itself_if_the_janitor_was_killed(tmp_path, start):
     with Workspace(str(tmp_path)) as ours:
-        child = start("sleep 60", **ours.environment)
+        child = start("sleep 600", **ours.environment)
         ours._janitor.kill()
         ours._janitor.wait()
     assert list(tmp_path.iterdir()) == []
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(60) == -signal.SIGKILL
 
 
 def test_nothing_stays_if_the_janitor_cannot_be_started(tmp_path, monkeypatch):
@@ -178,11 +178,11 @@ def abandoned(parent, name="airflow-pg-s3-abandoned"):
 
 def test_abandoned_workspaces_are_swept_with_their_processes(tmp_path, start):
     folder = abandoned(tmp_path)
-    child = start("sleep 60", **{janitor.VARIABLE: str(folder)})
+    child = start("sleep 600", **{janitor.VARIABLE: str(folder)})
     assert until(lambda: janitor.processes_of(str(folder)))
     with Workspace(str(tmp_path)) as ours:
         assert list(tmp_path.iterdir()) == [ours.folder]
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(60) == -signal.SIGKILL
 
 
 def test_a_real_workspace_is_swept_when_owner_and_janitor_have_died(tmp_path):
@@ -197,7 +197,7 @@ def test_a_real_workspace_is_swept_when_owner_and_janitor_have_died(tmp_path):
 
 def test_a_workspace_in_use_is_not_swept_nor_are_its_processes(tmp_path, start):
     with Workspace(str(tmp_path)) as theirs:
-        child = start("sleep 60", **theirs.environment)
+        child = start("sleep 600", **theirs.environment)
         with Workspace(str(tmp_path)):
             pass
         assert theirs.folder.exists()
@@ -248,10 +248,10 @@ def test_what_is_no_workspace_is_not_swept(tmp_path):
 
 
 def test_only_processes_of_exactly_this_folder_are_found(start):
-    ours = start("sleep 60", **{janitor.VARIABLE: "/tmp/a"})
-    start("sleep 60", **{janitor.VARIABLE: "/tmp/ab"})
-    start("sleep 60", OTHER=f"{janitor.VARIABLE}=/tmp/a")
-    start(f"sleep 60; : {janitor.VARIABLE}=/tmp/a")
+    ours = start("sleep 600", **{janitor.VARIABLE: "/tmp/a"})
+    start("sleep 600", **{janitor.VARIABLE: "/tmp/ab"})
+    start("sleep 600", OTHER=f"{janitor.VARIABLE}=/tmp/a")
+    start(f"sleep 600; : {janitor.VARIABLE}=/tmp/a")
     assert until(lambda: janitor.processes_of("/tmp/a") and janitor.processes_of("/tmp/ab"))
     assert until(lambda: set(janitor.processes_of("/tmp/a")) >= {ours.pid})
     for pid in janitor.processes_of("/tmp/a"):
@@ -262,10 +262,10 @@ def test_only_processes_of_exactly_this_folder_are_found(start):
 def test_processes_that_fork_while_they_are_killed_do_not_escape(tmp_path, start):
     folder = abandoned(tmp_path)
     forking = start(
-        "n=0; while [ $n -lt 150 ]; do sleep 60 & n=$((n + 1)); done; wait", **{janitor.VARIABLE: str(folder)}
+        "n=0; while [ $n -lt 150 ]; do sleep 600 & n=$((n + 1)); done; wait", **{janitor.VARIABLE: str(folder)}
     )
     assert until(lambda: len(janitor.processes_of(str(folder))) > 5)
     janitor.clean_up(str(folder))
     assert janitor.processes_of(str(folder)) == []
-    assert forking.wait(5) == -signal.SIGKILL
+    assert forking.wait(60) == -signal.SIGKILL
     assert not folder.exists()

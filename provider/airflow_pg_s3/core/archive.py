@@ -96,10 +96,14 @@ def _identifier(script: bytes, position: int, codec: str) -> tuple[str, int]:
         raise PgS3Error(f"cannot read an identifier of pg_restore: {script[position : position + 80]!r}")
     quoted, plain = match.groups()
     text = plain if quoted is None else quoted.replace(b'""', b'"')
-    return _decode(text, codec), match.end()
+    return decode_name(text, codec), match.end()
 
 
-def _decode(text: bytes, codec: str) -> str:
+def decode_name(text: bytes, codec: str) -> str:
+    """Decode a name as the manifest shows it.
+
+    :param codec: Python codec of the encoding that it is in.
+    """
     for candidate in (codec, "utf-8"):
         try:
             return text.decode(candidate)

@@ -7,15 +7,17 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from airflow_pg_s3 import __version__
-from airflow_pg_s3.core import archive, clients, options, server
+from airflow_pg_s3.core import archive, clients, globals, options, server
 from airflow_pg_s3.core.backpressure import Backpressure
+from airflow_pg_s3.core.backup_id import new_backup_id
 from airflow_pg_s3.core.codec import Encoder
-from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
+from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import (
     Compression,
@@ -30,9 +32,10 @@ from airflow_pg_s3.core.manifest import (
 from airflow_pg_s3.core.pack import PACK_BYTES, SMALL_BYTES
 from airflow_pg_s3.core.process import ClientProgram, running
 from airflow_pg_s3.core.progress import Log, Progress, human
-from airflow_pg_s3.core.repository import Repository, StagedBackup, new_backup_id, read_manifest
+from airflow_pg_s3.core.repository import Begun, Repository, read_manifest
 from airflow_pg_s3.core.shipper import ShippedMember, Shipper
 from airflow_pg_s3.core.spool import TOC, Spool
+from airflow_pg_s3.core.staging import StagedBackup
 from airflow_pg_s3.core.upload import PART_BYTES, PARTS_PER_VOLUME, Uploader
 from airflow_pg_s3.core.workspace import Workspace
 
@@ -55,6 +58,7 @@ class BackupRequest:
     :param spool_limit: bytes of disk for what pg_dump has written and S3 has not got.
     :param s3_extra_args: arguments for the S3 requests that accept them.
     :param labels: kept in the manifest, for finding the backup again.
+    :param include_globals: store roles, memberships, settings of roles and tablespaces too, without passwords.
     :param client_path: folders to look for `pg_dump` in, before the usual ones.
     :param small_bytes: members up to this size travel in packs.
     """
@@ -66,6 +70,7 @@ class BackupRequest:
     s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
     age_recipients: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    include_globals: bool = False
     spool_dir: str | None = None
     spool_limit: int = DEFAULT_SPOOL_LIMIT
     client_path: Sequence[str] = ()
@@ -107,14 +112,17 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
             owned=options.PG_DUMP_OWNED,
             parameter="pg_dump_options",
         )
+        if request.include_globals:
+            globals.check_tools(tools)
         repository.check_access(database)
         _warn_of_another_server(repository, database, facts, log)
         _remove_abandoned(repository, database, connection, facts, log)
         backup_id = new_backup_id(facts.now)
         server.hold_lock(connection, backup_id)
+        begun = Begun(backup_id=backup_id, database=database, instance=facts.instance)
         with (
             Workspace(request.spool_dir) as workspace,
-            repository.stage(database, backup_id, facts.instance, request.s3_extra_args) as staged,
+            StagedBackup(repository, begun, request.s3_extra_args) as staged,
         ):
             log.info(
                 "backing up %s (PostgreSQL %s, %s) with pg_dump %s to %s",
@@ -171,6 +179,8 @@ class _Dump:
         """Run pg_dump and ship what it writes; returns when all of it is on S3."""
         stop = threading.Event()
         spool = Spool(self.workspace.make_folder("spool"), cancel=stop)
+        # First, as it takes no time: what fails should fail before hours of dumping.
+        globals_file = self._dump_globals() if self.request.include_globals else None
         with (
             Uploader(
                 repository.client,
@@ -193,6 +203,9 @@ class _Dump:
         ):
             progress = Progress(self._log.info, lambda seconds: self._line(spool, uploader, seconds))
             self._follow(program, spool, shipper, progress)
+            if globals_file is not None:
+                # Not before: pg_dump wants its folder empty.
+                globals_file.rename(spool.archive / globals.GLOBALS)
             shutil.copyfile(spool.archive / TOC, self.toc)
             shipper.finish(wait=lambda: self._wait(progress))
             self.seconds = progress.seconds
@@ -216,10 +229,23 @@ class _Dump:
             f"--dbname={source.dbname_argument()}",
             *self.request.pg_dump_options,
         ]
-        env = source.environment(self.workspace.folder) | self.workspace.environment
+        env = self._environment()
         if self.facts.options:
             env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {self.facts.options}".strip()
         return running(argv, env=env, on_line=lambda line: self._log.info("%s", line))
+
+    def _dump_globals(self) -> Path:
+        file = self.workspace.folder / globals.GLOBALS
+        argv = globals.dump_command(self.tools, self.request.source, self.facts.server.encoding, file)
+        with running(argv, env=self._environment(), on_line=lambda line: self._log.info("%s", line)) as program:
+            while program.poll() is None:
+                self._raise_if_cancelled(_LOOK_SECONDS)
+            self._raise_if_cancelled()
+            program.check()
+        return file
+
+    def _environment(self) -> dict[str, str]:
+        return self.request.source.environment(self.workspace.folder) | self.workspace.environment
 
     def _follow(self, program: ClientProgram, spool: Spool, shipper: Shipper, progress: Progress) -> None:
         """Hand members out and keep the spool within its limit, until pg_dump has ended well."""
@@ -233,12 +259,17 @@ class _Dump:
             if not running_still:
                 break
             self._wait(progress)
+        # Airflow ends the whole process group: pg_dump may have heeded it first.
+        self._raise_if_cancelled()
         program.check()
 
     def _wait(self, progress: Progress) -> None:
-        if self._cancel.wait(_LOOK_SECONDS):
-            raise Cancelled("the backup was stopped before its end; nothing of it is kept")
+        self._raise_if_cancelled(_LOOK_SECONDS)
         progress.tick()
+
+    def _raise_if_cancelled(self, within_seconds: float = 0) -> None:
+        if self._cancel.wait(within_seconds):
+            raise Cancelled("the backup was stopped before its end; nothing of it is kept")
 
     def _line(self, spool: Spool, uploader: Uploader, seconds: float) -> str:
         raw, stored = spool.shipped_bytes, uploader.stored_bytes
@@ -372,5 +403,10 @@ def _remove_abandoned(
             continue
         # Asked after the lock: whoever held it may have committed just now.
         if not repository.is_committed(database, begun.backup_id):
-            count = repository.remove_data(database, begun.backup_id)
-            log.info("removed %d objects of backup %s, which was killed", count, begun.backup_id)
+            try:
+                count = repository.remove_data(database, begun.backup_id)
+            except StorageError as error:
+                # Perhaps it may not delete: that must not stop backups.
+                log.warning("backup %s was killed, and %s; prune will", begun.backup_id, error)
+            else:
+                log.info("removed %d objects of backup %s, which was killed", count, begun.backup_id)

@@ -25,6 +25,7 @@ ZSTD_SUFFIX = ".zst"
 AGE_SUFFIX = ".age"
 MIN_LEVEL, MAX_LEVEL = 1, 19
 _OUTPUT_BYTES = 1 << 20
+_NO_KEY = "No matching keys found"  # pyrage's words
 
 
 class Encoder:
@@ -79,7 +80,7 @@ class Decoder:
 
     :param encryption: what the manifest says, None for a backup in the clear.
     :param identities: age identities (``AGE-SECRET-KEY-1...``) to try.
-    :raises InputError: the backup is encrypted and no usable identity is given.
+    :raises InputError: the backup is encrypted and no usable identity of a recipient is given.
     """
 
     def __init__(self, encryption: Encryption | None, identities: Sequence[str] = ()) -> None:
@@ -91,11 +92,18 @@ class Decoder:
                     f"its recipients ({', '.join(encryption.recipients)}) as age_identity_conn_id"
                 )
             self._identities = [_parse_identity(text) for text in identities]
+            self._recipients = encryption.recipients
+            are_recipients = [_is_recipient(identity, self._recipients) for identity in self._identities]
+            self._has_recipient = True in are_recipients
+            are_known = None not in are_recipients and all(r.startswith("age1") for r in self._recipients)
+            if self._recipients and are_known and not self._has_recipient:
+                raise self._no_recipient()
 
     def decode(self, stored: Iterator[bytes], write: Callable[[bytes], object]) -> None:
         """Decrypt and decompress `stored` into `write`, on the caller's thread.
 
         :raises IntegrityError: the bytes are damaged or end too early.
+        :raises InputError: no identity opens them, and none is known to be a recipient's.
         """
         unpack = _Decompressor(write)
         try:
@@ -107,6 +115,9 @@ class Decoder:
                     pyrage.decrypt_io(source, sink, self._identities)
                 except (pyrage.DecryptError, OSError) as error:  # OSError: behind age's header
                     _raise_first(source.error, sink.error)
+                    # What no identity opens may be damaged; a key of somebody else must not look like that.
+                    if str(error) == _NO_KEY and not self._has_recipient:
+                        raise self._no_recipient() from error
                     raise IntegrityError(f"cannot be decrypted: {error}") from error
                 _raise_first(source.error, sink.error)
             else:
@@ -115,6 +126,12 @@ class Decoder:
             unpack.finish()
         except zstd.ZstdError as error:
             raise IntegrityError(f"cannot be decompressed: {error}") from error
+
+    def _no_recipient(self) -> InputError:
+        return InputError(
+            "none of the age identities given is that of a recipient of the backup "
+            f"({', '.join(self._recipients)}): give the connection that holds one as age_identity_conn_id"
+        )
 
 
 class _Decompressor:
@@ -211,6 +228,11 @@ def _parse_recipient(text: str) -> Any:
         return pyrage.x25519.Recipient.from_str(text)
     except pyrage.RecipientError as error:
         raise InputError(f"age recipient {text!r} is not valid: {error}") from error
+
+
+def _is_recipient(identity: Any, recipients: Sequence[str]) -> bool | None:
+    """Whether an identity is that of one of the recipients; None for an SSH key, which does not tell."""
+    return str(identity.to_public()) in recipients if hasattr(identity, "to_public") else None
 
 
 def _parse_identity(text: str) -> Any:

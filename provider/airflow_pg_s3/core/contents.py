@@ -28,12 +28,14 @@ class Contents:
     """An archive's table of contents.
 
     :param version: of the server that was dumped, such as ``16.14``.
+    :param codec: Python codec of the archive's encoding, which names are in.
     :param server: it with its encoding and locale; None if the archive does not hold those of the database (a dump
         of some tables).
     """
 
     entries: list[TocEntry]
     version: str
+    codec: str
     server: Server | None
 
     @property
@@ -115,6 +117,7 @@ def read_contents(archive: Path, *, tools: ClientTools, arguments: Sequence[str]
     return Contents(
         entries=list_entries(archive, tools=tools, arguments=arguments, codec=server.codec),
         version=version,
+        codec=server.codec,
         server=server if server.collate else None,
     )
 

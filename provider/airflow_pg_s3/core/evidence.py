@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+import random
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AwareDatetime, Field, ValidationError
 
 from airflow_pg_s3.core.errors import StorageError
+from airflow_pg_s3.core.listing import EVIDENCE_SUFFIX
 from airflow_pg_s3.core.manifest import BackupId, Count, Producer, Record, Sha256
-from airflow_pg_s3.core.repository import EVIDENCE_SUFFIX, MANIFEST_SUFFIX, StoredManifest
+from airflow_pg_s3.core.repository import StoredManifest
+from airflow_pg_s3.core.s3 import status_of
+from airflow_pg_s3.core.upload import accepted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 KEPT = 20
 """How many verifications of a backup are remembered."""
 _LIMIT_BYTES = 1 << 28
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 0.1
 
 Outcome = Literal["verified", "failed", "could not verify"]
 Level = Literal["restore", "checksum"]
@@ -41,7 +49,8 @@ class TableResult(Record):
 class Difference(Record):
     """Something that is not as it was in the source.
 
-    :param kind: ``table``, ``sequence``, ``large object``, ``extension``, ``schema``, ``check`` or ``object``.
+    :param kind: ``table``, ``sequence``, ``large object``, ``extension`` or ``schema`` of the restored database;
+        ``check`` of the user's; ``restore``, which failed; or ``object``, of S3.
     :param name: of the thing, as people would call it.
     :param detail: what was expected, and what was found.
     """
@@ -92,6 +101,11 @@ class Verification(Record):
     checks: list[CheckResult] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
 
+    @property
+    def tells_something(self) -> bool:
+        """Whether it proved the backup or the contrary: checksums alone prove no restore."""
+        return self.outcome == "failed" or (self.outcome == "verified" and self.level == "restore")
+
 
 class Evidence(Record):
     """All that verifications of one backup have found.
@@ -111,21 +125,18 @@ class Evidence(Record):
 
         One that could not verify says nothing; checksums alone prove no restore.
         """
-        for verification in self.verifications:
-            if verification.outcome == "failed":
-                return False
-            if verification.outcome == "verified" and verification.level == "restore":
-                return True
-        return False
+        telling = (verification for verification in self.verifications if verification.tells_something)
+        newest = next(telling, None)
+        return newest is not None and newest.outcome == "verified"
 
     def to_json(self) -> bytes:
         """Serialise, for people as well."""
         return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
 
-def key_of(manifest_key: str) -> str:
-    """Key of the evidence for a manifest's key."""
-    return manifest_key.removesuffix(MANIFEST_SUFFIX) + EVIDENCE_SUFFIX
+def key_of(stored: StoredManifest) -> str:
+    """Key of a backup's evidence."""
+    return stored.base + stored.manifest.backup_id + EVIDENCE_SUFFIX
 
 
 def read_evidence(client: S3Client, bucket: str, stored: StoredManifest) -> Evidence | None:
@@ -133,30 +144,107 @@ def read_evidence(client: S3Client, bucket: str, stored: StoredManifest) -> Evid
 
     :raises StorageError: S3 failed.
     """
-    key = stored.base + stored.manifest.backup_id + EVIDENCE_SUFFIX
+    return _read(client, bucket, stored)[0]
+
+
+def record(
+    client: S3Client,
+    bucket: str,
+    stored: StoredManifest,
+    verification: Verification,
+    extra_args: Mapping[str, Any],
+) -> str:
+    """Put a verification before the others of its backup; return the URI of the evidence.
+
+    Two that end at the same time are both kept, where S3 knows conditional writes.
+
+    :param extra_args: arguments for the S3 request, those that it accepts.
+    :raises StorageError: S3 failed.
+    """
+    key = key_of(stored)
+    arguments: Any = accepted(client, "PutObject", extra_args)
+    conditions = [_unless_changed, _unless_changed_without_quotes, _in_any_case]
+    last_etag: str | None = ""
+    for attempt in range(1, _ATTEMPTS + 1):
+        evidence, etag = _read(client, bucket, stored)
+        if attempt > 1 and etag == last_etag:
+            # Refused, and nobody has written: the store reads the condition otherwise.
+            conditions = conditions[1:] or [_in_any_case]
+        last_etag = etag
+        body = followed_by(evidence, stored, verification).to_json()
+        try:
+            client.put_object(
+                **arguments | conditions[0](etag),
+                Bucket=bucket,
+                Key=key,
+                Body=body,
+                ContentType="application/json",
+            )
+        except (ClientError, BotoCoreError) as error:
+            status = status_of(error)
+            is_conditional = conditions[0] is not _in_any_case
+            if status in (404, 409, 412) and attempt < _ATTEMPTS:
+                # Somebody else was faster; or it was we ourselves, and the answer was lost.
+                if _has(client, bucket, stored, verification):
+                    break
+                time.sleep(random.uniform(0, _PAUSE_SECONDS * attempt))
+            elif status in (400, 501) and is_conditional:
+                conditions = [_in_any_case]
+            else:
+                raise StorageError(f"s3://{bucket}/{key} cannot be written: {error}") from error
+        else:
+            break
+    return f"s3://{bucket}/{key}"
+
+
+def _unless_changed(etag: str | None) -> dict[str, str]:
+    return {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+
+
+def _unless_changed_without_quotes(etag: str | None) -> dict[str, str]:
+    # As Ceph 16 compares them.
+    return _unless_changed(etag and etag.strip('"'))
+
+
+def _in_any_case(etag: str | None) -> dict[str, str]:
+    return {}
+
+
+def _has(client: S3Client, bucket: str, stored: StoredManifest, verification: Verification) -> bool:
+    evidence = read_evidence(client, bucket, stored)
+    ours = (verification.began_at, verification.duration_seconds)
+    return evidence is not None and ours in [(v.began_at, v.duration_seconds) for v in evidence.verifications]
+
+
+def _read(client: S3Client, bucket: str, stored: StoredManifest) -> tuple[Evidence | None, str | None]:
+    """Read the evidence, and the ETag of what lies in its place, whatever that is."""
+    key = key_of(stored)
     try:
         answer = client.get_object(Bucket=bucket, Key=key)
         data = answer["Body"].read(_LIMIT_BYTES)
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            return None
+            return None, None
         raise StorageError(f"s3://{bucket}/{key} cannot be read: {error}") from error
     except BotoCoreError as error:
         raise StorageError(f"s3://{bucket}/{key} cannot be read: {error}") from error
     try:
         evidence = Evidence.model_validate_json(data)
     except ValidationError:
-        return None
+        return None, answer["ETag"]
     speaks_of_it = (evidence.backup_id, evidence.manifest_sha256) == (stored.manifest.backup_id, stored.sha256)
-    return evidence if speaks_of_it else None
+    return evidence if speaks_of_it else None, answer["ETag"]
 
 
 def followed_by(evidence: Evidence | None, stored: StoredManifest, verification: Verification) -> Evidence:
-    """The evidence with a new verification; the oldest are forgotten."""
+    """The evidence with a new verification; the oldest are forgotten, but not the newest that tells something."""
     older = [entry.model_copy(update={"tables": []}) for entry in (evidence.verifications if evidence else [])]
+    kept, forgotten = older[: KEPT - 1], older[KEPT - 1 :]
+    if not any(entry.tells_something for entry in [verification, *kept]):
+        kept[-1:] = [entry for entry in forgotten if entry.tells_something][:1] or kept[-1:]
     return Evidence(
         format=1,
         backup_id=stored.manifest.backup_id,
         manifest_sha256=stored.sha256,
-        verifications=[verification, *older[: KEPT - 1]],
+        verifications=[verification, *kept],
     )

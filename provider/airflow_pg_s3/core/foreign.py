@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_pg_s3.core import clients, options
+from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.contents import Contents, read_contents, save_beginning
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.endings import whole_tar
@@ -23,14 +23,17 @@ from airflow_pg_s3.core.formats import (
     archive_version,
     toc_in_tar,
 )
+from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.load import ErrorCount, check_outcome, knows_less
+from airflow_pg_s3.core.managed import ManagedService
+from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.pour import pour_into
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
-from airflow_pg_s3.core.repository import MANIFEST_SUFFIX, parse_uri
 from airflow_pg_s3.core.restore import RestoreRequest, can_be_atomic, check_request, finish, open_target
 from airflow_pg_s3.core.room import make_sure_of_room
+from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.script import Script
 from airflow_pg_s3.core.tarball import unpack_directory
 from airflow_pg_s3.core.target import Target, refuse_older
@@ -49,12 +52,14 @@ class ForeignResult:
     """A finished restore of a foreign archive.
 
     :param name: the last part of the archive's key.
+    :param warnings: what is otherwise than in the source, a sentence each.
     :param tables: tables whose data was restored; None for a plain dump, which does not say.
     :param raw_bytes: bytes without compression around them that pg_restore or psql was given.
     :param previous_database: name of the database that was replaced, if it is kept.
     """
 
     name: str
+    warnings: list[str]
     database: str
     previous_database: str | None
     tables: int | None
@@ -90,6 +95,8 @@ def restore_foreign(
             "a part can be selected only of backups that PgS3BackupOperator has made: restore all of this archive "
             "into a database of its own"
         )
+    if request.restore_globals:
+        raise InputError("restore_globals=True, but this archive holds no globals: only backups of ours do")
     bucket, key = parse_uri(request.backup, parameter="backup")
     stored = find_object(client, request.backup)
     began = time.monotonic()
@@ -106,6 +113,7 @@ def restore_foreign(
         target.take_over()
     result = ForeignResult(
         name=key.rpartition("/")[2],
+        warnings=[*restoring.warnings, *target.warnings],
         database=request.target.database,
         previous_database=target.previous,
         tables=tables,
@@ -130,6 +138,8 @@ class _Restoring:
     workspace: Workspace
     cancel: threading.Event
     log: Log
+    warnings: list[str] = field(default_factory=list)
+    managed: ManagedService | None = None
 
     def run(self) -> tuple[int | None, int]:
         """Fill the target; return the number of tables, if it is known, and of bytes."""
@@ -147,10 +157,17 @@ class _Restoring:
             )
         if self.request.pg_restore_options:
             raise InputError("pg_restore_options have no effect on a plain dump, which psql replays: remove them")
+        for argument in ("no_owner", "no_privileges", "managed_service"):
+            if getattr(self.request, argument):
+                raise InputError(
+                    f"{argument}=True has no effect on a plain dump, which psql replays as it is: leave it "
+                    "out, and create the roles that the dump names"
+                )
         psql = choose_psql(self.request.client_path, allow_unsafe=self.request.allow_unsafe_psql)
         script = Script(self.archive.beginning[:LOOK_BYTES], self.archive.chunks)
         if script.version is not None:
             refuse_older(self.target.version, script.version)
+        self.target.check()
         self.target.prepare(None)
         self._announce(f"psql {psql.version}")
         raw_bytes = script.replay(
@@ -207,9 +224,29 @@ class _Restoring:
         return tools
 
     def _prepare(self, archive: Path, tools: ClientTools) -> Contents:
-        contents = read_contents(archive, tools=tools, arguments=self.request.pg_restore_options)
+        contents = read_contents(archive, tools=tools, arguments=self.request.pg_restore_arguments)
         refuse_older(self.target.version, contents.version)
-        self.target.prepare(contents.server)
+        self.target.check()
+        needs = needs_of(archive, tools=tools, codec=contents.codec, arguments=self.request.pg_restore_arguments)
+        if self.request.managed_service:
+            self.managed = ManagedService(
+                archive,
+                tools=tools,
+                codec=contents.codec,
+                arguments=self.request.pg_restore_arguments,
+                clean=self.request.if_exists == "clean",
+                cancel=self.cancel,
+                log=self.log,
+            )
+            self.managed.excuse(needs, self.target.connection)
+        self.warnings += preflight.prepare(
+            self.target,
+            needs,
+            like=contents.server,
+            globals_script=None,
+            has_globals=False,
+            log=self.log,
+        )
         return contents
 
     def _download_rest(self, file: Path) -> None:
@@ -230,6 +267,10 @@ class _Restoring:
         atomic = clean and can_be_atomic(self.request, contents.has_partition_keys, target_knows_less, self.log)
         tolerant = not atomic and (clean or target_knows_less)
         self._announce(f"pg_restore {tools.version}")
+        arguments = self.request.pg_restore_arguments
+        if self.managed is not None:
+            self.managed.define(self.target.params)
+            arguments = self.managed.load_arguments
         errors = ErrorCount()
 
         def on_line(line: str) -> None:
@@ -245,19 +286,22 @@ class _Restoring:
                 f"--dbname={self.target.params.dbname_argument()}",
                 # What stays after a failed DROP must not get the data a second time.
                 *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
-                *(["--clean", "--if-exists"] if clean else []),
+                *(["--clean", "--if-exists"] if clean and self.managed is None else []),
                 *(["--single-transaction"] if atomic else []),
-                *self.request.pg_restore_options,
+                *arguments,
                 *([str(source)] if isinstance(source, Path) else []),
             ],
             env=self.target.params.environment(self.workspace.folder) | self.workspace.environment,
             chunks=None if isinstance(source, Path) else source,
             on_line=on_line,
-            is_hopeless=lambda: errors.are_serious,
+            is_hopeless=lambda: tolerant and errors.are_serious,
             check=lambda program: check_outcome(program, errors, tolerant=tolerant),
             cancel=self.cancel,
             log=self.log,
         )
+        if self.managed is not None:
+            self.managed.complete(self.target.params)
+            self.warnings += self.managed.warnings
         finish(self.request, contents.has_statistics, self.target.params, self.log)
         return raw_bytes
 

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.formats import LOOK_BYTES, NotAnArchive, compression_of, format_of
-from airflow_pg_s3.core.repository import explain_refusal, parse_uri
+from airflow_pg_s3.core.s3 import explain_refusal, parse_uri
 from airflow_pg_s3.core.unwrap import unwrap
 from airflow_pg_s3.core.upload import StoredObject
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Sequence
 
 from airflow_pg_s3.core.clients import ClientTools
@@ -16,11 +17,18 @@ from airflow_pg_s3.core.served import ServedArchive
 
 _LOOK_SECONDS = 0.01
 _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT = 17
+# How long pg_restore is given to say which command failed, before it is ended.
+_EXPLAIN_SECONDS = 1.0
+_FAILED_QUERY = "could not execute query: "
 # A newer pg_restore sends this setting; an older server does not know it, and does not need it.
-_UNKNOWN_TO_OLDER = "Command was: SET transaction_timeout = 0;"
+_UNKNOWN_SETTING = _FAILED_QUERY + 'ERROR:  unrecognized configuration parameter "transaction_timeout"'
+_SET_COMMAND = "Command was: SET transaction_timeout = 0;"
 # --clean drops the key of a partition before the partitioned table's own, which the server refuses. Dropping the
 # table does it then; and a table that cannot be dropped is an error in itself.
-_KEY_OF_PARTITION = re.compile(r"Command was: ALTER TABLE IF EXISTS ONLY .+ DROP CONSTRAINT IF EXISTS .+;")
+_KEY_ERROR = re.compile(
+    r'pg_restore: error: could not execute query: ERROR:  cannot drop inherited constraint ".+" of relation ".+"'
+)
+_KEY_COMMAND = re.compile(r"Command was: ALTER TABLE IF EXISTS ONLY .+ DROP CONSTRAINT IF EXISTS .+;")
 
 
 def knows_less(tools: ClientTools, target_version: int) -> bool:
@@ -85,11 +93,14 @@ def load(
             ),
         )
         # Asked before serving, so that a member is served that was opened just before the end.
-        while program.poll() is None and not errors.are_serious:
+        while program.poll() is None and not (tolerant and errors.are_serious):
             feeder.serve()
             if cancel.wait(_LOOK_SECONDS):
                 raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
             progress.tick()
+        if cancel.is_set():
+            # Airflow ends the whole process group: pg_restore may have heeded it first.
+            raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
         check_outcome(program, errors, tolerant=tolerant)
         feeder.finish()
         if large:
@@ -99,23 +110,64 @@ def load(
 class ErrorCount:
     """Counts pg_restore's errors, and those of them that mean nothing.
 
-    Its parallel workers write to one standard error, whose lines can come out mixed: only the pieces that
-    PostgreSQL's logging writes at once are looked for.
+    What an error quotes (the body of a function, a message that a trigger raises) can hold any text, also that of
+    a harmless error. But it comes behind the first line of its own error, in pg_restore's words and the server's:
+    as soon as such a line is not one of the harmless, all is lost, whatever follows.
+
+    Parallel workers write to one standard error, each line in pieces (``pg_restore: ``, ``error: ``, the rest),
+    which come out mixed. So the lines of the one error that workers make are looked for by pieces, and counted.
     """
 
     def __init__(self) -> None:
-        self.errors = 0
-        self.harmless = 0
+        self._errors = 0
+        self._unknown_settings = 0
+        self._set_commands = 0
+        self._undropped_keys = 0
+        self._expects_command = False
+        self._is_serious = False
+        self._is_explained = False
 
     @property
     def are_serious(self) -> bool:
-        """Whether more than the last error, of which the command may not be known yet, is not harmless."""
-        return self.errors > self.harmless + 1
+        """Whether there was an error that is not harmless."""
+        return self._is_serious
+
+    @property
+    def are_explained(self) -> bool:
+        """Whether the command of such an error has been named, too."""
+        return self._is_explained
+
+    @property
+    def are_harmless(self) -> bool:
+        """Whether there were errors, and all of them harmless; known once pg_restore has ended."""
+        harmless = min(self._unknown_settings, self._set_commands) + self._undropped_keys
+        return not self._is_serious and not self._expects_command and 0 < self._errors == harmless
 
     def see(self, line: str) -> None:
         """Look at a line of standard error."""
-        self.errors += line.count("error: ")
-        self.harmless += line.count(_UNKNOWN_TO_OLDER) + (_KEY_OF_PARTITION.search(line) is not None)
+        if self._is_serious:
+            self._is_explained = self._is_explained or "Command was: " in line
+            return
+        self._errors += line.count("error: ")
+        self._unknown_settings += line.count(_UNKNOWN_SETTING)
+        self._set_commands += line.count(_SET_COMMAND)
+        if self._expects_command:
+            # Keys are dropped before there are workers: the lines are whole, and follow each other.
+            self._expects_command = False
+            self._is_serious = _KEY_COMMAND.fullmatch(line) is None
+            self._undropped_keys += 1
+        elif _KEY_ERROR.fullmatch(line):
+            self._expects_command = True
+        else:
+            self._is_serious = _tells_of_another_error(line)
+
+
+def _tells_of_another_error(line: str) -> bool:
+    """Whether a line is not only made of pieces of the error that an unknown setting is."""
+    if "COPY failed" in line or line.count(_FAILED_QUERY) != line.count(_UNKNOWN_SETTING):
+        return True
+    _, error, text = line.rpartition("error: ")
+    return bool(error) and not text.replace("pg_restore: ", "").startswith((_UNKNOWN_SETTING, _SET_COMMAND))
 
 
 def check_outcome(program: ClientProgram, errors: ErrorCount, *, tolerant: bool) -> None:
@@ -124,11 +176,15 @@ def check_outcome(program: ClientProgram, errors: ErrorCount, *, tolerant: bool)
     :param tolerant: whether there may be such errors.
     :raises ClientProgramError: it has failed, or is about to.
     """
-    if errors.are_serious:
+    if tolerant and errors.are_serious:
+        deadline = time.monotonic() + _EXPLAIN_SECONDS
+        while program.poll() is None and not errors.are_explained and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
         program.end()
         raise ClientProgramError(program.name, 1, program.stderr_tail())
     try:
         program.check()
     except ClientProgramError:
-        if not (tolerant and 0 < errors.errors == errors.harmless and program.poll() == 1):
+        program.stderr_tail()  # all lines have come
+        if not (tolerant and errors.are_harmless and program.poll() == 1):
             raise

@@ -133,8 +133,8 @@ def pour_into(
         def size() -> int:
             return pour.poured_bytes if pour is not None else 0
 
-        def look() -> None:
-            if cancel.wait(_LOOK_SECONDS):
+        def look(seconds: float = _LOOK_SECONDS) -> None:
+            if cancel.wait(seconds):
                 raise Cancelled(f"stopped while {program.name} was at work; the database is incomplete")
             if pour is not None:
                 pour.check()
@@ -144,6 +144,8 @@ def pour_into(
             pour.start()
         while program.poll() is None and not is_hopeless():
             look()
+        # Airflow ends the whole process group: the program may have heeded it first.
+        look(0)
         check(program)
         while pour is not None and not pour.is_done:
             look()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from airflow_pg_s3.core.errors import ClientProgramError
+from airflow_pg_s3.core.redaction import RowRedactor
 
 _TAIL_LINES = 30
 _LINE_LIMIT = 2000
@@ -24,7 +25,7 @@ class ClientProgram:
 
     :param argv: the program's path and arguments; nothing secret.
     :param env: its whole environment.
-    :param on_line: called with each line of its standard error, on a thread of its own.
+    :param on_line: called with each line of its standard error, without data of rows, on a thread of its own.
     :param stdin: file descriptor of its standard input, as for `subprocess.Popen`; still the caller's to close.
     """
 
@@ -99,12 +100,14 @@ class ClientProgram:
 
     def _listen(self) -> None:
         is_rest_of_line = False
+        redactor = RowRedactor()
         while self._popen.stderr and (raw := self._popen.stderr.readline(_LINE_LIMIT)):
             if not is_rest_of_line:
-                line = raw.decode(errors="replace").rstrip("\n")
-                self._lines.append(line)
-                if self._on_line is not None:
-                    self._on_line(line)
+                line = redactor.line(raw.decode(errors="replace").rstrip("\n"))
+                if line is not None:
+                    self._lines.append(line)
+                    if self._on_line is not None:
+                        self._on_line(line)
             is_rest_of_line = not raw.endswith(b"\n")
 
 

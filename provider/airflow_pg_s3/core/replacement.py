@@ -18,12 +18,13 @@ from psycopg import sql
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
+from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.selection import TocEntry
+from airflow_pg_s3.core.side_database import beside, comment_on, drop, value_of
 from airflow_pg_s3.core.target import create_database
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-_NAME_BYTES = 63
 _LOCK_PATIENCE_SECONDS = 15.0
 _SWAP_TRIES = 6
 _TERMINATE_EVERY_SECONDS = 0.02
@@ -43,17 +44,28 @@ class Replacement:
     :param live: the database to replace, which need not exist.
     :param jobs: connections that the restore will open.
     :param keep_previous: keep the old database, as ``<name>__before_<id>``.
+    :param managed_service: go on without those of its properties that the role may not set, and say so.
     """
 
-    def __init__(self, live: ConnectionParameters, *, jobs: int, keep_previous: bool, log: Log) -> None:
+    def __init__(
+        self,
+        live: ConnectionParameters,
+        *,
+        jobs: int,
+        keep_previous: bool,
+        managed_service: bool = False,
+        log: Log,
+    ) -> None:
         self._live = live.database
         self._jobs = jobs
         self._keep_previous = keep_previous
+        self._managed_service = managed_service
         self._log = log
+        self.warnings: list[str] = []
         token = secrets.token_hex(3)
-        self._before = _beside(self._live, "before", token)
+        self._before = beside(self._live, "before", token)
         self._maintenance_params = live.of("template1" if self._live == "postgres" else "postgres")
-        self.params = live.of(_beside(self._live, "restore", token))
+        self.params = live.of(beside(self._live, "restore", token))
         self.previous: str | None = None
 
     def __enter__(self) -> Replacement:
@@ -66,21 +78,30 @@ class Replacement:
         with self._connection as connection:
             if error is not None:
                 with contextlib.suppress(psycopg.Error):
-                    _drop(connection, self.params.database)
+                    drop(connection, self.params.database)
 
     @property
     def version(self) -> int:
         """The server's ``server_version_num``."""
         return self._connection.info.server_version
 
+    @property
+    def connection(self) -> _Connection:
+        """A connection to another database of the server."""
+        return self._connection
+
+    @property
+    def exists(self) -> bool:
+        """Whether what is restored goes into a database that was there before."""
+        return False
+
     def holds(self, entry: TocEntry) -> bool:
         """Nothing is in a new database."""
         return False
 
-    def prepare(self, like: Server | None, relations: Sequence[tuple[str, str]] | None = None) -> None:
-        """Check all that can be checked, remove what earlier runs left, create the database.
+    def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
+        """Check all that can be checked before anything is touched.
 
-        :param like: the source, whose encoding and locale the database gets; None for the server's defaults.
         :raises InputError: the swap could not work; the message names every reason.
         :raises DataConflict: another restore is replacing the same database.
         """
@@ -88,10 +109,17 @@ class Replacement:
         if reasons:
             raise InputError(f"the database {self._live!r} cannot be replaced: {'; '.join(reasons)}")
         self._lock()
+
+    def prepare(self, like: Server | None) -> None:
+        """Remove what earlier runs left, and create the database.
+
+        :param like: the source, whose encoding and locale the database gets; None for the server's defaults.
+        :raises InputError: the server refuses.
+        """
         self._remove_leftovers()
         name = self.params.database
         create_database(self._connection, name, like)
-        self._connection.execute(_comment_on(name, self._mark("is being restored")))
+        self._connection.execute(comment_on(name, self._mark("is being restored")))
 
     def take_over(self) -> None:
         """Give the new database the live one's owner, privileges, settings and name.
@@ -103,9 +131,9 @@ class Replacement:
         if exists:
             rename = sql.SQL("alter database {} rename to {}").format(_id(self._live), _id(self._before))
             # In the same transaction, so that whoever comes after a crash knows what to do with it.
-            mark = _comment_on(self._before, comment if self._keep_previous else self._mark("was replaced"))
+            mark = comment_on(self._before, comment if self._keep_previous else self._mark("was replaced"))
             commands = [rename, *commands, mark]
-        commands.append(_comment_on(self._live, comment))
+        commands.append(comment_on(self._live, comment))
         began = time.monotonic()
         with _ending_sessions(self._maintenance_params, self._live if exists else None):
             self._swap(commands)
@@ -113,7 +141,7 @@ class Replacement:
         if exists and self._keep_previous:
             self.previous = self._before
         elif exists:
-            _drop(self._connection, self._before)
+            drop(self._connection, self._before)
 
     def _swap(self, commands: list[sql.Composed]) -> None:
         for attempt in range(1, _SWAP_TRIES + 1):
@@ -136,7 +164,7 @@ class Replacement:
         )
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         # A killed run's session is over as soon as the server notices, which takes a moment.
-        while not _value(self._connection, "select pg_try_advisory_lock(%s)", key):
+        while not value_of(self._connection, "select pg_try_advisory_lock(%s)", key):
             if time.monotonic() > deadline:
                 raise DataConflict(f"another restore is replacing the database {self._live!r} right now")
             time.sleep(0.2)
@@ -151,7 +179,7 @@ class Replacement:
         unmarked = re.compile(re.escape(self._live) + "__restore_[0-9a-f]{6}")
         for name, comment in names:
             if comment in marks or (comment is None and unmarked.fullmatch(name)):
-                _drop(self._connection, name)
+                drop(self._connection, name)
                 self._log.info("removed %s, which a restore that was killed had left", name)
 
     def _mark(self, state: str) -> str:
@@ -168,47 +196,54 @@ class Replacement:
             return False, None
         oid, owner, limit, has_acl, comment = row
         new = _id(self.params.database)
-        execute = self._connection.execute
-        execute(sql.SQL("alter database {} connection limit {}").format(new, sql.Literal(limit)))
-        for role, setting in execute(
+        query = self._connection.execute
+        self._take_on(sql.SQL("alter database {} connection limit {}").format(new, sql.Literal(limit)))
+        for role, setting in query(
             "select rolname, unnest(setconfig) from pg_db_role_setting left join pg_roles r on r.oid = setrole"
             " where setdatabase = %s",
             [oid],
         ).fetchall():
-            execute(_set_command(new, role, setting))
+            self._take_on(_set_command(new, role, setting))
         # First the owner: a change of owner turns the old one's privileges into the new one's.
-        execute(sql.SQL("alter database {} owner to {}").format(new, _id(owner)))
+        self._take_on(sql.SQL("alter database {} owner to {}").format(new, _id(owner)))
         if has_acl:
-            execute(sql.SQL("revoke all on database {} from public, {}").format(new, _id(owner)))
-            for grantee, privilege, grantable in execute(
+            self._take_on(sql.SQL("revoke all on database {} from public, {}").format(new, _id(owner)))
+            for grantee, privilege, grantable in query(
                 "select coalesce(quote_ident(rolname), 'public'), privilege_type, is_grantable"
                 " from pg_database d, aclexplode(datacl) left join pg_roles r on r.oid = grantee where d.oid = %s",
                 [oid],
             ).fetchall():
                 option = sql.SQL(" with grant option" if grantable else "")
-                execute(
+                self._take_on(
                     sql.SQL("grant {} on database {} to {}{}").format(
                         sql.SQL(privilege), new, sql.SQL(grantee), option
                     )
                 )
         return True, comment
 
+    def _take_on(self, command: sql.Composed) -> None:
+        tolerated = RIGHTS if self._managed_service else ()
+        reason = refusal(self._connection, command, tolerated=tolerated, heed_warnings=True)
+        if reason is not None:
+            self.warnings.append(f"not done: {command.as_string(self._connection)}: {reason}")
+            self._log.warning("%s", self.warnings[-1])
+
 
 def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
     """What stands in the way of replacing a database, so far as it can be seen."""
-    if not _value(connection, "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"):
+    if not value_of(connection, "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"):
         yield "the role may not create databases (ALTER ROLE ... CREATEDB)"
-    free = _value(
+    free = value_of(
         connection,
         "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
         " - count(*) from pg_stat_activity where backend_type = 'client backend'",
     )
     if free < jobs + 2:
         yield f"the server has {free} connections left, and {jobs} jobs take {jobs + 2}"
-    if not _value(connection, "select count(*) from pg_database where datname = %s", live):
+    if not value_of(connection, "select count(*) from pg_database where datname = %s", live):
         return
-    if not _value(connection, "select pg_has_role(datdba, 'member') from pg_database where datname = %s", live):
-        yield "the role is neither its owner nor a member of it"
+    if not value_of(connection, "select pg_has_role(datdba, 'usage') from pg_database where datname = %s", live):
+        yield "the role is neither its owner nor a member of it that inherits its rights"
     for what, query in (
         ("prepared transactions", "select count(*) from pg_prepared_xacts where database = %s"),
         ("replication slots", "select count(*) from pg_replication_slots where database = %s"),
@@ -217,7 +252,7 @@ def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
             "select count(*) from pg_subscription s join pg_database d on d.oid = subdbid where datname = %s",
         ),
     ):
-        count = _value(connection, query, live)
+        count = value_of(connection, query, live)
         if count:
             yield f"it has {count} {what}, which would stay with the old one: remove them first"
 
@@ -233,13 +268,19 @@ def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iter
     def terminate(connection: _Connection) -> None:
         with contextlib.suppress(psycopg.Error):
             while not stop.wait(_TERMINATE_EVERY_SECONDS):
-                # By its oid: the name is about to become the other one's.
-                connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where datid = %s", [oid], prepare=True
-                )
+                # By its oid: the name is about to become the other one's. The server itself ends autovacuum.
+                pids = connection.execute(
+                    "select pid from pg_stat_activity where datid = %s and backend_type <> 'autovacuum worker'",
+                    [oid],
+                    prepare=True,
+                ).fetchall()
+                for (pid,) in pids:
+                    # One that this role must not end keeps the others from nothing.
+                    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                        connection.execute("select pg_terminate_backend(%s)", [pid], prepare=True)
 
     with params.connect() as connection:
-        oid = _value(connection, "select oid from pg_database where datname = %s", database)
+        oid = value_of(connection, "select oid from pg_database where datname = %s", database)
         thread = threading.Thread(target=terminate, args=[connection], name="end sessions", daemon=True)
         thread.start()
         try:
@@ -247,12 +288,6 @@ def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iter
         finally:
             stop.set()
             thread.join()
-
-
-def _beside(database: str, what: str, token: str) -> str:
-    suffix = f"__{what}_{token}"
-    stem = database.encode()[: _NAME_BYTES - len(suffix)].decode(errors="ignore")
-    return stem + suffix
 
 
 def _set_command(database: sql.Identifier, role: str | None, setting: str) -> sql.Composed:
@@ -269,18 +304,5 @@ def _set_command(database: sql.Identifier, role: str | None, setting: str) -> sq
     return sql.SQL("{} set {} to {}").format(who, parts, literal)
 
 
-def _comment_on(database: str, comment: str | None) -> sql.Composed:
-    return sql.SQL("comment on database {} is {}").format(_id(database), sql.Literal(comment))
-
-
-def _drop(connection: _Connection, database: str) -> None:
-    connection.execute(sql.SQL("drop database if exists {} with (force)").format(_id(database)))
-
-
 def _id(name: str) -> sql.Identifier:
     return sql.Identifier(name)
-
-
-def _value(connection: _Connection, query: str, *values: Any) -> Any:
-    row = connection.execute(query, values).fetchone()
-    return None if row is None else row[0]

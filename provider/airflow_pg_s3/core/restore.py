@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from airflow_pg_s3.core import clients, options
+from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.choice import Wanted, choose
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.globals import GLOBALS, read_script
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.load import knows_less, load
+from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.manifest import Manifest
+from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.replacement import Replacement
-from airflow_pg_s3.core.repository import parse_uri, read_manifest
+from airflow_pg_s3.core.repository import StoredManifest, read_manifest
+from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.target import Target, analyze, refuse_older
@@ -43,6 +47,10 @@ class RestoreRequest:
     :param jobs: parallel pg_restore jobs, each with a connection.
     :param create_database: whether a database that does not exist is created.
     :param wanted: what of the backup to restore.
+    :param no_owner: let everything belong to the restoring user.
+    :param no_privileges: leave out GRANT and REVOKE.
+    :param restore_globals: first create the roles and tablespaces that the backup holds and the server has not.
+    :param managed_service: leave out what the user, who is no superuser, may not create, and say so.
     :param post_restore_sql: commands to run in the restored database, in one transaction.
     :param identities: age identities that may open an encrypted backup.
     :param allow_unsafe_psql: replay plain dumps also with a psql that a dump can make run commands.
@@ -56,22 +64,34 @@ class RestoreRequest:
     create_database: bool = True
     wanted: Wanted = field(default_factory=Wanted)
     pg_restore_options: Sequence[str] = ()
+    no_owner: bool = False
+    no_privileges: bool = False
+    restore_globals: bool = False
+    managed_service: bool = False
     post_restore_sql: Sequence[str] = ()
     spool_dir: str | None = None
     client_path: Sequence[str] = ()
     identities: Sequence[str] = ()
     allow_unsafe_psql: bool = False
 
+    @property
+    def pg_restore_arguments(self) -> list[str]:
+        """Options of pg_restore that the user has chosen, in either way."""
+        arguments = ["--no-owner"] * self.no_owner + ["--no-privileges"] * self.no_privileges
+        return [*self.pg_restore_options, *arguments]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreResult:
     """A finished restore.
 
+    :param warnings: what is otherwise than in the source, a sentence each.
     :param previous_database: name of the database that was replaced, if it is kept.
     :param tables: tables whose data was restored, with `rows` in them and `raw_bytes` of COPY text.
     """
 
     manifest: Manifest
+    warnings: list[str]
     database: str
     previous_database: str | None
     tables: int
@@ -81,11 +101,19 @@ class RestoreResult:
     duration_seconds: float
 
 
-def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Event, log: Log) -> RestoreResult:
+def restore(
+    request: RestoreRequest,
+    client: S3Client,
+    *,
+    cancel: threading.Event,
+    log: Log,
+    stored: StoredManifest | None = None,
+) -> RestoreResult:
     """Restore a backup into a database. Every member's digest is checked before pg_restore sees its end.
 
     :param client: boto3 S3 client.
     :param cancel: set from anywhere to stop.
+    :param stored: the manifest, if it has been read already.
     :raises InputError: the request cannot work; nothing was touched.
     :raises DataConflict: the target holds something; nothing was touched.
     :raises IntegrityError: what S3 holds is not what was backed up.
@@ -95,8 +123,14 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
     """
     check_request(request)
     bucket, _ = parse_uri(request.backup, parameter="backup")
-    manifest, base, _ = read_manifest(client, request.backup)
+    manifest, base, _ = stored or read_manifest(client, request.backup)
     decoder = Decoder(manifest.encryption, request.identities)
+    has_globals = any(member.name == GLOBALS for member in manifest.members)
+    if request.restore_globals and not has_globals:
+        raise InputError(
+            f"restore_globals=True, but {request.backup} holds no globals, as it was made without "
+            "include_globals=True: create the roles, or leave restore_globals out"
+        )
     began = time.monotonic()
     stop = threading.Event()
     with (
@@ -104,7 +138,7 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
         Downloader(client, bucket, cancel=stop, threads=request.jobs + 2) as downloader,
     ):
         archive = ServedArchive(manifest, base, downloader, decoder, workspace)
-        archive.fetch([TOC])
+        archive.fetch([TOC, GLOBALS] if request.restore_globals else [TOC])
         with open_target(request, log) as target:
             refuse_older(target.version, manifest.server.version)
             tools = clients.for_restore(
@@ -123,14 +157,36 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
                 archive,
                 tools=tools,
                 wanted=request.wanted,
-                options=request.pg_restore_options,
+                options=request.pg_restore_arguments,
                 # What the selected objects need can only be missing where nothing is dropped before.
                 exists=(lambda entry: True) if request.if_exists == "clean" else target.holds,
             )
             if request.wanted.data_only and isinstance(target, Target):
                 target.refuse_rows(chosen.tables)
             else:
-                target.prepare(manifest.server, chosen.relations)
+                target.check(chosen.relations)
+            codec = manifest.server.codec
+            needs = needs_of(archive.folder, tools=tools, codec=codec, arguments=chosen.arguments)
+            managed = None
+            if request.managed_service:
+                managed = ManagedService(
+                    archive.folder,
+                    tools=tools,
+                    codec=codec,
+                    arguments=chosen.arguments,
+                    clean=request.if_exists == "clean",
+                    cancel=cancel,
+                    log=log,
+                )
+                managed.excuse(needs, target.connection)
+            warnings = preflight.prepare(
+                target,
+                needs,
+                like=manifest.server,
+                globals_script=read_script(archive.folder / GLOBALS, codec) if request.restore_globals else None,
+                has_globals=has_globals,
+                log=log,
+            )
             in_one_transaction = request.if_exists == "clean" and can_be_atomic(
                 request, chosen.has_partition_keys, knows_less(tools, target.version), log
             )
@@ -144,6 +200,8 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
                 target.version // 10000,
                 tools.version,
             )
+            if managed is not None:
+                managed.define(target.params)
             load(
                 archive,
                 chosen.members,
@@ -151,17 +209,22 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
                 target_version=target.version,
                 tools=tools,
                 jobs=request.jobs,
-                clean=request.if_exists == "clean",
+                clean=request.if_exists == "clean" and managed is None,
                 in_one_transaction=in_one_transaction,
-                arguments=chosen.arguments,
+                arguments=chosen.arguments if managed is None else managed.load_arguments,
                 cancel=cancel,
                 log=log,
             )
+            if managed is not None:
+                managed.complete(target.params)
+                warnings += managed.warnings
             finish(request, chosen.has_statistics, target.params, log)
             target.take_over()
+            warnings += target.warnings
     tables = [member.table for member in chosen.members if member.table is not None]
     result = RestoreResult(
         manifest=manifest,
+        warnings=warnings,
         database=request.target.database,
         previous_database=target.previous,
         tables=len(tables),
@@ -185,7 +248,13 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
 def open_target(request: RestoreRequest, log: Log) -> Target | Replacement:
     """Where to restore to, as `if_exists` says."""
     if request.if_exists == "replace":
-        return Replacement(request.target, jobs=request.jobs, keep_previous=request.keep_previous, log=log)
+        return Replacement(
+            request.target,
+            jobs=request.jobs,
+            keep_previous=request.keep_previous,
+            managed_service=request.managed_service,
+            log=log,
+        )
     return Target(
         request.target,
         must_be_empty=request.if_exists == "fail",
@@ -197,6 +266,7 @@ def can_be_atomic(request: RestoreRequest, has_partition_keys: bool, target_know
     """Whether the old content can be dropped and the new one restored in one transaction; warn if not."""
     obstacles = {
         "jobs is not 1": request.jobs != 1,
+        "managed_service runs some of the commands itself": request.managed_service,
         "partitions have keys, which pg_restore --clean cannot drop at the first try": has_partition_keys,
         "pg_restore is newer than the server, and sends a setting that it does not know": target_knows_less,
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from airflow_pg_s3.core.codec import Decoder
+from airflow_pg_s3.core.content import ContentDigest
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.feeder import CheckedMember, Feeder, called
@@ -15,6 +17,8 @@ from airflow_pg_s3.core.pack import PackReader
 from airflow_pg_s3.core.progress import human
 from airflow_pg_s3.core.upload import StoredObject
 from airflow_pg_s3.core.workspace import Workspace
+
+_READ_BYTES = 1 << 20
 
 
 class ServedArchive:
@@ -36,6 +40,7 @@ class ServedArchive:
         }
         self._downloader = downloader
         self._decoder = decoder
+        self._fetching = threading.Lock()
 
     def fetch(self, names: Collection[str]) -> None:
         """Make plain files of members that are in packs (and of the others in the same packs).
@@ -62,6 +67,33 @@ class ServedArchive:
             decoder=self._decoder,
             threads=threads,
         )
+
+    def read(self, member: Member, write: Callable[[bytes], object]) -> None:
+        """Read one member from S3 again, on the caller's thread; several may do so at once.
+
+        :param write: takes its bytes; what they are is only known to be right when this returns.
+        :raises IntegrityError: it is not what was backed up.
+        """
+        digest = ContentDigest()
+
+        def take(chunk: bytes) -> None:
+            digest.update(chunk)
+            write(chunk)
+
+        if member.packed:
+            with self._fetching:
+                self.fetch([member.name])
+            with (self.folder / member.name).open("rb") as file:
+                while chunk := file.read(_READ_BYTES):
+                    take(chunk)
+        else:
+            try:
+                self._decoder.decode(self._downloader.stream([self._objects[key] for key in member.objects]), take)
+            except IntegrityError as error:
+                raise IntegrityError(f"{called(member)} {error}") from error
+        content = digest.finish()
+        if (content.raw_bytes, content.sha256) != (member.raw_bytes, member.sha256):
+            raise IntegrityError(f"{called(member)} is not what was backed up")
 
     def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> None:
         def open_member(name: str, size: int) -> CheckedMember:

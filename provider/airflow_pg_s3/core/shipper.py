@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.content import Content, ContentDigest
 from airflow_pg_s3.core.errors import Cancelled, PgS3Error
+from airflow_pg_s3.core.globals import GLOBALS
 from airflow_pg_s3.core.pack import PACK_BYTES, SMALL_BYTES, TAR_END, pack_name, tar_header, tar_padding
 from airflow_pg_s3.core.spool import TOC, Spool, SpooledMember
 from airflow_pg_s3.core.upload import StoredObject, Uploader
 
 _POLL_SECONDS = 0.1
+_LAST = (TOC, GLOBALS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Shipper:
         for member in self._spool.look():
             if self._is_large(member):
                 self._hand_out(member, self._large)
-            elif member.is_closed and member.name != TOC:
+            elif member.is_closed and member.name not in _LAST:
                 self._hand_out(member, self._small)
 
     def finish(self, wait: Callable[[], object]) -> None:
@@ -95,10 +97,11 @@ class Shipper:
         self._spool.all_closed()
         for _ in range(2):  # a member counts as closed from the second look on
             self.dispatch()
-        # toc.dat travels alone in the last pack, so that a restore of one table need not fetch more of them.
+        # What a restore reads first travels alone in the last pack: a restore of one table need not fetch more of
+        # the others for it.
         self._small.put(None)
         for member in self._spool.look():
-            if member.name == TOC:
+            if member.name in _LAST:
                 self._hand_out(member, self._small)
         self._small.put(None)
         for _ in self._threads[:-1]:
@@ -116,7 +119,7 @@ class Shipper:
 
     def _is_large(self, member: SpooledMember) -> bool:
         # pg_restore reads toc.dat and the lists of large objects only uncompressed: packs become plain files.
-        return member.size > self._small_bytes and not member.name.endswith(".toc") and member.name != TOC
+        return member.size > self._small_bytes and not member.name.endswith(".toc") and member.name not in _LAST
 
     def _hand_out(self, member: SpooledMember, target: queue.SimpleQueue[SpooledMember | None]) -> None:
         member.assigned = True

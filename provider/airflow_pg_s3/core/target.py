@@ -92,6 +92,7 @@ class Target:
         self.params = params
         self._may_create = may_create
         self.previous: str | None = None
+        self.warnings: list[str] = []
         self._must_be_empty = must_be_empty
         self._created = False
 
@@ -121,6 +122,16 @@ class Target:
         """The server's ``server_version_num``."""
         return self._connection.info.server_version
 
+    @property
+    def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection to the database if it `exists`, else to another one of its server."""
+        return self._connection
+
+    @property
+    def exists(self) -> bool:
+        """Whether what is restored goes into a database that was there before."""
+        return self._exists
+
     def holds(self, entry: TocEntry) -> bool:
         """Whether the database has an object of an archive's table of contents."""
         if not self._exists or (query := _EXISTS.get(entry.kind)) is None:
@@ -148,12 +159,11 @@ class Target:
             if row is not None:
                 raise DataConflict(f"data_only: the target's table {schema}.{name} holds rows already: empty it")
 
-    def prepare(self, like: Server | None, relations: Sequence[tuple[str, str]] | None = None) -> None:
-        """Check all that can be checked, then create the database, if need be.
+    def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
+        """Check all that can be checked before the database is touched.
 
-        :param like: the source, whose encoding and locale a new database gets; None for the server's defaults.
         :param relations: schema and name of what is restored, beside what else is there; None for all.
-        :raises InputError: the server refuses.
+        :raises InputError: the database does not exist, and must not be created.
         :raises DataConflict: the database holds something; the message names some of it.
         """
         if not self._exists:
@@ -162,10 +172,18 @@ class Target:
                     f"the target database {self.params.database!r} does not exist: create it, or leave out "
                     "create_database=False"
                 )
-            create_database(self._connection, self.params.database, like)
-            self._created = True
         elif self._must_be_empty:
             self._refuse_content(relations)
+
+    def prepare(self, like: Server | None) -> None:
+        """Create the database, if need be.
+
+        :param like: the source, whose encoding and locale a new database gets; None for the server's defaults.
+        :raises InputError: the server refuses.
+        """
+        if not self._exists:
+            create_database(self._connection, self.params.database, like)
+            self._created = True
 
     def take_over(self) -> None:
         """Nothing is left to do: the data is where it belongs."""

@@ -7,7 +7,9 @@ ceiling, and no size has to be guessed.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import io
 import threading
 from collections.abc import Iterator, Mapping
@@ -103,7 +105,8 @@ class Uploader:
         """Store a small object in one request."""
         with _explained("PutObject", key):
             self._client.put_object(
-                **self.arguments("PutObject", Bucket=self.bucket, Key=key, Body=PartBody(body, self.cancel))
+                **self.arguments("PutObject", Bucket=self.bucket, Key=key, Body=PartBody(body, self.cancel)),
+                **content_md5(self._client, body),
             )
         self._count(len(body))
 
@@ -130,18 +133,25 @@ class Uploader:
         future.add_done_callback(lambda _: self._slots.release())
         return future
 
-    def complete(self, key: str, upload_id: str, parts: list[dict[str, Any]]) -> None:
-        """Make the object exist."""
+    def complete(self, key: str, upload_id: str, parts: list[dict[str, Any]], size: int) -> None:
+        """Make the object exist.
+
+        :param size: of all parts.
+        """
+        arguments = self.arguments(
+            "CompleteMultipartUpload",
+            Bucket=self.bucket,
+            Key=key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": parts},
+        )
         with _explained("CompleteMultipartUpload", key):
-            self._client.complete_multipart_upload(
-                **self.arguments(
-                    "CompleteMultipartUpload",
-                    Bucket=self.bucket,
-                    Key=key,
-                    UploadId=upload_id,
-                    MultipartUpload={"Parts": parts},
-                )
-            )
+            try:
+                self._client.complete_multipart_upload(**arguments)
+            except self._client.exceptions.NoSuchUpload:
+                # If the answer to a first attempt was lost, then the upload is gone because its object is there.
+                if self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"] != size:
+                    raise
         with self._lock:
             del self._open_uploads[upload_id]
 
@@ -155,7 +165,8 @@ class Uploader:
                     UploadId=upload_id,
                     PartNumber=number,
                     Body=PartBody(body, self.cancel),
-                )
+                ),
+                **content_md5(self._client, body),
             )
         self._count(len(body))
         checksums = {name: value for name, value in answer.items() if name.startswith("Checksum")}
@@ -237,7 +248,7 @@ class ObjectStream:
             if self._uploader.cancel.is_set():
                 raise Cancelled(f"stopped while uploading {self._key}")
         parts = [future.result() for future in self._parts]
-        self._uploader.complete(self._volume_key(), str(self._upload_id), parts)
+        self._uploader.complete(self._volume_key(), str(self._upload_id), parts, self._volume_bytes)
         self._end_volume()
 
     def _raise_if_failed(self) -> None:
@@ -301,6 +312,21 @@ def accepted(client: S3Client, operation: str, arguments: Mapping[str, Any]) -> 
     """Those of the arguments that an S3 operation accepts."""
     shape = client.meta.service_model.operation_model(operation).input_shape
     return {k: v for k, v in arguments.items() if shape is not None and k in shape.members}
+
+
+def sends_checksums(client: S3Client) -> bool:
+    """Whether CRC checksums go with what is stored, as is botocore's default since 1.36."""
+    return getattr(client.meta.config, "request_checksum_calculation", None) != "when_required"
+
+
+def content_md5(client: S3Client, body: bytes | bytearray) -> dict[str, Any]:
+    """The argument ``ContentMD5``, where the connection asks not to send the checksums that are newer.
+
+    Buckets with Object Lock demand one or the other.
+    """
+    if sends_checksums(client):
+        return {}
+    return {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
 
 
 @contextlib.contextmanager

@@ -81,6 +81,11 @@ class Workspace:
         """What a process of this workspace must have in its environment, so that it ends with it."""
         return {janitor.VARIABLE: str(self.folder)}
 
+    @property
+    def server_option(self) -> str:
+        """What a PostgreSQL server of this workspace must have among its arguments, so that it ends with it."""
+        return janitor.server_option(str(self.folder))
+
     def make_folder(self, name: str) -> Path:
         """Make a folder of mode 0700 in the workspace."""
         path = self.folder / name

@@ -31,6 +31,8 @@ class PgS3BackupOperator(PgS3Operator):
         ``{"ServerSideEncryption": "aws:kms"}``.
     :param age_recipients: encrypt for these age recipients; needs the extra ``[encryption]`` (templated).
     :param labels: kept with the backup, such as ``{"release": "42"}``, for finding it again (templated).
+    :param include_globals: store the server's roles, memberships, settings of roles and tablespaces too, without
+        passwords; takes no superuser (templated).
     :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None (templated).
     :param spool_limit: bytes of disk that the spool may take.
     :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
@@ -48,6 +50,7 @@ class PgS3BackupOperator(PgS3Operator):
         "pg_dump_options",
         "age_recipients",
         "labels",
+        "include_globals",
         "spool_dir",
     )
     ui_color = "#e0ecf4"
@@ -65,6 +68,7 @@ class PgS3BackupOperator(PgS3Operator):
         s3_extra_args: Mapping[str, Any] | None = None,
         age_recipients: Sequence[str] | str = (),
         labels: Mapping[str, str] | None = None,
+        include_globals: bool | str = False,
         spool_dir: str | None = None,
         spool_limit: int = DEFAULT_SPOOL_LIMIT,
         **kwargs: Any,
@@ -80,6 +84,7 @@ class PgS3BackupOperator(PgS3Operator):
         self.s3_extra_args = s3_extra_args
         self.age_recipients = age_recipients
         self.labels = labels
+        self.include_globals = include_globals
         self.spool_dir = spool_dir
         self.spool_limit = spool_limit
 
@@ -95,6 +100,7 @@ class PgS3BackupOperator(PgS3Operator):
                 s3_extra_args=hook_arguments | dict(self.s3_extra_args or {}),
                 age_recipients=connections.as_list(self.age_recipients, "age_recipients"),
                 labels=connections.as_labels(self.labels),
+                include_globals=connections.as_bool(self.include_globals, "include_globals"),
                 spool_dir=self.spool_dir or None,
                 spool_limit=self.spool_limit,
                 client_path=connections.client_path(),

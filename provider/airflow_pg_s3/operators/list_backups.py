@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_pg_s3 import connections
-from airflow_pg_s3.core.errors import InputError, IntegrityError
-from airflow_pg_s3.core.repository import BackupRef, Repository, read_manifest
+from airflow_pg_s3.core.catalog import Entry, Selection, select
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.listing import BackupRef
+from airflow_pg_s3.core.progress import human
+from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core.table import aligned, human_age
 from airflow_pg_s3.operators.base import PgS3Operator
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-_MANIFESTS_AT_ONCE = 8
 
 
 class PgS3ListBackupsOperator(PgS3Operator):
@@ -28,13 +26,13 @@ class PgS3ListBackupsOperator(PgS3Operator):
         ``*.tar.gz`` (templated).
     :param before: only backups made before this time: a `datetime`, or ISO 8601 text, in UTC unless it says
         otherwise (templated).
-    :param verified_only: only backups with a recorded verification.
+    :param verified_only: only backups that were restored and compared, and have not failed a verification since.
     :param labels: only backups that carry all of these labels (templated).
     :param limit: at most this many (templated).
     :param fail_if_empty: fail if there is none, rather than return an empty list.
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size`` (bytes
-        stored), ``verified``; backups also with ``backup_id``, ``raw_bytes``, ``tables``, ``rows``,
-        ``labels``.
+        stored), ``verified``, and ``verification``, the newest one's ``outcome``, ``level`` and ``at``, or None;
+        backups also with ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels``.
     :raises AirflowFailException: the request cannot work.
     """
 
@@ -77,57 +75,42 @@ class PgS3ListBackupsOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> list[dict[str, Any]]:
         """List the backups."""
         with self._failing_for_good():
+            selection = self._selection()
             client, _ = connections.s3_client(self.aws_conn_id)
             repository = Repository(client, self.repository)
-            with ThreadPoolExecutor(_MANIFESTS_AT_ONCE, thread_name_prefix="manifest") as pool:
-                rows = self._read(client, self._select(repository), pool)
+            now = datetime.now(UTC)
+            if self.pattern:
+                refs = self._archives(repository, self.pattern, selection)
+                rows, table = [_archive_row(ref) for ref in refs], _archive_table(refs, now)
+            else:
+                entries = select(repository, selection, self.log)
+                rows, table = [_backup_row(entry) for entry in entries], _backup_table(entries, now)
             if not rows and self.fail_if_empty:
                 raise InputError(f"there is no backup {self._what()}: has one been made, and is the prefix right?")
-        for row in rows:
-            self.log.info("%s  %s  %s bytes", row["created_at"], row["uri"], row["size"])
+        self.log.info("%d backups %s", len(rows), self._what())
+        for line in table if rows else []:
+            self.log.info("%s", line)
         return rows
 
-    def _read(self, client: S3Client, refs: list[BackupRef], pool: ThreadPoolExecutor) -> list[dict[str, Any]]:
-        """Read the manifests, newest first, until there are enough that fit."""
-        labels, before = connections.as_labels(self.labels), _parse_time(self.before)
-        limit = len(refs) if self.limit in (None, "") else connections.as_int(self.limit, "limit")
-        if self.limit not in (None, "") and limit < 1:
+    def _selection(self) -> Selection:
+        limit = None if self.limit in (None, "") else connections.as_int(self.limit, "limit")
+        if limit is not None and limit < 1:
             raise InputError(f"limit must be at least 1, not {limit}")
-        rows: list[dict[str, Any]] = []
-        # Some at a time: the newest of 100,000 backups is not worth reading all of them.
-        step = max(limit, _MANIFESTS_AT_ONCE if labels or before else 1)
-        for start in range(0, len(refs), step):
-            for row in pool.map(lambda ref: self._row(client, ref), refs[start : start + step]):
-                # Ids have whole seconds, so that only the manifest tells whether a backup is before itself.
-                if row is None or (before and datetime.fromisoformat(row["created_at"]) >= before):
-                    continue
-                if labels.items() <= row.get("labels", {}).items():
-                    rows.append(row)
-            if len(rows) >= limit:
-                break
-        return rows[:limit]
+        return Selection(
+            database=self.database or None,
+            before=_parse_time(self.before),
+            labels=connections.as_labels(self.labels),
+            verified_only=self.verified_only,
+            limit=limit,
+        )
 
-    def _row(self, client: S3Client, ref: BackupRef) -> dict[str, Any] | None:
-        """Read one manifest; None if nothing can be restored from it, which must not hide the others."""
-        try:
-            return _row(client, ref)
-        except (InputError, IntegrityError) as error:
-            # Pruned meanwhile, damaged, or of a later format.
-            self.log.warning("left out of the list: %s", error)
-            return None
-
-    def _select(self, repository: Repository) -> list[BackupRef]:
-        if self.pattern:
-            refs = repository.foreign_archives(self.pattern)
-        else:
-            databases = [self.database] if self.database else repository.databases()
-            refs = sorted((ref for name in databases for ref in repository.backups(name)), reverse=True)
-        before = _parse_time(self.before)
-        if before is not None:
-            refs = [ref for ref in refs if ref.created_at < before]
-        if self.verified_only:
-            refs = [ref for ref in refs if ref.has_evidence]
-        return refs
+    def _archives(self, repository: Repository, pattern: str, selection: Selection) -> list[BackupRef]:
+        """List another tool's archives: these have neither labels nor evidence."""
+        if selection.labels or selection.verified_only:
+            return []
+        refs = repository.foreign_archives(pattern)
+        before = selection.before
+        return [ref for ref in refs if before is None or ref.created_at < before][: selection.limit]
 
     def _what(self) -> str:
         parts = [f"in {self.repository}"]
@@ -144,27 +127,64 @@ class PgS3ListBackupsOperator(PgS3Operator):
         return " ".join(parts)
 
 
-def _row(client: S3Client, ref: BackupRef) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _backup_row(entry: Entry) -> dict[str, Any]:
+    verdict = entry.newest_verdict
+    return {
+        "uri": entry.ref.uri,
+        "key": entry.ref.key,
+        "database": entry.database,
+        "created_at": entry.created_at.isoformat(),
+        "size": entry.stored_bytes,
+        "verified": entry.is_verified,
+        "verification": verdict
+        and {"outcome": verdict.outcome, "level": verdict.level, "at": verdict.at.isoformat()},
+        "backup_id": entry.backup_id,
+        "labels": dict(entry.labels),
+        "raw_bytes": entry.raw_bytes,
+        "tables": entry.tables,
+        "rows": entry.rows,
+    }
+
+
+def _archive_row(ref: BackupRef) -> dict[str, Any]:
+    return {
         "uri": ref.uri,
         "key": ref.key,
-        "database": ref.database,
+        "database": None,
         "created_at": ref.created_at.isoformat(),
         "size": ref.object_bytes,
-        "verified": ref.has_evidence,
+        "verified": False,
+        "verification": None,
     }
-    if ref.backup_id is not None:
-        manifest = read_manifest(client, ref.uri).manifest
-        row |= {
-            "created_at": manifest.created_at.isoformat(),
-            "size": manifest.stored_bytes,
-            "backup_id": ref.backup_id,
-            "labels": manifest.labels,
-            "raw_bytes": manifest.raw_bytes,
-            "tables": manifest.tables,
-            "rows": manifest.rows,
-        }
-    return row
+
+
+def _backup_table(entries: list[Entry], now: datetime) -> list[str]:
+    return aligned(
+        ("database", "id", "age", "size", "raw size", "tables", "rows", "verification", "labels"),
+        [
+            (
+                entry.database,
+                entry.backup_id,
+                human_age((now - entry.created_at).total_seconds()),
+                human(entry.stored_bytes),
+                human(entry.raw_bytes),
+                f"{entry.tables:,}",
+                f"{entry.rows:,}",
+                entry.state(now),
+                ", ".join(f"{name}={value}" for name, value in entry.labels.items()),
+            )
+            for entry in entries
+        ],
+        numbers=("age", "size", "raw size", "tables", "rows"),
+    )
+
+
+def _archive_table(refs: list[BackupRef], now: datetime) -> list[str]:
+    return aligned(
+        ("age", "size", "uri"),
+        [(human_age((now - ref.created_at).total_seconds()), human(ref.object_bytes), ref.uri) for ref in refs],
+        numbers=("age", "size"),
+    )
 
 
 def _parse_time(value: datetime | str | None) -> datetime | None:

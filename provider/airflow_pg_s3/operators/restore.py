@@ -39,6 +39,15 @@ class PgS3RestoreOperator(PgS3Operator):
     :param data_only: restore data into tables that are there and empty.
     :param create_database: create a database that does not exist; otherwise that is an error.
     :param pg_restore_options: further options for pg_restore, one a list item (templated).
+    :param no_owner: let everything belong to the user of the connection, instead of the owners in the source
+        (templated).
+    :param no_privileges: leave out who may do what: GRANT, REVOKE (templated).
+    :param restore_globals: first create the roles, memberships, settings of roles and tablespaces that the backup
+        holds (made with ``include_globals``) and the server has not; those that exist are kept as they are
+        (templated).
+    :param managed_service: for a user who is no superuser (RDS, Cloud SQL, Azure): leave out what the server does
+        not let the user create, and say so in ``warnings``. Data is never left out. See docs/managed-services.md
+        (templated).
     :param post_restore_sql: a command, or a list of commands, run in the restored database in one transaction;
         with ``replace`` before the swap: the place for masking (templated).
     :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
@@ -48,7 +57,8 @@ class PgS3RestoreOperator(PgS3Operator):
     :param allow_unsafe_psql: replay another tool's plain dump also with a psql that the dump can make run commands
         on the worker (CVE-2025-8714, CVE-2026-18408).
     :returns: ``database``, ``backup_id``, ``tables``, ``rows``, ``raw_bytes``, ``duration_seconds``,
-        ``previous_database`` (name of the replaced one if it is kept, else None).
+        ``previous_database`` (name of the replaced one if it is kept, else None), ``warnings`` (what is otherwise
+        than in the source, a sentence each).
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
 
@@ -63,6 +73,10 @@ class PgS3RestoreOperator(PgS3Operator):
         "schemas",
         "exclude_tables",
         "pg_restore_options",
+        "no_owner",
+        "no_privileges",
+        "restore_globals",
+        "managed_service",
         "post_restore_sql",
         "age_identity_conn_id",
         "spool_dir",
@@ -86,6 +100,10 @@ class PgS3RestoreOperator(PgS3Operator):
         data_only: bool = False,
         create_database: bool = True,
         pg_restore_options: Sequence[str] | str = (),
+        no_owner: bool | str = False,
+        no_privileges: bool | str = False,
+        restore_globals: bool | str = False,
+        managed_service: bool | str = False,
         post_restore_sql: Sequence[str] | str | None = None,
         age_identity_conn_id: str | None = None,
         spool_dir: str | None = None,
@@ -107,6 +125,10 @@ class PgS3RestoreOperator(PgS3Operator):
         self.data_only = data_only
         self.create_database = create_database
         self.pg_restore_options = pg_restore_options
+        self.no_owner = no_owner
+        self.no_privileges = no_privileges
+        self.restore_globals = restore_globals
+        self.managed_service = managed_service
         self.post_restore_sql = post_restore_sql
         self.age_identity_conn_id = age_identity_conn_id
         self.spool_dir = spool_dir
@@ -131,6 +153,10 @@ class PgS3RestoreOperator(PgS3Operator):
                     data_only=self.data_only,
                 ),
                 pg_restore_options=connections.as_list(self.pg_restore_options, "pg_restore_options"),
+                no_owner=connections.as_bool(self.no_owner, "no_owner"),
+                no_privileges=connections.as_bool(self.no_privileges, "no_privileges"),
+                restore_globals=connections.as_bool(self.restore_globals, "restore_globals"),
+                managed_service=connections.as_bool(self.managed_service, "managed_service"),
                 post_restore_sql=self._commands(),
                 spool_dir=self.spool_dir or None,
                 client_path=connections.client_path(),
@@ -150,6 +176,7 @@ class PgS3RestoreOperator(PgS3Operator):
                 "raw_bytes": result.raw_bytes,
                 "duration_seconds": result.duration_seconds,
                 "previous_database": result.previous_database,
+                "warnings": result.warnings,
             },
         )
 
@@ -163,6 +190,7 @@ class PgS3RestoreOperator(PgS3Operator):
             "raw_bytes": result.raw_bytes,
             "duration_seconds": result.duration_seconds,
             "previous_database": result.previous_database,
+            "warnings": result.warnings,
         }
 
     def _commands(self) -> list[str]:

@@ -1,0 +1,34 @@
+"""Ids of backups: when the dump began, by the source server's clock, and some random bits. They sort by time."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from datetime import UTC, datetime
+
+_ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
+_TIME = "%Y%m%dT%H%M%SZ"
+
+
+def new_backup_id(now: datetime) -> str:
+    """Make an id for a backup that begins `now`."""
+    return f"{beginning_at(now)}-{secrets.token_hex(3)}"
+
+
+def beginning_at(time: datetime) -> str:
+    """What the ids of backups that began in this second begin with; it sorts before them, and after all older."""
+    return time.astimezone(UTC).strftime(_TIME)
+
+
+def time_of_beginning(name: str) -> datetime | None:
+    """When a backup began, to the second, by a key's name that begins with its id; None for any other name."""
+    match = _ID.match(name)
+    with contextlib.suppress(ValueError):  # such as month 13
+        return datetime.strptime(match.group(1), _TIME).replace(tzinfo=UTC) if match else None
+    return None
+
+
+def time_of(backup_id: str) -> datetime | None:
+    """When a backup began, to the second, by its id; None for what is no id."""
+    return time_of_beginning(backup_id) if _ID.fullmatch(backup_id) else None

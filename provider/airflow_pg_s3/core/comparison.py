@@ -1,0 +1,133 @@
+"""The comparison: is a restored database the one that was backed up?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import psycopg
+
+from airflow_pg_s3.core import large_objects, restored_state
+from airflow_pg_s3.core.clients import ClientTools
+from airflow_pg_s3.core.comparison_work import Found, Work, do_all
+from airflow_pg_s3.core.copy_reader import CopyReader
+from airflow_pg_s3.core.errors import InputError, PgS3Error
+from airflow_pg_s3.core.evidence import Difference, TableResult
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.manifest import Member
+from airflow_pg_s3.core.progress import Log
+from airflow_pg_s3.core.restored_schema import SchemaReader
+from airflow_pg_s3.core.restored_tables import read_tables
+from airflow_pg_s3.core.schema_diff import compare_schemas
+from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.table_comparison import TableComparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What was found.
+
+    :param tables: one for every table member of the manifest, in its order.
+    :param differences: everything that is not as in the source, each named; empty = equal.
+    :param warnings: what could not be compared, and why.
+    """
+
+    tables: list[TableResult]
+    differences: list[Difference]
+    warnings: list[str]
+
+
+def compare(
+    archive: ServedArchive,
+    target: ConnectionParameters,
+    *,
+    tools: ClientTools,
+    jobs: int,
+    with_roles: bool,
+    locate: bool,
+    cancel: threading.Event,
+    log: Log,
+) -> Comparison:
+    """Compare a restored database with its backup. Nothing in the database is changed.
+
+    :param archive: with toc.dat fetched.
+    :param target: the restored database.
+    :param tools: the programs that restored it.
+    :param jobs: tables read at the same time, each over a connection, large ones over a second one for psql.
+    :param with_roles: owners, privileges and tablespaces were restored as well.
+    :param locate: for tables that differ, look for the first row that does, which reads their data from S3.
+    :param cancel: set from anywhere to stop.
+    :raises InputError: the database cannot be connected to.
+    :raises PgS3Error: the database, a program or S3 failed, so nothing is known.
+    :raises Cancelled: told to stop.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, not {jobs}")
+    manifest = archive.manifest
+    env = target.environment(archive.workspace.folder) | archive.workspace.environment
+    schemas = SchemaReader(archive, target, tools=tools, with_roles=with_roles, cancel=cancel)
+    try:
+        with ExitStack() as stack:
+            readers = []
+            for _ in range(jobs):
+                readers.append(CopyReader(manifest, target, tools=tools, env=env))
+                stack.callback(readers[-1].close)
+            work = _work(archive, schemas, readers[0], with_roles=with_roles, locate=locate)
+            found = do_all(work, readers, cancel=cancel, log=log)
+    except psycopg.Error as error:
+        raise PgS3Error(f"{target.endpoint} cannot be compared: {error}") from error
+    in_order = [found.tables[member.name] for member in manifest.members if member.table is not None]
+    return Comparison(tables=in_order, differences=found.differences, warnings=found.warnings)
+
+
+def _work(
+    archive: ServedArchive, schemas: SchemaReader, reader: CopyReader, *, with_roles: bool, locate: bool
+) -> list[Work]:
+    """All that is to be compared, in the order in which differences are told."""
+    server = archive.manifest.server
+    data = schemas.archive_data()
+    restored = read_tables(reader.connection, server)
+    tables = TableComparison(archive=archive, restored=restored, locate=locate)
+    contents = large_objects.content_members(archive.manifest)
+    oids = large_objects.read_oids(reader.connection)
+
+    def compare_schema(reader: CopyReader) -> Found:
+        expected = schemas.archive_schema()
+        found = schemas.database_schema(expected, reader.connection)
+        same_major = schemas.are_of_one_major(reader.connection)
+        differences, warnings = restored_state.compare_extensions(reader.connection, expected, server)
+        differences += compare_schemas(expected, found, same_major=same_major)
+        differences += restored_state.compare_materialized_views(reader.connection, expected, server)
+        return Found(differences=differences, warnings=warnings)
+
+    def compare_state(reader: CopyReader) -> Found:
+        connection = reader.connection
+        return Found(
+            differences=[
+                *tables.uncalled_for(reader),
+                *restored_state.compare_sequences(reader, data, server),
+                *large_objects.compare_existence(contents.keys(), oids),
+                *large_objects.compare_properties(connection, data, server, with_roles=with_roles),
+            ]
+        )
+
+    def compare_contents(batch: Mapping[int, Member], reader: CopyReader) -> Found:
+        return Found(differences=list(large_objects.compare_contents(reader.connection, batch)))
+
+    def size(members: Iterable[Member]) -> int:
+        return sum(member.raw_bytes for member in members)
+
+    there = {oid: member for oid, member in contents.items() if oid in oids}
+    return [
+        # pg_dump runs beside the reading, so it is not left for the end.
+        Work(raw_bytes=0, do=compare_schema, is_first=True),
+        *(Work(raw_bytes=size(group), do=partial(tables.compare, group)) for group in tables.groups()),
+        Work(raw_bytes=0, do=compare_state),
+        *(
+            Work(raw_bytes=size(batch.values()), do=partial(compare_contents, batch))
+            for batch in large_objects.batches(there)
+        ),
+    ]

@@ -1,0 +1,178 @@
+"""Reads tables with COPY as pg_dump does, so that the same rows are the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Generator, Mapping, Sequence
+
+import psycopg
+
+from airflow_pg_s3.core.clients import ClientTools
+from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.manifest import Manifest
+
+_F_SETPIPE_SZ = 1031
+_PIPE_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
+# psql hands 1 MiB on at once, psycopg one row: 300 against 50 to 200 MB/s. But to start and connect takes psql as
+# long as psycopg takes for this much.
+_LARGE_BYTES = 4 << 20
+# Linux takes no argument of more than 128 KiB; so long is the COPY of a table with some 1,600 long columns.
+_LONGEST_ARGUMENT = 100_000
+_CANCEL_SECONDS = 5.0
+# What values look like depends on these. pg_dump sets the first six; docs/format.md names all that matter.
+_SETTINGS = {
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "3",
+    "synchronize_seqscans": "off",
+    "search_path": "",
+    "row_security": "off",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    # Rows of a query, unlike those of a table, come in any order from parallel workers.
+    "max_parallel_workers_per_gather": "0",
+    "client_min_messages": "error",
+}
+_SETTINGS_SINCE = {140000: {"idle_session_timeout": "0"}, 170000: {"transaction_timeout": "0"}}
+_PSQL_ERROR = re.compile(r"^\S+: +([0-9A-Z]{5}): (.*)", re.MULTILINE)
+# Lost connections, resources, operator intervention, the system's own errors, and rights: they say nothing about
+# the data that was restored.
+_NOT_OF_THE_DATA = ("08", "40", "53", "57", "58", "42501")
+
+
+class UnreadableError(PgS3Error):
+    """The server cannot read what the backup says is there: a table, a column, or a stored value."""
+
+
+class CopyReader:
+    """One worker's way to the restored database. For one thread; only `abort` is for others.
+
+    :param manifest: whose encoding and options the data is compared in.
+    :param env: environment for psql, which connects by it.
+    """
+
+    def __init__(
+        self, manifest: Manifest, target: ConnectionParameters, *, tools: ClientTools, env: Mapping[str, str]
+    ) -> None:
+        self._env = dict(env)
+        self._argv = [tools.path("psql"), "-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", "--no-password"]
+        self._argv += ["-d", target.dbname_argument()]
+        self._has_psql = os.access(tools.path("psql"), os.X_OK)
+        self._aborted = threading.Event()
+        self._psql: subprocess.Popen[bytes] | None = None
+        self.connection = target.connect()
+        # COPY sends the rows in it. Names are read as bytes, so that what follows knows no other.
+        self._encoding = manifest.server.encoding
+        self._python_knows_it = manifest.server.codec != "utf-8" or self._encoding in ("UTF8", "SQL_ASCII")
+        settings = {**_SETTINGS, "quote_all_identifiers": "off"}
+        # The only option that begins so, and options can be abbreviated.
+        if any(option.startswith("--q") for option in manifest.dump.options):
+            settings["quote_all_identifiers"] = "on"
+        for version, more in _SETTINGS_SINCE.items():
+            if self.connection.info.server_version >= version:
+                settings |= more
+        self._settings = "; ".join(f"set {name} = '{value}'" for name, value in settings.items())
+        self.connection.execute(self._settings.encode())
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._end_psql()
+        self.connection.close()
+
+    def abort(self) -> None:
+        """Make a read in progress fail, from another thread."""
+        self._aborted.set()
+        self._end_psql()
+        with contextlib.suppress(psycopg.Error):
+            self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+
+    def check(self) -> None:
+        """Raise if told to stop, while something else is read.
+
+        :raises Cancelled: `abort` was called.
+        """
+        if self._aborted.is_set():
+            raise Cancelled("the comparison was stopped")
+
+    def copy(self, command: bytes, *, expected_bytes: int) -> Generator[bytes, None, None]:
+        """Yield what a COPY command sends, in blocks.
+
+        :param command: in the encoding of the dump.
+        :param expected_bytes: about how much it will be.
+        :raises UnreadableError: the server cannot execute it on what was restored.
+        :raises PgS3Error: it cannot be executed for another reason.
+        """
+        self.check()
+        is_short = len(command) < _LONGEST_ARGUMENT
+        if self._has_psql and is_short and (expected_bytes > _LARGE_BYTES or not self._python_knows_it):
+            return self._by_psql(command)
+        return self._by_psycopg(command)
+
+    def _by_psql(self, command: bytes) -> Generator[bytes, None, None]:
+        # The environment's PGCLIENTENCODING counts for the first command already, as the names are in it.
+        env = self._env | {"PGCLIENTENCODING": self._encoding}
+        argv: Sequence[str | bytes] = [*self._argv, "-c", self._settings, "-c", command]
+        psql = subprocess.Popen(
+            argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
+        )
+        self._psql = psql
+        assert psql.stdout is not None
+        assert psql.stderr is not None
+        try:
+            self.check()  # abort() may have come just before there was anything to kill
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(psql.stdout, _F_SETPIPE_SZ, _PIPE_BYTES)
+            while block := os.read(psql.stdout.fileno(), _PIPE_BYTES):
+                yield block
+            message = psql.stderr.read().decode(errors="replace")
+            if psql.wait() != 0:
+                if error := _PSQL_ERROR.search(message):
+                    raise _read_error(error.group(1), error.group(2))
+                raise ClientProgramError("psql", psql.returncode, message[-2000:])
+        finally:
+            self._end_psql()
+            psql.stdout.close()
+            psql.stderr.close()
+
+    def _end_psql(self) -> None:
+        if (psql := self._psql) is not None and psql.poll() is None:
+            psql.kill()
+            psql.wait()
+
+    def _by_psycopg(self, command: bytes) -> Generator[bytes, None, None]:
+        # Only now, as psycopg cannot read anything else in some encodings.
+        self.connection.execute(f"set client_encoding = '{self._encoding}'".encode())
+        rows: list[bytes] = []
+        size = 0
+        try:
+            with self.connection.cursor() as cursor, cursor.copy(command) as copy:
+                for row in copy:
+                    rows.append(bytes(row))
+                    size += len(row)
+                    if size >= _BLOCK_BYTES:
+                        yield b"".join(rows)
+                        rows, size = [], 0
+        except psycopg.Error as error:
+            if error.sqlstate is None:
+                raise PgS3Error(f"reading the restored database failed: {error}") from error
+            raise _read_error(error.sqlstate, error.diag.message_primary or str(error)) from error
+        finally:
+            with contextlib.suppress(psycopg.Error):
+                self.connection.execute(b"set client_encoding = 'UTF8'")
+        yield b"".join(rows)
+
+
+def _read_error(sqlstate: str, message: str) -> PgS3Error:
+    if sqlstate.startswith(_NOT_OF_THE_DATA):
+        return PgS3Error(f"reading the restored database failed: {message} (SQLSTATE {sqlstate})")
+    return UnreadableError(f"{message} (SQLSTATE {sqlstate})")

@@ -1,0 +1,194 @@
+"""The large objects of a restored database: their content, owners, privileges and comments."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from airflow_pg_s3.core.evidence import Difference
+from airflow_pg_s3.core.manifest import Manifest, Member, Server
+from airflow_pg_s3.core.schema_text import SchemaText
+
+_BATCH_BYTES = 4 << 20
+_BATCH_OBJECTS = 1000
+_CHUNK_BYTES = 1 << 20
+_MEMBER = re.compile(r"blob_(\d{1,10})\.dat")
+# One byte more than expected tells that there is more, however much it is.
+_CONTENTS = "select oid, lo_get(oid, 0, size + 1) from unnest(%s::oid[], %s::int[]) as expected (oid, size)"
+_PROPERTIES = """
+select oid, convert_to(pg_get_userbyid(lomowner), %(encoding)s),
+    convert_to(obj_description(oid, 'pg_largeobject'), %(encoding)s),
+    array(select convert_to(privilege_type || case when is_grantable then '*' else '' end || ' '
+                            || case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end, %(encoding)s)
+          from aclexplode(coalesce(lomacl, acldefault('L', lomowner))))
+from pg_largeobject_metadata
+"""
+_CREATE = re.compile(r"^SELECT pg_catalog\.lo_create\('(\d+)'\);$", re.MULTILINE)
+_OWNER = re.compile(r"^ALTER LARGE OBJECT (\d+) OWNER TO (.+);$", re.MULTILINE)
+_COMMENT = re.compile(r"^COMMENT ON LARGE OBJECT (\d+) IS '(.*)';\s*\Z", re.MULTILINE | re.DOTALL)
+_GRANT = re.compile(r"^GRANT ([\w,]+) ON LARGE OBJECT (\d+) TO (.+?)( WITH GRANT OPTION)?;$", re.MULTILINE)
+_REVOKE = re.compile(r"^REVOKE ALL ON LARGE OBJECT (\d+) FROM (.+);$", re.MULTILINE)
+_ALL = ("SELECT", "UPDATE")
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def content_members(manifest: Manifest) -> dict[int, Member]:
+    """Oids of the large objects in a backup, with the members that hold them."""
+    matches = ((_MEMBER.fullmatch(member.name), member) for member in manifest.members)
+    return {int(match.group(1)): member for match, member in matches if match}
+
+
+def batches(members: Mapping[int, Member]) -> Iterator[dict[int, Member]]:
+    """Cut large objects into batches that are read at once; a large one is alone in its own."""
+    batch: dict[int, Member] = {}
+    size = 0
+    for oid, member in members.items():
+        if batch and (size + member.raw_bytes > _BATCH_BYTES or len(batch) >= _BATCH_OBJECTS):
+            yield batch
+            batch, size = {}, 0
+        batch[oid] = member
+        size += member.raw_bytes
+    if batch:
+        yield batch
+
+
+def compare_contents(connection: Connection, batch: Mapping[int, Member]) -> Iterator[Difference]:
+    """Compare the contents of large objects that exist.
+
+    :raises psycopg.Error: they cannot be read.
+    """
+    (member, *others) = batch.values()
+    if not others and member.raw_bytes > _BATCH_BYTES:
+        (oid,) = batch
+        size, sha256 = _read(connection, oid)
+        if (size, sha256) != (member.raw_bytes, member.sha256):
+            yield _other_content(oid, member, size)
+        return
+    sizes = [member.raw_bytes for member in batch.values()]
+    for oid, content in connection.execute(_CONTENTS, [list(batch), sizes], binary=True):
+        if hashlib.sha256(content).hexdigest() != batch[oid].sha256:
+            yield _other_content(oid, batch[oid], len(content))
+
+
+def read_oids(connection: Connection) -> set[int]:
+    """Oids of the large objects of a database."""
+    return {oid for (oid,) in connection.execute("select oid from pg_largeobject_metadata", binary=True)}
+
+
+def compare_existence(expected: Set[int], found: Set[int]) -> list[Difference]:
+    """Find large objects that are missing, and that are not in the backup."""
+    missing = [_difference(oid, "is missing") for oid in sorted(expected - found)]
+    return missing + [_difference(oid, "is not in the source") for oid in sorted(found - expected)]
+
+
+@dataclass
+class Properties:
+    """What is known of a large object beside its content.
+
+    :param privileges: such as ``SELECT reader``; with ``*`` if it may be granted on.
+    """
+
+    owner: str | None = None
+    comment: str | None = None
+    privileges: set[str] = field(default_factory=set)
+
+
+def compare_properties(
+    connection: Connection, data: SchemaText, server: Server, *, with_roles: bool
+) -> Iterator[Difference]:
+    """Compare owners, privileges and comments.
+
+    :param data: the archive's data-only script, which large objects are in.
+    """
+    expected = _read_properties(data)
+    for oid, owner, comment, privileges in connection.execute(
+        _PROPERTIES, {"encoding": server.encoding}, binary=True
+    ):
+        if oid not in expected:
+            continue
+        known = expected[oid]
+        found = Properties(
+            owner=_text(owner, server),
+            comment=None if comment is None else _text(comment, server),
+            privileges={_text(privilege, server) for privilege in privileges},
+        )
+        if found.comment != known.comment:
+            yield _difference(oid, f"comment {known.comment!r} expected, {found.comment!r} found")
+        if with_roles and found.owner != known.owner:
+            yield _difference(oid, f"owner {known.owner!r} expected, {found.owner!r} found")
+        if with_roles and found.privileges != known.privileges:
+            yield _difference(
+                oid, f"privileges {sorted(known.privileges)} expected, {sorted(found.privileges)} found"
+            )
+
+
+def _read_properties(data: SchemaText) -> dict[int, Properties]:
+    """What the statements of an archive make of each large object, starting from what it gets by default."""
+    large_objects: dict[int, Properties] = {}
+    texts = [
+        (entry.kind, "\n".join(lines))
+        for entry, several in data.entries.items()
+        if entry.kind in ("BLOB", "BLOB METADATA") or entry.name.startswith("LARGE OBJECT")
+        for lines in several
+    ]
+    for _, text in texts:
+        large_objects |= {int(oid): Properties() for oid in _CREATE.findall(text)}
+    for _, text in texts:
+        for oid, owner in _OWNER.findall(text):
+            name = _unquoted(owner)
+            large_objects[int(oid)] = Properties(owner=name, privileges={f"{right} {name}" for right in _ALL})
+    for kind, text in texts:
+        if kind == "COMMENT" and (match := _COMMENT.search(text)):
+            comment = match.group(2).replace("''", "'")
+            if not data.standard_conforming_strings:
+                comment = comment.replace("\\\\", "\\")
+            large_objects[int(match.group(1))].comment = comment
+        if kind == "ACL":
+            _apply(text, large_objects)
+    return large_objects
+
+
+def _apply(text: str, large_objects: Mapping[int, Properties]) -> None:
+    for oid, role in _REVOKE.findall(text):
+        lost = {f"{right}{option} {_unquoted(role)}" for right in _ALL for option in ("", "*")}
+        large_objects[int(oid)].privileges -= lost
+    for rights, oid, role, option in _GRANT.findall(text):
+        privileges = large_objects[int(oid)].privileges
+        for right in _ALL if rights == "ALL" else rights.split(","):
+            privileges.add(f"{right}{'*' if option else ''} {_unquoted(role)}")
+
+
+def _read(connection: Connection, oid: int) -> tuple[int, str]:
+    sha256, size = hashlib.sha256(), 0
+    query = "select lo_get(%s, %s, %s)"
+    while True:
+        row = connection.execute(query, [oid, size, _CHUNK_BYTES], binary=True).fetchone()
+        if row is None or not row[0]:
+            return size, sha256.hexdigest()
+        sha256.update(row[0])
+        size += len(row[0])
+
+
+def _other_content(oid: int, member: Member, size: int) -> Difference:
+    if size == member.raw_bytes:
+        return _difference(oid, f"its {size} bytes are not those of the source")
+    found = "more" if size == member.raw_bytes + 1 else f"{size}"
+    return _difference(oid, f"{member.raw_bytes} bytes expected, {found} found")
+
+
+def _difference(oid: int, detail: str) -> Difference:
+    return Difference(kind="large object", name=str(oid), detail=detail)
+
+
+def _unquoted(identifier: str) -> str:
+    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier
+
+
+def _text(value: bytes, server: Server) -> str:
+    return value.decode(server.codec, errors="surrogateescape")

@@ -1,0 +1,148 @@
+"""What an archive needs of the server and database that it is restored into.
+
+It is read out of the commands that pg_restore would run: the table of contents does not tell all of it, and its
+format differs between majors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airflow_pg_s3.core.clients import ClientTools
+from airflow_pg_s3.core.selection import list_entries
+from airflow_pg_s3.core.statements import Word, begins, split, words
+
+OWNER = "owners"
+GRANTEE = "privileges"
+NAMED = "policies or user mappings"
+# Their members would have to be there, and no command in them names anything that is not there by then.
+_DATA = ("TABLE DATA", "BLOBS", "STATISTICS DATA")
+# In place of a role.
+_NOBODY = ("PUBLIC", "CURRENT_USER", "CURRENT_ROLE", "SESSION_USER", "DEFAULT", "NONE")
+
+
+@dataclass
+class Needs:
+    """What must be there before pg_restore begins.
+
+    :param roles: names, with what each is needed for: `OWNER`, `GRANTEE`, `NAMED`.
+    :param acted_as: those that the restoring role must be able to become, if it is no superuser.
+    :param collations: names of collations of the schema ``pg_catalog`` that something uses.
+    :param new_collations: the options of collations that are created, in parentheses, by name.
+    """
+
+    roles: dict[str, set[str]] = field(default_factory=dict)
+    acted_as: set[str] = field(default_factory=set)
+    extensions: set[str] = field(default_factory=set)
+    tablespaces: set[str] = field(default_factory=set)
+    collations: set[str] = field(default_factory=set)
+    new_collations: dict[str, str] = field(default_factory=dict)
+
+
+def needs_of(archive: Path, *, tools: ClientTools, codec: str = "utf-8", arguments: Sequence[str] = ()) -> Needs:
+    """Find out what an archive needs.
+
+    :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
+    :param codec: Python codec of the archive's encoding, which names are in.
+    :param arguments: of pg_restore, those that select entries and leave out owners or privileges among them.
+    :raises ClientProgramError: pg_restore cannot read it.
+    """
+    entries = list_entries(archive, tools=tools, arguments=arguments, codec=codec)
+    list_file = archive.parent / "needs.list"
+    list_file.write_text("".join(f"{entry.dump_id};\n" for entry in entries if entry.kind not in _DATA))
+    script = tools.ask_pg_restore(*arguments, f"--use-list={list_file}", "--file=-", str(archive))
+    return parse(script.decode(codec, errors="surrogateescape"))
+
+
+def parse(script: str) -> Needs:
+    """Read what a script of pg_restore needs."""
+    needs = Needs()
+    # A database can have it off, and then its archive has.
+    backslashes = "\nSET standard_conforming_strings = off;\n" in script
+    for statement in split(script, backslashes=backslashes):
+        said = words(statement, backslashes=backslashes)
+        for role, purpose in _roles(said):
+            needs.roles.setdefault(role, set()).add(purpose)
+        needs.acted_as.update(_acted_as(said))
+        head = [word.text.upper() for word in said[:3] if not word.quote]
+        if head[:2] == ["SET", "DEFAULT_TABLESPACE"] and said[-1].text:
+            needs.tablespaces.add(said[-1].text)
+        elif head[:2] == ["CREATE", "EXTENSION"]:
+            needs.extensions.add(_name_behind(said, 2))
+        elif head[:2] == ["CREATE", "COLLATION"]:
+            options = next(index for index, word in enumerate(said) if word.is_bare("("))
+            name = ".".join(word.text for word in said[2:options] if not word.is_bare("."))
+            needs.new_collations[name] = " ".join(word.sql for word in said[options:])
+        needs.collations.update(_system_collations(said))
+    return needs
+
+
+def _roles(said: Sequence[Word]) -> Iterator[tuple[str, str]]:
+    """Yield the roles that a statement names, and what for."""
+    if _is_change_of_owner(said):
+        yield said[-1].text, OWNER
+    elif said[0].is_bare("GRANT", "REVOKE"):
+        yield from ((name, GRANTEE) for name in _grantees(said))
+    elif begins(said, "ALTER", "DEFAULT", "PRIVILEGES"):
+        yield said[5].text, GRANTEE  # FOR ROLE name
+        yield from ((name, GRANTEE) for name in _grantees(said))
+    elif begins(said, "CREATE", "POLICY"):
+        yield from ((name, NAMED) for name in _names_behind(said, "TO"))
+    elif begins(said, "CREATE", "USER", "MAPPING"):
+        yield from ((name, NAMED) for name in _names_behind(said, "FOR"))
+    elif begins(said, "SET", "SESSION", "AUTHORIZATION") and not _is_nobody(said[3]):
+        yield said[3].text, GRANTEE
+    elif begins(said, "SET", "ROLE") and not _is_nobody(said[2]):  # the option --role
+        yield said[2].text, OWNER
+
+
+def _acted_as(said: Sequence[Word]) -> Iterator[str]:
+    if _is_change_of_owner(said):
+        # It is in each new database, and may be the right one's already.
+        if not (begins(said, "ALTER", "SCHEMA") and said[2].text == "public"):
+            yield said[-1].text
+    elif begins(said, "ALTER", "DEFAULT", "PRIVILEGES"):
+        yield said[5].text
+    elif begins(said, "SET", "ROLE") and not _is_nobody(said[2]):
+        yield said[2].text
+
+
+def _is_change_of_owner(said: Sequence[Word]) -> bool:
+    return said[0].is_bare("ALTER") and len(said) > 3 and said[-3].is_bare("OWNER") and said[-2].is_bare("TO")
+
+
+def _grantees(said: Sequence[Word]) -> Iterator[str]:
+    # TO and FROM are reserved: they are in quotes where they are names.
+    return _names_behind(said, "TO", "FROM")
+
+
+def _names_behind(said: Sequence[Word], *keywords: str) -> Iterator[str]:
+    """Yield the names in the list behind the first of these key words that is in no parentheses."""
+    at = next((i for i, word in enumerate(said) if word.depth == 0 and word.is_bare(*keywords)), len(said))
+    for name, behind in zip(said[at + 1 :: 2], [*said[at + 2 :: 2], None], strict=False):
+        if not _is_nobody(name):
+            yield name.text
+        if behind is None or not behind.is_bare(","):
+            return
+
+
+def _name_behind(said: Sequence[Word], at: int) -> str:
+    if [word.text.upper() for word in said[at : at + 3]] == ["IF", "NOT", "EXISTS"]:
+        at += 3
+    return said[at].text
+
+
+def _system_collations(said: Sequence[Word]) -> Iterator[str]:
+    for index, word in enumerate(said[:-1]):
+        if word.is_bare("COLLATE"):
+            name = [follower.text for follower in said[index + 1 : index + 4]]
+            if name[:2] == ["pg_catalog", "."]:
+                yield name[2]
+            elif name[1:2] != ["."]:
+                yield name[0]  # without its schema, it is the system's
+
+
+def _is_nobody(word: Word) -> bool:
+    return word.is_bare(*_NOBODY)

@@ -1,0 +1,105 @@
+"""What S3 Object Lock protects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pg_s3.core import s3
+from airflow_pg_s3.core.errors import StorageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+# What stores call it that refuse every deletion of a protected object, such as ObjectLockedByBucketPolicy.
+_LOCKED = re.compile(r"object ?lock|retention|legal ?hold|worm|immutab", re.IGNORECASE)
+
+
+class ObjectLocks:
+    """Asks whether objects of a bucket are protected.
+
+    S3 never refuses to delete a protected object without naming a version: it hides it behind a delete marker. So
+    whoever wants to respect a lock has to ask first.
+    """
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._may_be_on, self._is_on = self._look_at_bucket()
+
+    def protection(self, keys: Iterable[str]) -> str | None:
+        """Say what protects any of these objects, and until when; None if nothing does.
+
+        :raises Refused: no right to see locks.
+        :raises StorageError: S3 failed.
+        """
+        if not self._may_be_on:
+            return None
+        until = None
+        for key in keys:
+            head = self._head(key)
+            if head is None:
+                continue
+            if self._is_on:
+                self._check_rights(key)
+            if head.get("ObjectLockLegalHoldStatus") == "ON":
+                return f"Object Lock: legal hold on {key}"
+            retained = head.get("ObjectLockRetainUntilDate")
+            if retained is not None and retained > datetime.now(UTC):
+                until = max(until or retained, retained)
+        return until and f"Object Lock until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+    def _look_at_bucket(self) -> tuple[bool, bool]:
+        """Whether it may have locks, and whether it certainly can."""
+        try:
+            answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "NoSuchBucket":
+                raise s3.explain_refusal(error, self._bucket) from error
+            status = s3.status_of(error)
+            if status == 403:
+                return True, False
+            if status in (400, 404, 405, 501):  # none, or a store that does not know of such a thing
+                return False, False
+            raise s3.explain_refusal(error, self._bucket) from error
+        except BotoCoreError as error:
+            raise StorageError(f"S3 cannot be reached: {error}") from error
+        enabled = answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
+        return enabled, enabled
+
+    def _head(self, key: str) -> Any:
+        try:
+            return self._client.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if s3.status_of(error) == 404:
+                return None
+            raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
+        except BotoCoreError as error:
+            raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
+
+    def _check_rights(self, key: str) -> None:
+        """Make sure, once, that S3 would show a lock: without the right, HeadObject leaves it out."""
+        try:
+            self._client.get_object_retention(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if s3.status_of(error) == 403:
+                raise s3.Refused(
+                    f"the bucket {self._bucket!r} has Object Lock, and the AWS connection may not see which "
+                    "objects it protects: grant s3:GetObjectRetention and s3:GetObjectLegalHold"
+                ) from error
+            if s3.status_of(error) >= 500:
+                raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
+        except BotoCoreError as error:
+            raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
+        self._is_on = False  # asked once
+
+
+def says_locked(code: str, message: str) -> bool:
+    """Whether a refusal to delete means that the object is protected, rather than that a right is missing."""
+    # The message of a missing right has names in it, and these may have any words in them.
+    about = code if "not authorized" in message else f"{code} {message}"
+    return _LOCKED.search(about) is not None

@@ -1,0 +1,146 @@
+"""Removes backups, in an order that may be interrupted anywhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pg_s3.core import s3
+from airflow_pg_s3.core.errors import Cancelled, PgS3Error, StorageError
+from airflow_pg_s3.core.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
+from airflow_pg_s3.core.object_lock import says_locked
+from airflow_pg_s3.core.progress import Log
+from airflow_pg_s3.core.repository import BEGUN
+from airflow_pg_s3.core.survey import Folder, Upload, look_into
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PRUNED = "pruned"
+"""Name of the object that says that a backup's manifest was deleted on purpose, and the rest is to follow."""
+_KEYS_A_REQUEST = 1000  # S3 takes no more
+_MARK = b'{"pruned": true}'
+
+
+class Protected(PgS3Error):
+    """S3 refuses to delete an object because a lock protects it."""
+
+
+class Remover:
+    """Deletes what belongs to single backups.
+
+    :param extra_args: arguments for the S3 requests that accept them.
+    :param cancel: set from anywhere to stop between two requests.
+    """
+
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        *,
+        extra_args: Mapping[str, Any],
+        cancel: threading.Event,
+        log: Log,
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._extra_args = extra_args
+        self._cancel = cancel
+        self._log = log
+        self._may_mark = True
+        self.leaves_versions = False
+        """Whether the bucket has kept what was deleted, as a noncurrent version."""
+
+    def remove_backup(self, base: str, backup_id: str, *, has_evidence: bool) -> None:
+        """Delete a complete backup: its manifest first, so that it is none any more; then the rest.
+
+        Before that its folder gets a mark, so that the next run knows without waiting that the rest is not a
+        backup in progress.
+
+        :param base: key prefix of the database's backups.
+        :raises Protected: S3 refuses, because of a lock.
+        :raises StorageError: S3 failed.
+        """
+        folder = f"{base}{backup_id}/"
+        self._mark(folder)
+        self.delete([f"{base}{backup_id}{MANIFEST_SUFFIX}"])
+        evidence = [f"{base}{backup_id}{EVIDENCE_SUFFIX}"] if has_evidence else []
+        self.remove_data(look_into(self._client, self._bucket, folder), evidence)
+
+    def remove_data(self, found: Folder, evidence: Sequence[str]) -> None:
+        """Delete what is left of a backup that has no manifest: what says so goes last."""
+        self.abort(found.uploads)
+        keys = [stored.key for stored in found.objects]
+        marks = [key for key in keys if key.rpartition("/")[2] in (BEGUN, PRUNED)]
+        self.delete([key for key in keys if key not in marks] + list(evidence))
+        self.delete(marks)
+
+    def abort(self, uploads: Sequence[Upload]) -> None:
+        """Abort multipart uploads."""
+        for upload in uploads:
+            self._stop_if_told()
+            try:
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id)
+            except self._client.exceptions.NoSuchUpload:
+                pass  # completed or aborted meanwhile
+            except (ClientError, BotoCoreError) as error:
+                raise StorageError(f"cannot abort the upload of {self._uri(upload.key)}: {error}") from error
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects.
+
+        :raises Protected: a lock is all that S3 gives as a reason for what it did not delete.
+        :raises StorageError: it gives another.
+        """
+        for start in range(0, len(keys), _KEYS_A_REQUEST):
+            self._stop_if_told()
+            batch = keys[start : start + _KEYS_A_REQUEST]
+            try:
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch]}
+                )
+            except ClientError as error:
+                raise self._refusal(batch[0], error.response["Error"], error) from error
+            except BotoCoreError as error:
+                raise StorageError(f"cannot delete {self._uri(batch[0])}: {error}") from error
+            if any(deleted.get("DeleteMarker") for deleted in answer.get("Deleted", [])):
+                self.leaves_versions = True
+            refusals = [
+                self._refusal(refused.get("Key", batch[0]), refused)
+                for refused in answer.get("Errors", [])
+                if refused.get("Code") != "NoSuchKey"
+            ]
+            for refusal in sorted(refusals, key=lambda refusal: isinstance(refusal, Protected)):
+                raise refusal
+
+    def _mark(self, folder: str) -> None:
+        """Say that what is in the folder is to be deleted, if its manifest is gone."""
+        if not self._may_mark:
+            return
+        try:
+            s3.put_new(self._client, self._bucket, folder + PRUNED, _MARK, self._extra_args)
+        except PgS3Error as error:
+            if not (isinstance(error.__cause__, ClientError) and s3.status_of(error.__cause__) == 403):
+                raise
+            self._may_mark = False
+            self._log.warning(
+                "no right to write %s: if this run is interrupted, what it leaves is removed once it is older "
+                "than orphan_age",
+                self._uri(folder + PRUNED),
+            )
+
+    def _refusal(self, key: str, refused: Any, error: ClientError | None = None) -> Protected | StorageError:
+        code, message = str(refused.get("Code")), str(refused.get("Message"))
+        if (error is None or s3.status_of(error) < 500) and says_locked(code, message):
+            return Protected(f"S3 refuses to delete {self._uri(key)}: {code}: {message}")
+        return StorageError(f"cannot delete {self._uri(key)}: {code}: {message}")
+
+    def _stop_if_told(self) -> None:
+        if self._cancel.is_set():
+            raise Cancelled("stopped while backups were deleted; the next run goes on")
+
+    def _uri(self, key: str) -> str:
+        return f"s3://{self._bucket}/{key}"

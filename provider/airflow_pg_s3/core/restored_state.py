@@ -1,0 +1,128 @@
+"""What a restored database holds beside definitions and rows: sequences' states, filled views, extensions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+
+from airflow_pg_s3.core.copy_reader import CopyReader
+from airflow_pg_s3.core.evidence import Difference
+from airflow_pg_s3.core.manifest import Server
+from airflow_pg_s3.core.restored_tables import quote
+from airflow_pg_s3.core.schema_text import TO_BE_FILLED, Entry, SchemaText, printable
+
+# One query for so many: 10,000 sequences are not 10,000 round trips.
+_SEQUENCES_AT_ONCE = 200
+_SEQUENCES = """
+select convert_to(nspname, %(encoding)s), convert_to(relname, %(encoding)s)
+from pg_class join pg_namespace n on n.oid = relnamespace where relkind = 'S' and nspname !~ '^pg_temp'
+order by 1, 2
+"""
+_MATERIALIZED_VIEWS = """
+select convert_to(nspname, %(encoding)s), convert_to(relname, %(encoding)s)
+from pg_class join pg_namespace n on n.oid = relnamespace where relkind = 'm' and relispopulated
+"""
+_SETVAL = re.compile(r"^SELECT pg_catalog\.setval\('.*', (-?\d+), (true|false)\);", re.DOTALL)
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+_Names = tuple[str, str]
+
+
+def compare_sequences(reader: CopyReader, data: SchemaText, server: Server) -> Iterator[Difference]:
+    """Compare the last values of sequences, and whether these were used.
+
+    :param data: the archive's data-only script.
+    """
+    expected: dict[_Names, list[str]] = {}
+    for entry, texts in data.entries.items():
+        if entry.kind == "SEQUENCE SET":
+            matches = [_SETVAL.search("\n".join(lines)) for lines in texts]
+            expected[entry.schema, entry.name] = sorted(
+                _state(m.group(1), m.group(2) == "true") for m in matches if m
+            )
+    found: dict[_Names, list[str]] = {}
+    names = reader.connection.execute(_SEQUENCES, {"encoding": server.encoding}, binary=True).fetchall()
+    for start in range(0, len(names), _SEQUENCES_AT_ONCE):
+        some = names[start : start + _SEQUENCES_AT_ONCE]
+        for (schema, name), state in zip(some, _states(reader, some), strict=True):
+            found.setdefault((_shown(schema, server), _shown(name, server)), []).append(state)
+    for key, states in expected.items():
+        if key not in found:
+            yield Difference(kind="sequence", name=_name(key), detail="is missing")
+        elif sorted(found[key]) != states:
+            yield Difference(
+                kind="sequence",
+                name=_name(key),
+                detail=f"{' and '.join(states)} expected, {' and '.join(sorted(found[key]))} found",
+            )
+
+
+def compare_materialized_views(connection: Connection, schema: SchemaText, server: Server) -> Iterator[Difference]:
+    """Compare which materialized views are filled. Their rows are made anew, and need not be the source's.
+
+    :param schema: the archive's definitions.
+    """
+    expected = Counter(
+        (entry.schema, entry.name)
+        for entry, texts in schema.entries.items()
+        if entry.kind == TO_BE_FILLED
+        for _ in texts
+    )
+    rows = connection.execute(_MATERIALIZED_VIEWS, {"encoding": server.encoding}, binary=True)
+    found = Counter((_shown(schema, server), _shown(name, server)) for schema, name in rows)
+    for key in expected - found:
+        yield Difference(kind="table", name=_name(key), detail="the materialized view is not filled")
+    for key in found - expected:
+        yield Difference(
+            kind="table", name=_name(key), detail="the materialized view is filled, unlike in the source"
+        )
+
+
+def compare_extensions(
+    connection: Connection, schema: SchemaText, server: Server
+) -> tuple[list[Difference], list[str]]:
+    """Compare extensions; those in the archive's definitions are compared with these.
+
+    :return: differences and warnings: another version is what the server offers, which a restore cannot choose.
+    """
+    found: dict[str, str] = dict(connection.execute("select extname, extversion from pg_extension").fetchall())
+    differences, warnings = [], []
+    for extension in server.extensions:
+        version = found.get(extension.name)
+        if version is None and extension.name == "plpgsql":  # every database has it, so it is in no archive
+            differences.append(Difference(kind="extension", name=extension.name, detail="is missing"))
+        elif (
+            version not in (None, extension.version) and Entry("EXTENSION", "-", extension.name) in schema.entries
+        ):
+            warnings.append(
+                f"the extension {extension.name} has version {version}, not {extension.version} as the source: "
+                "the server offers no other by default, so its own objects may differ"
+            )
+    return differences, warnings
+
+
+def _states(reader: CopyReader, names: Sequence[tuple[bytes, bytes]]) -> list[str]:
+    queries = [
+        b"select %d, last_value, is_called from %b.%b" % (number, quote(schema), quote(name))
+        for number, (schema, name) in enumerate(names)
+    ]
+    command = b"COPY (%b order by 1) TO STDOUT" % b" union all ".join(queries)
+    lines = b"".join(reader.copy(command, expected_bytes=0)).decode("ascii").splitlines()
+    return [_state(value, called == "t") for _, value, called in (line.split("\t") for line in lines)]
+
+
+def _shown(name: bytes, server: Server) -> str:
+    """As pg_dump shows a name in a comment, and `Entry` has it."""
+    return name.decode(server.codec, errors="surrogateescape").replace("\n", " ").replace("\r", " ")
+
+
+def _name(key: tuple[str, str]) -> str:
+    return printable(".".join(key))
+
+
+def _state(last_value: str, is_used: bool) -> str:
+    return f"last value {last_value} ({'used' if is_used else 'not used yet'})"

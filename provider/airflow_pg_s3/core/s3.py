@@ -1,0 +1,134 @@
+"""S3's URIs, what its refusals mean, and how a small object is stored once."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pg_s3.core.errors import DataConflict, InputError, StorageError
+from airflow_pg_s3.core.upload import accepted, content_md5, sends_checksums
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_URI = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", re.DOTALL)
+
+
+class Refused(InputError):
+    """S3 does not let us into the bucket, or has none of that name; no other object of it will be better."""
+
+
+class Ambiguous(StorageError):
+    """It is not known whether S3 has done what it was asked."""
+
+
+def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
+    """Split ``s3://bucket/key``.
+
+    :param parameter: name of the operator's argument, for the message.
+    :raises InputError: it isn't one.
+    """
+    match = _URI.fullmatch(uri) if isinstance(uri, str) else None
+    if match is None:
+        raise InputError(f"{parameter} must look like s3://bucket/prefix, not {uri!r}")
+    return match.group(1), match.group(2) or ""
+
+
+def put_new(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]) -> None:
+    """Store a small JSON object that must not exist yet.
+
+    :param extra_args: arguments for the request, if it accepts them.
+    :raises DataConflict: it does, and holds something else.
+    :raises StorageError: S3 refused; the object does not exist.
+    :raises Ambiguous: S3 failed, and may still come to store it.
+    """
+    uri = f"s3://{bucket}/{key}"
+    arguments: Any = accepted(client, "PutObject", extra_args) | {
+        "Bucket": bucket,
+        "Key": key,
+        "Body": body,
+        "ContentType": "application/json",
+        **content_md5(client, body),
+    }
+    try:
+        try:
+            client.put_object(**arguments, IfNoneMatch="*")
+        except ClientError as error:
+            # Some stores know no conditional writes. Keys hold 24 random bits, and were looked for before.
+            if status_of(error) != HTTPStatus.NOT_IMPLEMENTED:
+                raise
+            client.put_object(**arguments)
+    except (ClientError, BotoCoreError) as error:
+        # The answer to a first attempt may have been lost on its way: then it is our own that is there.
+        is_ours = _holds(client, bucket, key, body)
+        if is_ours:
+            return
+        if status_of(error) == 412 and (is_ours is False or _is_refused(error)):
+            raise DataConflict(f"{uri} exists already, and is not ours") from error
+        if _is_refused(error):
+            raise StorageError(f"cannot write {uri}: {error}{_advice(client, error)}") from error
+        raise Ambiguous(f"cannot write {uri}: {error}") from error
+
+
+def _holds(client: S3Client, bucket: str, key: str, body: bytes) -> bool | None:
+    """Whether this is what S3 holds; None if that can't be read."""
+    with contextlib.suppress(ClientError, BotoCoreError):
+        return client.get_object(Bucket=bucket, Key=key)["Body"].read() == body
+    return None
+
+
+def _advice(client: S3Client, error: Exception) -> str:
+    """What may help; this is the first request of a backup that carries a checksum."""
+    if status_of(error) in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_IMPLEMENTED) and sends_checksums(client):
+        return (
+            '. If this store does not know CRC checksums, put into the AWS connection\'s extra: {"config_kwargs": '
+            '{"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}}'
+        )
+    return ""
+
+
+@contextlib.contextmanager
+def explained(bucket: str) -> Iterator[None]:
+    """Turn what goes wrong between here and S3 into one sentence that says what to do.
+
+    :raises Refused: there is no such bucket, or no right to use it.
+    :raises StorageError: anything else.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise explain_refusal(error, bucket) from error
+    except BotoCoreError as error:
+        raise StorageError(f"S3 cannot be reached: {error}") from error
+
+
+def explain_refusal(error: ClientError, bucket: str) -> Refused | StorageError:
+    """Turn S3's refusal into one sentence that says what to do."""
+    code = error.response["Error"]["Code"]
+    if code == "NoSuchBucket":
+        return Refused(f"the bucket {bucket!r} does not exist: create it, or correct the URI")
+    if status_of(error) in (401, 403):
+        return Refused(f"S3 refuses access to bucket {bucket!r} ({code}): check the AWS connection's rights")
+    return StorageError(f"S3 failed on bucket {bucket!r}: {error}")
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of S3's answer, 0 if there was none."""
+    if isinstance(error, ClientError):
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    return 0
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether S3 has said no to all of a request, so that nothing of it can happen later.
+
+    A no to a second attempt says nothing of the first; a conflict (409) means that another one is being made.
+    """
+    if not isinstance(error, ClientError) or error.response["ResponseMetadata"].get("RetryAttempts"):
+        return False
+    return 400 <= status_of(error) < 500 and status_of(error) not in (408, 409, 429)

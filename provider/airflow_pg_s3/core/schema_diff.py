@@ -1,0 +1,112 @@
+"""What differs between the definitions in an archive and those of the database restored from it.
+
+Another major version writes the same in other words. What is known of that is here, each difference by itself:
+nothing is left out of the comparison.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from airflow_pg_s3.core.evidence import Difference
+from airflow_pg_s3.core.schema_text import TO_BE_FILLED, Entry, SchemaText, printable
+
+_SHOWN_LINES = 12
+_SHOWN_CHARACTERS = 300
+
+# pg_dump 15 and before write two spaces.
+_DEFAULT_ACL = re.compile(r"^(ALTER DEFAULT PRIVILEGES .*)  (TO|FROM) ")
+# pg_dump 18 says ONLY where 17 and before do not; nothing inherits the options of a column.
+_FOREIGN_TABLE = re.compile(r"^ALTER FOREIGN TABLE ONLY ")
+# Names that 16 and 17 began to quote, as they made keywords of them:
+# https://www.postgresql.org/docs/17/sql-keywords-appendix.html
+_NEW_KEYWORD = re.compile(
+    r'"(json|json_array|json_arrayagg|json_exists|json_object|json_objectagg|json_query|json_scalar|json_serialize'
+    r'|json_table|json_value|merge_action|system_user)"'
+)
+_TOKEN = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'|[\w$]+|\S')
+_QUERIES = ("VIEW", "MATERIALIZED VIEW")
+
+
+def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool) -> Iterator[Difference]:
+    """Yield what is missing, what was not in the source, and what is other than there.
+
+    :param expected: what the archive says.
+    :param same_major: whether both were written of servers of one major version, by programs of that too.
+    """
+    for entry, texts in expected.entries.items():
+        if entry.kind == TO_BE_FILLED:
+            continue
+        if entry not in found.entries:
+            yield _difference(entry, "is missing")
+        elif not _are_equal(entry, texts, found.entries[entry], same_major):
+            yield _difference(entry, _diff(texts, found.entries[entry]))
+    for entry in found.entries:
+        if entry not in expected.entries:
+            yield _difference(entry, "is not in the source")
+
+
+def _difference(entry: Entry, detail: str) -> Difference:
+    kind = "extension" if entry.kind == "EXTENSION" else "schema"
+    name = entry.name if kind == "extension" else str(entry)
+    return Difference(kind=kind, name=printable(name), detail=printable(detail))
+
+
+def _are_equal(entry: Entry, a: Sequence[list[str]], b: Sequence[list[str]], same_major: bool) -> bool:
+    if a == b:
+        return True
+    if same_major or len(a) != len(b):
+        return False
+    say_the_same = _rule(entry)
+    return all(
+        say_the_same(_each(_NEW_KEYWORD, r"\1", x), _each(_NEW_KEYWORD, r"\1", y))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _rule(entry: Entry) -> Callable[[list[str], list[str]], bool]:
+    if entry.kind in _QUERIES or (entry.kind == "RULE" and entry.name.endswith(" _RETURN")):
+        return _are_equal_queries
+    if entry.kind == "DEFAULT ACL":
+        # They were sorted with their spaces.
+        return lambda a, b: sorted(_each(_DEFAULT_ACL, r"\1 \2 ", a)) == sorted(_each(_DEFAULT_ACL, r"\1 \2 ", b))
+    if entry.kind == "FOREIGN TABLE":
+        change = "ALTER FOREIGN TABLE "
+        return lambda a, b: _each(_FOREIGN_TABLE, change, a) == _each(_FOREIGN_TABLE, change, b)
+    return lambda a, b: a == b
+
+
+def _each(pattern: re.Pattern[str], replacement: str, lines: list[str]) -> list[str]:
+    return [pattern.sub(replacement, line) for line in lines]
+
+
+def _are_equal_queries(expected: list[str], found: list[str]) -> bool:
+    """Whether two views are the same but for qualifiers.
+
+    PostgreSQL 16 and later leave them out where a query reads from only one relation. So what is written without
+    must have named a relation that the query reads, and every other word must be the same.
+    """
+    a, b = (_TOKEN.findall("\n".join(lines)) for lines in (expected, found))
+    sources = a[a.index("FROM") :] if "FROM" in a else []
+    # Not schemas, which stand before a dot even where relations are listed.
+    names = {x for x, behind in zip(sources, [*sources[1:], ""], strict=True) if behind != "."}
+    i = 0
+    for token in b:
+        if a[i : i + 1] != [token] and a[i + 1 : i + 3] == [".", token] and a[i] in names:
+            i += 2
+        if a[i : i + 1] != [token]:
+            return False
+        i += 1
+    return i == len(a)
+
+
+def _diff(expected: Sequence[list[str]], found: Sequence[list[str]]) -> str:
+    a, b = ([line for text in texts for line in text] for texts in (expected, found))
+    # Behind two lines that name files. Each line of a text has a sign before it, so "@@" can only be a position.
+    _, _, *changes = difflib.unified_diff(a, b, n=0, lineterm="")
+    lines = [line[:_SHOWN_CHARACTERS] for line in changes if not line.startswith("@@")]
+    more = len(lines) - _SHOWN_LINES
+    shown = lines[:_SHOWN_LINES] + ([f"and {more} lines more"] if more > 0 else [])
+    return "\n".join(["differs (- in the backup, + restored):", *shown])

@@ -1,0 +1,34 @@
+"""Databases that this package makes beside a user's: their names, comments and end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_NAME_BYTES = 63
+
+
+def beside(database: str, what: str, token: str) -> str:
+    """Name of a database beside another: ``<database>__<what>_<token>``, within PostgreSQL's 63 bytes."""
+    suffix = f"__{what}_{token}"
+    stem = database.encode()[: _NAME_BYTES - len(suffix)].decode(errors="ignore")
+    return stem + suffix
+
+
+def comment_on(database: str, comment: str | None) -> sql.Composed:
+    """Command that sets a database's comment."""
+    return sql.SQL("comment on database {} is {}").format(sql.Identifier(database), sql.Literal(comment))
+
+
+def drop(connection: _Connection, database: str) -> None:
+    """Drop a database if it exists, and end the sessions in it."""
+    connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
+
+
+def value_of(connection: _Connection, query: str, *values: Any) -> Any:
+    """First column of the first row of an answer; None if there is none."""
+    row = connection.execute(query, values).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,157 @@
+"""Deletes old backups by retention rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+from airflow_pg_s3 import connections
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.prune import DEFAULT_ORPHAN_AGE, Pruned, PruneRequest, prune
+from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core.retention import Retention
+from airflow_pg_s3.operators.base import PgS3Operator
+
+LISTED = 100
+"""How many entries of each list go to XCom; the log has all."""
+
+
+class PgS3PruneOperator(PgS3Operator):
+    """Delete the backups that no rule keeps, and what failed backups have left behind.
+
+    Each rule keeps the newest backup of each of so many hours, days, weeks, months or years that hold one; a
+    backup goes if no rule keeps it. Never deleted are the newest backup and the newest verified one, backups with
+    the label ``hold``, those that Object Lock protects, and what cannot be read.
+
+    :param repository: ``s3://bucket/any/prefix`` (templated).
+    :param database: only this database's backups; those of all, each by itself, if None or empty (templated).
+    :param keep_last: keep the newest so many backups; None or 0 turns a rule off (templated, as all of these).
+    :param keep_hourly: keep one for each of so many hours.
+    :param keep_daily: keep one for each of so many days.
+    :param keep_weekly: keep one for each of so many ISO weeks, which begin on Monday.
+    :param keep_monthly: keep one for each of so many months.
+    :param keep_yearly: keep one for each of so many years.
+    :param timezone: IANA name of the time zone in which these begin (templated).
+    :param orphan_age: data, uploads and evidence without a manifest go when nothing was written to them for so
+        long.
+    :param dry_run: say what would be done, and do nothing: a bool, or text that says so (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :returns: ``dry_run``; ``kept``, ``deleted``, ``protected``, ``unreadable``, ``orphans``: lists of dicts with
+        ``database``, ``backup_id`` and ``reasons``, of which each list has the first 100 (newest first);
+        ``counts``: how many there are of each; ``freed_bytes``.
+    :raises AirflowFailException: the request cannot work; nothing was deleted, and a retry would not help.
+    """
+
+    template_fields: Sequence[str] = (
+        "repository",
+        "database",
+        "keep_last",
+        "keep_hourly",
+        "keep_daily",
+        "keep_weekly",
+        "keep_monthly",
+        "keep_yearly",
+        "timezone",
+        "is_dry_run",
+        "aws_conn_id",
+    )
+    ui_color = "#fde0dd"
+
+    def __init__(
+        self,
+        *,
+        repository: str,
+        database: str | None = None,
+        keep_last: int | str | None = None,
+        keep_hourly: int | str | None = None,
+        keep_daily: int | str | None = None,
+        keep_weekly: int | str | None = None,
+        keep_monthly: int | str | None = None,
+        keep_yearly: int | str | None = None,
+        timezone: str = "UTC",
+        orphan_age: timedelta = DEFAULT_ORPHAN_AGE,
+        dry_run: bool | str = False,
+        aws_conn_id: str | None = "aws_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.repository = repository
+        self.database = database
+        self.keep_last = keep_last
+        self.keep_hourly = keep_hourly
+        self.keep_daily = keep_daily
+        self.keep_weekly = keep_weekly
+        self.keep_monthly = keep_monthly
+        self.keep_yearly = keep_yearly
+        self.timezone = timezone
+        self.orphan_age = orphan_age
+        self.is_dry_run = dry_run  # dry_run is a method of every operator
+        self.aws_conn_id = aws_conn_id
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Prune, and return what was done."""
+        with self._failing_for_good():
+            retention = Retention(
+                keep_last=_number(self.keep_last, "keep_last"),
+                keep_hourly=_number(self.keep_hourly, "keep_hourly"),
+                keep_daily=_number(self.keep_daily, "keep_daily"),
+                keep_weekly=_number(self.keep_weekly, "keep_weekly"),
+                keep_monthly=_number(self.keep_monthly, "keep_monthly"),
+                keep_yearly=_number(self.keep_yearly, "keep_yearly"),
+                timezone=self.timezone,
+            )
+            dry_run = _flag(self.is_dry_run, "dry_run")
+            client, hook_arguments = connections.s3_client(self.aws_conn_id)
+            request = PruneRequest(
+                retention=retention,
+                database=self.database or None,
+                orphan_age=self.orphan_age,
+                dry_run=dry_run,
+                s3_extra_args=hook_arguments,
+            )
+            done = prune(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
+        return self._report(context, {"dry_run": dry_run} | _facts(done))
+
+
+def _facts(done: Sequence[Pruned]) -> dict[str, Any]:
+    decided = [(pruned.database, decision) for pruned in done for decision in pruned.decisions]
+    lists = {
+        outcome: [
+            _entry(database, decision.backup_id, decision.reasons)
+            for database, decision in decided
+            if decision.outcome == outcome
+        ]
+        for outcome in ("kept", "deleted", "protected", "unreadable")
+    }
+    orphans = [(pruned.database, orphan) for pruned in done for orphan in reversed(pruned.orphans)]
+    for name, outcome in (("orphans", "deleted"), ("protected", "protected")):
+        lists.setdefault(name, []).extend(
+            _entry(database, orphan.backup_id, [orphan.reason])
+            for database, orphan in orphans
+            if orphan.outcome == outcome
+        )
+    return {
+        **{name: list(islice(entries, LISTED)) for name, entries in lists.items()},
+        "counts": {name: len(entries) for name, entries in lists.items()},
+        "freed_bytes": sum(pruned.freed_bytes for pruned in done),
+    }
+
+
+def _entry(database: str, backup_id: str, reasons: Iterable[str]) -> dict[str, Any]:
+    return {"database": database, "backup_id": backup_id, "reasons": list(reasons)}
+
+
+def _number(value: Any, parameter: str) -> int:
+    return 0 if value in (None, "", "None") else connections.as_int(value, parameter)
+
+
+def _flag(value: bool | str, parameter: str) -> bool:
+    """Take a flag as a template may have left it; to guess wrong would delete."""
+    if isinstance(value, bool):
+        return value
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).strip().lower() not in known:
+        raise InputError(f"{parameter} must be true or false, not {value!r}")
+    return known[str(value).strip().lower()]

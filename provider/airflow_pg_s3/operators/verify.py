@@ -1,0 +1,131 @@
+"""Verifies a backup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_pg_s3 import connections
+from airflow_pg_s3.core.errors import IntegrityError
+from airflow_pg_s3.core.evidence import Level
+from airflow_pg_s3.core.verify import VerifyRequest, VerifyResult, verify
+from airflow_pg_s3.operators.base import PgS3Operator
+
+
+class PgS3VerifyOperator(PgS3Operator):
+    """Prove a backup: restore it into a scratch database, compare everything, and record what was found.
+
+    The task succeeds if and only if the backup is verified. It fails for good if something differs or is damaged,
+    and is tried again if nothing could be told (no server, no S3, no disk).
+
+    :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it
+        (templated).
+    :param postgres_conn_id: Postgres connection of a server to restore into, as a database of its own that is
+        dropped again; None for a throwaway PostgreSQL on the worker (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param jobs: tables restored and compared at the same time, or objects read (templated).
+    :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object, without
+        PostgreSQL (templated).
+    :param checks: queries for the restored database, each of which must return a single value, true (templated).
+    :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
+        (templated).
+    :param locate_differences: name the first row that differs of each table that does, by a second pass.
+    :param spool_dir: folder for the throwaway server's data and for small members; the system's temporary folder
+        if None (templated).
+    :param s3_extra_args: arguments for the S3 requests that accept them, such as
+        ``{"ServerSideEncryption": "aws:kms"}``.
+    :returns: ``outcome`` (``verified``), ``uri``, ``backup_id``, ``database``, ``level``, ``tables``, ``rows``,
+        ``duration_seconds``, ``restore_seconds`` (what a recovery takes), ``compare_seconds``, ``evidence`` (URI
+        of the record; None if S3 refused it), ``warnings``; also the extra of the events of its asset outlets.
+    :raises AirflowFailException: the backup failed verification, or the request cannot work: no retry would help.
+    :raises AirflowException: it could not be verified.
+    """
+
+    template_fields: Sequence[str] = (
+        "backup",
+        "postgres_conn_id",
+        "aws_conn_id",
+        "jobs",
+        "level",
+        "checks",
+        "age_identity_conn_id",
+        "spool_dir",
+    )
+    ui_color = "#fff7bc"
+
+    def __init__(
+        self,
+        *,
+        backup: str,
+        postgres_conn_id: str | None = None,
+        aws_conn_id: str | None = "aws_default",
+        jobs: int | str = 2,
+        level: str = "restore",
+        checks: Sequence[str] | str = (),
+        age_identity_conn_id: str | None = None,
+        locate_differences: bool = False,
+        spool_dir: str | None = None,
+        s3_extra_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backup = backup
+        self.postgres_conn_id = postgres_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.jobs = jobs
+        self.level = level
+        self.checks = checks
+        self.age_identity_conn_id = age_identity_conn_id
+        self.locate_differences = locate_differences
+        self.spool_dir = spool_dir
+        self.s3_extra_args = s3_extra_args
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Verify the backup, and return the facts if it is what it should be."""
+        with self._failing_for_good():
+            client, hook_arguments = connections.s3_client(self.aws_conn_id)
+            request = VerifyRequest(
+                backup=self.backup,
+                # Not the connection's own database: a scratch database is made on its server.
+                server=connections.postgres_parameters(self.postgres_conn_id, None)
+                if self.postgres_conn_id
+                else None,
+                level=cast("Level", self.level),
+                jobs=connections.as_int(self.jobs, "jobs"),
+                checks=connections.as_list(self.checks, "checks"),
+                locate_differences=self.locate_differences,
+                identities=connections.age_identities(self.age_identity_conn_id),
+                spool_dir=self.spool_dir or None,
+                client_path=connections.client_path(),
+                s3_extra_args=hook_arguments | dict(self.s3_extra_args or {}),
+                producer=connections.producer(context),
+            )
+            try:
+                result = verify(request, client, cancel=self._cancel, log=self.log)
+            except IntegrityError as error:
+                raise AirflowFailException(f"{self.backup} FAILED verification: {error}") from error
+        if result.verification.outcome == "failed":
+            raise AirflowFailException(result.sentence)
+        if result.verification.outcome == "could not verify":
+            raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
+        return self._report(context, _facts(self.backup, result))
+
+
+def _facts(uri: str, result: VerifyResult) -> dict[str, Any]:
+    found = result.verification
+    return {
+        "outcome": found.outcome,
+        "uri": uri,
+        "backup_id": result.stored.manifest.backup_id,
+        "database": result.stored.manifest.database,
+        "level": found.level,
+        "tables": found.tables_matching,
+        "rows": found.rows,
+        "duration_seconds": found.duration_seconds,
+        "restore_seconds": found.restore_seconds,
+        "compare_seconds": found.compare_seconds,
+        "evidence": result.evidence_uri,
+        "warnings": found.warnings,
+    }

@@ -1,0 +1,154 @@
+"""Waits until the newest backup is young enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)  # fmt: skip
+
+from airflow_pg_s3 import connections
+from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
+from airflow_pg_s3.core.freshness import look
+from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_GRACE = timedelta(minutes=10)
+
+
+class PgS3BackupFreshnessSensor(BaseSensorOperator):
+    """Succeed when the newest backup of a database is young enough; until then wait, and fail after `timeout`.
+
+    As a monitor, give it a `timeout` of 0: then it looks once, and succeeds or fails.
+
+    :param repository: ``s3://bucket/any/prefix`` (templated).
+    :param database: the database whose backups count (templated).
+    :param max_age: how long ago the newest backup may have begun.
+    :param verified: only backups count that were restored and compared, and have not failed a verification since.
+    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param deferrable: wait in the triggerer rather than in a worker.
+    :param kwargs: as for any sensor: ``timeout`` (7 days unless set), ``poke_interval``, ``mode``, ``soft_fail``.
+    :returns: of the newest backup that counts: ``uri``, ``key``, ``backup_id``, ``database``, ``created_at``
+        (ISO 8601, by the source server's clock), ``age_seconds``, ``verified``.
+    :raises AirflowSensorTimeout: there is none that is young enough; the message names the newest.
+    :raises AirflowFailException: the request cannot work; waiting would not help.
+    """
+
+    template_fields: Sequence[str] = ("repository", "database", "aws_conn_id")
+    ui_color = "#f7f4f9"
+
+    def __init__(
+        self,
+        *,
+        repository: str,
+        database: str,
+        max_age: timedelta,
+        verified: bool = True,
+        aws_conn_id: str | None = "aws_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.repository = repository
+        self.database = database
+        self.max_age = max_age
+        self.verified = verified
+        self.aws_conn_id = aws_conn_id
+        self.deferrable = deferrable
+        self._found = ""
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        try:
+            if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
+                raise InputError(f"max_age must be a timedelta above zero, not {self.max_age!r}")
+            client, _ = connections.s3_client(self.aws_conn_id)
+            repository = Repository(client, self.repository)
+            found = look(
+                repository, database=self.database, max_age=self.max_age, verified=self.verified, log=self.log
+            )
+        except InputError as error:
+            raise AirflowFailException(str(error)) from error
+        self._found = found.message
+        self.log.info("%s", found.message)
+        return PokeReturnValue(is_done=found.is_fresh, xcom_value=found.facts)
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Look, and wait if need be."""
+        if self.deferrable:
+            return self._look_then_defer(context)
+        try:
+            facts: dict[str, Any] | None = super().execute(context)
+        except (AirflowSensorTimeout, AirflowSkipException) as error:
+            raise type(error)(": ".join(filter(None, (self._found, str(error))))) from error
+        return facts
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Take up what the trigger has found; `resume_execution` sees to `soft_fail` and `never_fail`."""
+        message = str(event["message"])
+        match event["status"]:
+            case "fresh":
+                self.log.info("%s", message)
+                facts: dict[str, Any] = event["facts"]
+                return facts
+            case "late":
+                raise AirflowSensorTimeout(message)
+            case "refused":
+                raise AirflowFailException(message)
+            case _:
+                if self.never_fail:
+                    raise AirflowSkipException(message)
+                raise StorageError(message)
+
+    def _look_then_defer(self, context: Context) -> dict[str, Any] | None:
+        deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
+        found = self._look_once(context, is_last=self.timeout == 0)
+        if found is not None and found.is_done:
+            facts: dict[str, Any] | None = found.xcom_value
+            return facts
+        self.defer(
+            trigger=BackupFreshnessTrigger(
+                repository=self.repository,
+                database=self.database,
+                max_age_seconds=self.max_age.total_seconds(),
+                verified=self.verified,
+                aws_conn_id=self.aws_conn_id,
+                poke_interval=self.poke_interval,
+                deadline=deadline.isoformat(),
+                silent_fail=self.silent_fail,
+            ),
+            method_name="execute_complete",
+            # The trigger itself ends at the deadline, with a message that says more than Airflow's.
+            timeout=timedelta(seconds=self.timeout) + _GRACE,
+        )
+
+    def _look_once(self, context: Context, *, is_last: bool) -> PokeReturnValue | None:
+        """Look before anything is deferred; `soft_fail` and the like as `BaseSensorOperator.execute` has them."""
+        try:
+            found = self.poke(context)
+            if is_last and not found.is_done:
+                raise AirflowSensorTimeout(self._found)
+            return found
+        except AirflowException as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
+        except PgS3Error as error:
+            if self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            if not self.silent_fail:
+                raise
+            self.log.error("%s", error)
+            return None

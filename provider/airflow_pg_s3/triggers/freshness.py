@@ -1,0 +1,106 @@
+"""Waits in the triggerer for a young backup."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from airflow_pg_s3 import connections
+from airflow_pg_s3.core.errors import InputError, PgS3Error
+from airflow_pg_s3.core.freshness import Freshness, look
+from airflow_pg_s3.core.repository import Repository
+
+
+class BackupFreshnessTrigger(BaseTrigger):
+    """Fires once: when the newest backup is young enough, at the deadline, or when looking for it fails.
+
+    Its event has ``status`` (``fresh``, ``late``, ``refused`` for what no retry can mend, or ``failed``),
+    ``message`` and ``facts`` (of the newest backup that counts, or None).
+
+    :param max_age_seconds: how old the newest backup may be.
+    :param poke_interval: seconds between two looks; the first look comes after one interval.
+    :param deadline: when to give up, ISO 8601 with a time zone; a triggerer that takes over keeps to it.
+    :param silent_fail: go on after an error of S3.
+    """
+
+    def __init__(
+        self,
+        *,
+        repository: str,
+        database: str,
+        max_age_seconds: float,
+        verified: bool,
+        aws_conn_id: str | None,
+        poke_interval: float,
+        deadline: str,
+        silent_fail: bool = False,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.repository = repository
+        self.database = database
+        self.max_age_seconds = max_age_seconds
+        self.verified = verified
+        self.aws_conn_id = aws_conn_id
+        self.poke_interval = poke_interval
+        self.deadline = deadline
+        self.silent_fail = silent_fail
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what makes this trigger anew, in another process."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "repository": self.repository,
+            "database": self.database,
+            "max_age_seconds": self.max_age_seconds,
+            "verified": self.verified,
+            "aws_conn_id": self.aws_conn_id,
+            "poke_interval": self.poke_interval,
+            "deadline": self.deadline,
+            "silent_fail": self.silent_fail,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look again and again."""
+        deadline = datetime.fromisoformat(self.deadline)
+        # In a thread, as S3 and connections are waited for; asgiref's, since connections are fetched through
+        # the triggerer's own loop. Not in its only thread for all: other triggers would wait for us.
+        look_once = sync_to_async(self._look, thread_sensitive=False)
+        while True:
+            remaining = (deadline - datetime.now(UTC)).total_seconds()
+            await asyncio.sleep(max(0.0, min(self.poke_interval, remaining)))
+            try:
+                found = await look_once()
+            except PgS3Error as error:
+                if isinstance(error, InputError) or not self.silent_fail:
+                    status = "refused" if isinstance(error, InputError) else "failed"
+                    yield _event(status, str(error), None)
+                    return
+                message, facts = str(error), None
+            else:
+                message, facts = found.message, found.facts
+                if found.is_fresh:
+                    yield _event("fresh", message, facts)
+                    return
+            self.log.info("%s", message)
+            if datetime.now(UTC) >= deadline:
+                yield _event("late", message, facts)
+                return
+
+    def _look(self) -> Freshness:
+        client, _ = connections.s3_client(self.aws_conn_id)
+        return look(
+            Repository(client, self.repository),
+            database=self.database,
+            max_age=timedelta(seconds=self.max_age_seconds),
+            verified=self.verified,
+            log=self.log,
+        )
+
+
+def _event(status: str, message: str, facts: dict[str, Any] | None) -> TriggerEvent:
+    payload = {"status": status, "message": message, "facts": facts}
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
 """The operators between real servers: PostgreSQL's majors, moto and Ceph; and what must not be left of them."""
 
+import functools
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from lab.compare import compare_databases
 from lab.dumps import dump
-from lab.hard import create_hard_database, create_hard_roles
+from lab.hard import create_hard_roles
 from lab.postgres import Cluster, installations
 from lab.s3 import Ceph, S3Server
 
@@ -62,20 +63,6 @@ def new_database(new_name: Callable[..., str]) -> Callable[..., str]:
         return database
 
     return create
-
-
-@pytest.fixture(scope="session")
-def portable_hard_database() -> Callable[[Cluster], str]:
-    """Like `hard_database`, without extensions: PostgreSQL's builds have different ones."""
-    made: set[int] = set()
-
-    def name_of(cluster: Cluster) -> str:
-        if cluster.port not in made:
-            create_hard_database(cluster, "portable hard db", extensions=False)
-            made.add(cluster.port)
-        return "portable hard db"
-
-    return name_of
 
 
 # -- connections --------------------------------------------------------------------------------------------------
@@ -150,6 +137,16 @@ def back_up(connections: Connections, repository: str, spool_dir: Path) -> Calla
         return PgS3BackupOperator(**defaults | arguments).execute(context={})
 
     return run
+
+
+def back_up_once(cluster: Cluster, database: str, s3: S3Server, repository: str) -> dict:
+    """For fixtures of a wider scope: what the backup task returns."""
+    with pytest.MonkeyPatch.context() as environment:
+        Connections(environment, s3).source(cluster, database)
+        operator = PgS3BackupOperator(
+            task_id="back_up", repository=repository, postgres_conn_id="pg_source", aws_conn_id="aws"
+        )
+        return operator.execute(context={})
 
 
 @pytest.fixture
@@ -257,13 +254,26 @@ def put(s3: S3Server, bucket: str) -> Callable[..., str]:
     return store
 
 
+@pytest.fixture(scope="session")
+def small_template(pg16: Cluster, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The name of a small database that nobody changes, and its archives by format, each made once."""
+    name = "small template"
+    pg16.create_database(name)
+    pg16.psql(SMALL, name)
+    folder = tmp_path_factory.mktemp("small")
+
+    @functools.cache
+    def archive(form: str, *options: str) -> bytes:
+        return dump(pg16, name, form, folder, *options)
+
+    return SimpleNamespace(name=name, archive=archive)
+
+
 @pytest.fixture
-def small(pg16: Cluster, new_database: Callable[..., str], tmp_path: Path) -> SimpleNamespace:
-    """A small database, the SQL that made it, and its archives by format."""
-    name = new_database(pg16, SMALL, name="small")
-    return SimpleNamespace(
-        name=name, sql=SMALL, archive=lambda form, *options: dump(pg16, name, form, tmp_path, *options)
-    )
+def small(pg16: Cluster, new_database: Callable[..., str], small_template: SimpleNamespace) -> SimpleNamespace:
+    """A small database of the test's own, the SQL that made it, and its archives as it was at first, by format."""
+    name = new_database(pg16, name="small", template=small_template.name)
+    return SimpleNamespace(name=name, sql=SMALL, archive=small_template.archive)
 
 
 def processes_in(folder: Path) -> list[int]:

@@ -280,7 +280,9 @@ def test_ids_and_times_come_from_the_servers_clock(
     assert before <= manifest.created_at <= after
     assert manifest.backup_id.startswith(f"{manifest.created_at:%Y%m%dT%H%M%SZ}-")
     # The worker's clock is the same one here; so make sure that nobody asks it.
-    for path in Path(core.__path__[0]).glob("*.py"):
+    # What looks at backups later, perhaps where no server is, has no other clock.
+    others = {"freshness.py", "listing.py", "object_lock.py", "survey.py", "verify.py"}
+    for path in (path for path in Path(core.__path__[0]).glob("*.py") if path.name not in others):
         assert not re.search(r"\btime\.time\(|\.(utc)?now\(|\.today\(", path.read_text()), path
 
 

@@ -42,4 +42,4 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(
     s3.client().put_object(Bucket=bucket, Key=newest["key"], Body=b"damaged")
     (other,) = list_backups(limit=1)
     assert {newest["uri"], other["uri"]} == {done["uri"] for done in made}
-    assert f"left out of the list: {newest['uri']} is not a manifest" in capfd.readouterr().out
+    assert f"left out: {newest['uri']} is not a manifest" in capfd.readouterr().out

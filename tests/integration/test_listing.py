@@ -1,5 +1,8 @@
 """The listing shows the complete backups, all of them, newest first, and nothing else."""
 
+import functools
+import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -7,35 +10,22 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_pg_s3.core.manifest import Manifest
-from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core import catalog, listing
+from airflow_pg_s3.core import s3 as core_s3
+from airflow_pg_s3.core.repository import read_manifest
+from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
+from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 from lab.postgres import Cluster
 from lab.s3 import S3Server
 from tests.integration.conftest import only_on
+from tests.shelf import CHECKED, FAILED, RESTORED, UNSURE, Shelf, id_at
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def id_at(when: datetime, number: int = 0) -> str:
-    return f"{when:%Y%m%dT%H%M%SZ}-{number:06x}"
-
-
-@pytest.fixture(scope="module")
-def template(pg18: Cluster, moto: S3Server) -> Manifest:
-    """The manifest of a real backup, of an almost empty database."""
-    from airflow_pg_s3.core.manifest import parse
-    from airflow_pg_s3.operators.backup import PgS3BackupOperator
-
-    bucket = moto.create_bucket("template-of-listings")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AIRFLOW_CONN_PG", pg18.airflow_connection())
-        environment.setenv("AIRFLOW_CONN_AWS", moto.airflow_connection())
-        environment.setenv("AIRFLOW__PG_S3__CLIENT_PATH", str(pg18.pg_bin))
-        made = PgS3BackupOperator(
-            task_id="t", repository=f"s3://{bucket}", postgres_conn_id="pg", aws_conn_id="aws"
-        ).execute(context={})
-    body = moto.client().get_object(Bucket=bucket, Key=made["key"])["Body"].read()
-    return parse(body, where=made["uri"])
+@pytest.fixture
+def shelf(s3: S3Server, repository: str) -> Shelf:
+    return Shelf(s3.client(), repository)
 
 
 @pytest.fixture
@@ -46,19 +36,15 @@ def put(s3: S3Server, bucket: str) -> Callable[..., None]:
 
 
 @pytest.fixture
-def put_backup(put, template: Manifest, repository: str) -> Callable[..., str]:
+def put_backup(shelf: Shelf) -> Callable[..., str]:
     """(database, time, number=0, **labels) → the id of a backup as a listing finds it, without its objects."""
-    prefix = repository.split("/", 3)[3]
+    return shelf.put_backup
 
-    def store(database: str, when: datetime, number: int = 0, **labels: str) -> str:
-        backup_id = id_at(when, number)
-        text = template.to_json().decode().replace(template.backup_id, backup_id)
-        manifest = Manifest.model_validate_json(text)
-        manifest = manifest.model_copy(update={"database": database, "created_at": when, "labels": labels})
-        put(f"{prefix}/{database}/{backup_id}.json", manifest.to_json())
-        return backup_id
 
-    return store
+@pytest.fixture(autouse=True)
+def python_log(monkeypatch) -> None:
+    """Let the operator log where caplog looks."""
+    monkeypatch.setattr(PgS3ListBackupsOperator, "log", logging.getLogger("listing"))
 
 
 def ids(rows: list[dict]) -> list[str]:
@@ -88,6 +74,7 @@ def test_a_row_says_what_the_backup_is(pg18: Cluster, new_database, back_up, lis
             "created_at": made["created_at"],
             "size": manifest.stored_bytes,
             "verified": False,
+            "verification": None,
             "backup_id": made["backup_id"],
             "raw_bytes": made["raw_bytes"],
             "tables": 1,
@@ -139,14 +126,14 @@ def test_a_backup_being_made_is_not_listed_until_it_is_committed(
 ):
     database = new_database(pg18, "CREATE TABLE t AS SELECT 1 AS a")
     seen = []
-    put_new = Repository.put_new
+    put_new = core_s3.put_new
 
-    def look_before(self, key: str, *args: object) -> None:
+    def look_before(client, bucket: str, key: str, *args: object) -> None:
         if key.endswith(".json"):
             seen.append((len(leftovers()), list_backups(fail_if_empty=False)))
-        put_new(self, key, *args)
+        put_new(client, bucket, key, *args)
 
-    monkeypatch.setattr(Repository, "put_new", look_before)
+    monkeypatch.setattr(core_s3, "put_new", look_before)
     made = back_up(pg18, database)
     ((objects, listed),) = seen
     assert objects > 1
@@ -199,15 +186,129 @@ def test_labels_choose_the_backups_that_carry_all_of_them(s3, put_backup, list_b
     assert len(list_backups(labels={})) == 21
 
 
+@pytest.fixture
+def put_evidence(shelf: Shelf) -> Callable[..., None]:
+    """(database, id, *(outcome, level), of=id): store evidence as verifications write it."""
+    return functools.partial(shelf.put_evidence, at=NOON + timedelta(days=9))
+
+
 @only_on("moto")
-def test_verified_says_whether_evidence_lies_beside_the_manifest(
-    s3, put_backup, put, list_backups, repository: str
+@pytest.mark.parametrize(
+    ("verifications", "verified"),
+    [
+        ([RESTORED], True),
+        ([FAILED, RESTORED], False),
+        ([RESTORED, FAILED], True),
+        ([("failed", "checksum"), RESTORED], False),
+        ([UNSURE, RESTORED], True),
+        ([UNSURE], False),
+        ([CHECKED], False),
+        ([CHECKED, RESTORED], True),
+    ],
+    ids=str,
+)
+def test_verified_is_what_a_restore_has_shown_unless_something_failed_since(
+    s3, put_backup, put_evidence, list_backups, verifications: list, verified: bool
+):
+    made = put_backup("app", NOON)
+    put_evidence("app", made, *verifications)
+    (row,) = list_backups()
+    outcome, level = verifications[0]
+    assert (row["verified"], row["verification"]) == (
+        verified,
+        {"outcome": outcome, "level": level, "at": "2026-03-10T12:00:00+00:00"},
+    )
+    assert ids(list_backups(verified_only=True, fail_if_empty=False)) == [made] * verified
+
+
+@only_on("moto")
+def test_evidence_that_is_damaged_or_of_another_manifest_is_none_and_is_warned_of(
+    s3, put_backup, put, put_evidence, list_backups, repository: str, caplog
 ):
     folder = f"{repository.split('/', 3)[3]}/app"
-    older, newer = put_backup("app", NOON), put_backup("app", NOON + timedelta(days=1))
-    put(f"{folder}/{older}.verified.json", b'{"outcome": "verified"}')
-    assert [(row["backup_id"], row["verified"]) for row in list_backups()] == [(newer, False), (older, True)]
-    assert ids(list_backups(verified_only=True)) == [older]
+    damaged, foreign, replaced, good = (put_backup("app", NOON + timedelta(hours=n), n) for n in range(4))
+    put(f"{folder}/{damaged}.verified.json", b'{"outcome": "verified"}')
+    put_evidence("app", foreign, RESTORED, of=good)
+    put_evidence("app", replaced, RESTORED)
+    put_backup("app", NOON + timedelta(hours=2), 2, changed="later")
+    put_evidence("app", good, RESTORED)
+    with caplog.at_level("WARNING"):
+        rows = list_backups()
+    assert [(row["backup_id"], row["verified"]) for row in rows if row["verified"]] == [(good, True)]
+    assert [row["verification"] for row in rows[1:]] == [None] * 3
+    for backup_id in (damaged, foreign, replaced):
+        assert f"not verified: the evidence of {repository}/app/{backup_id}.json is damaged" in caplog.text
+    assert ids(list_backups(verified_only=True, limit=1)) == [good]
+
+
+@only_on("moto")
+def test_the_newest_verified_of_many_is_found_without_reading_those_that_have_no_evidence(
+    s3, put_backup, put_evidence, list_backups, monkeypatch
+):
+    made = [put_backup("app", NOON + timedelta(hours=n), n) for n in range(60)]
+    for backup_id, found in zip(made, [RESTORED] * 2 + [FAILED] * 30, strict=False):
+        put_evidence("app", backup_id, found)
+    read = []
+
+    def see(client, uri):
+        read.append(uri)
+        return read_manifest(client, uri)
+
+    monkeypatch.setattr(catalog, "read_manifest", see)
+    assert ids(list_backups(verified_only=True, limit=1)) == [made[1]]
+    assert len(read) == 32
+    assert ids(list_backups(limit=1)) == [made[59]]
+    assert len(read) == 33
+
+
+@pytest.mark.parametrize("s3", ["moto", "ceph"], indirect=True)
+def test_a_limit_finds_the_same_backups_as_the_whole_list_has(
+    s3, put_backup, put, list_backups, monkeypatch, repository
+):
+    monkeypatch.setattr(listing, "_KEYS_A_PAGE", 5)  # so that few backups are many pages
+    folder = f"{repository.split('/', 3)[3]}/app"
+    now = datetime.now(UTC)
+    made = [put_backup("app", now + timedelta(days=1) - timedelta(hours=n * n), n) for n in range(20)]
+    for backup_id in made:
+        put(f"{folder}/{backup_id}/pack-0001.tar.zst")
+    for backup_id in made[::2]:
+        put(f"{folder}/{backup_id}.verified.json")
+    put(f"{folder}/notes.txt")
+    put_backup("other", now)
+    assert ids(list_backups(database="app")) == made
+    assert ids(list_backups(database="app", limit=20)) == made
+    assert ids(list_backups(database="app", limit=3)) == made[:3]
+    assert ids(list_backups(database="app", before=now - timedelta(days=2), limit=2)) == made[9:11]
+    assert ids(list_backups(limit=7)) == ids(list_backups())[:7]
+
+
+@only_on("moto")
+def test_the_log_shows_a_table(s3, put_backup, put_evidence, list_backups, caplog):
+    old, new = put_backup("app", NOON), put_backup("app", NOON + timedelta(days=1), release="42", stage="prod")
+    put_evidence("app", old, RESTORED)
+    with caplog.at_level("INFO"):
+        list_backups()
+    _, header, newer, older = caplog.messages
+    columns = ["database", "id", "age", "size", "raw size", "tables", "rows", "verification", "labels"]
+    assert re.split("  +", header) == columns
+    assert [line.index(backup_id) for line, backup_id in ((newer, new), (older, old))] == [header.index("id ")] * 2
+    place = header.index("verification")
+    assert re.fullmatch(r"not verified +release=42, stage=prod", newer[place:])
+    assert re.fullmatch(r"verified \d+ d ago", older[place:])
+
+
+@only_on("moto")
+def test_a_manifest_that_may_not_be_read_is_an_error_and_not_an_empty_list(
+    s3, put_backup, list_backups, monkeypatch
+):
+    put_backup("app", NOON)
+
+    def refuse(*_):
+        raise core_s3.Refused("S3 refuses access to bucket 'x' (AccessDenied): check the AWS connection's rights")
+
+    monkeypatch.setattr(catalog, "read_manifest", refuse)
+    with pytest.raises(AirflowFailException, match="S3 refuses access"):
+        list_backups(fail_if_empty=False)
 
 
 @only_on("moto")
@@ -260,6 +361,7 @@ def test_archives_of_other_tools_are_listed_by_a_pattern_of_their_names(
                 "created_at": times[f"{prefix}/{name}"].astimezone(UTC).isoformat(),
                 "size": len(name),
                 "verified": False,
+                "verification": None,
             }
         return {row["key"].removeprefix(f"{prefix}/") for row in rows}
 
@@ -289,3 +391,15 @@ def test_what_cannot_work_is_said_in_one_line(s3, put_backup, list_backups, argu
     with pytest.raises(AirflowFailException, match=message) as raised:
         list_backups(**arguments)
     assert "\n" not in str(raised.value)
+
+
+@only_on("ceph")
+def test_wrong_credentials_are_no_empty_list(s3: S3Server, connections, list_backups, repository: str):
+    connections.set("aws", s3.airflow_connection().replace(s3.access_key, "AKIAWRONG"))
+    with pytest.raises(AirflowFailException, match="S3 refuses access to bucket"):
+        list_backups(fail_if_empty=False)
+    sensor = PgS3BackupFreshnessSensor(
+        task_id="t", repository=repository, database="app", max_age=timedelta(hours=1), aws_conn_id="aws"
+    )
+    with pytest.raises(AirflowFailException, match="S3 refuses access to bucket"):
+        sensor.execute({})

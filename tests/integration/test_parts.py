@@ -1,11 +1,11 @@
 """Restoring a part of a backup, also into a database that holds other things."""
 
-from collections.abc import Callable
-
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from lab.postgres import Cluster
+from lab.s3 import S3Server
+from tests.integration.conftest import back_up_once
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -27,9 +27,13 @@ insert into notes values (1), (2);
 """
 
 
-@pytest.fixture
-def backup(pg16: Cluster, back_up: Callable[..., dict], new_database: Callable[..., str]) -> dict:
-    return back_up(pg16, new_database(pg16, SOURCE))
+@pytest.fixture(scope="module")
+def backup(pg16: Cluster, moto: S3Server) -> dict:
+    pg16.create_database("source of parts")
+    pg16.psql(SOURCE, "source of parts")
+    made = back_up_once(pg16, "source of parts", moto, f"s3://{moto.create_bucket('backup-of-parts')}")
+    pg16.drop_database("source of parts")
+    return made
 
 
 def relations(cluster: Cluster, database: str) -> set[str]:

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyrage
@@ -63,9 +63,12 @@ def tools() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture
-def database(pg18: Cluster, new_database) -> str:
-    return new_database(pg18, CONTENT, name="orders & more")
+@pytest.fixture(scope="module")
+def database(pg18: Cluster) -> Iterator[str]:
+    pg18.create_database("orders & more")
+    pg18.psql(CONTENT, "orders & more")
+    yield "orders & more"
+    pg18.drop_database("orders & more")
 
 
 @pytest.fixture

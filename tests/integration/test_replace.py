@@ -18,6 +18,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from lab.compare import compare_databases
 from lab.postgres import Cluster
+from lab.s3 import S3Server
+from tests.integration.conftest import back_up_once
+
+# For what happens at once, unless it never does.
+PATIENCE_SECONDS = 120
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -27,6 +32,7 @@ insert into version values ('{version}');
 create table numbers as select i, '{version}'::text as version, repeat('x', 100) as filler
     from generate_series(1, {rows}) as i;
 alter table numbers add primary key (i);
+create table written (at timestamptz default now());
 """
 
 
@@ -52,10 +58,14 @@ def live(pg16: Cluster) -> Iterator[str]:
             pg16.drop_database(other)
 
 
-@pytest.fixture
-def backup(pg16: Cluster, back_up: Callable[..., dict], new_database: Callable[..., str]) -> dict:
+@pytest.fixture(scope="module")
+def backup(pg16: Cluster, moto: S3Server) -> dict:
     """A backup of a database of another name, with other content."""
-    return back_up(pg16, new_database(pg16, FILL.format(version="new", rows=30_000), name="newer"))
+    pg16.create_database("newer")
+    pg16.psql(FILL.format(version="new", rows=30_000), "newer")
+    made = back_up_once(pg16, "newer", moto, f"s3://{moto.create_bucket('backup-of-replace')}")
+    pg16.drop_database("newer")
+    return made
 
 
 def version_of(cluster: Cluster, database: str) -> str:
@@ -187,8 +197,18 @@ def test_obstacles_are_all_named_at_once_and_nothing_is_touched(
         pg16.psql("drop role weak")
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come to pass"
+        time.sleep(0.005)
+
+
 class Client(threading.Thread):
-    """Reads and writes the live database without pause; a lost connection is opened again."""
+    """Reads and writes the live database without pause, for the time of a `with` block.
+
+    A lost connection is opened again; any other error ends it.
+    """
 
     def __init__(self, cluster: Cluster, database: str) -> None:
         super().__init__(daemon=True)
@@ -208,71 +228,104 @@ class Client(threading.Thread):
                             "select (select name from version), count(*), count(distinct version) from numbers"
                         ).fetchone()
                     )
-                    connection.execute("create table if not exists written (at timestamptz default now())")
                     connection.execute("insert into written default values")
 
-    def stop(self) -> list[tuple[str, int, int]]:
+    def wait_for(self, version: str) -> None:
+        """Wait until it reads this version of the database, from now on."""
+        position = len(self.reads)
+        wait_until(lambda: any(read[0] == version for read in self.reads[position:]) or not self.is_alive())
+        assert self.is_alive(), "the client has met another error than a lost connection"
+
+    def __enter__(self) -> "Client":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         self.join()
-        return self.reads
 
 
 WHOLE = {("old", 2000, 1), ("new", 30_000, 1)}
 
 
 def test_clients_see_the_old_or_the_new_database_whole(pg16: Cluster, live: str, backup, restore) -> None:
-    clients = [Client(pg16, live) for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(pg16, live)) for _ in range(4)]
+        for client in clients:
+            client.wait_for("old")
+        restore(pg16, live, backup=backup["uri"], if_exists="replace")
+        for client in clients:
+            client.wait_for("new")
     for client in clients:
-        client.start()
-    restore(pg16, live, backup=backup["uri"], if_exists="replace")
-    time.sleep(0.3)
-    reads = [read for client in clients for read in client.stop()]
-    assert set(reads) == WHOLE
+        assert set(client.reads) == WHOLE
 
 
+# At least so many statements; the last of them swap the names.
+STATEMENTS = 36
+# Without Airflow, which takes longer to start than all of the rest.
 REPLACE = """
-import sys
-from airflow_pg_s3.operators.restore import PgS3RestoreOperator
-PgS3RestoreOperator(
-    task_id="r", backup=sys.argv[1], postgres_conn_id="pg_target", aws_conn_id="aws", if_exists="replace",
-    keep_previous=False, spool_dir=sys.argv[2],
-).execute({})
+import boto3, json, logging, os, psycopg, signal, sys, threading
+from botocore.config import Config
+from airflow_pg_s3.core.libpq import parameters
+from airflow_pg_s3.core.restore import RestoreRequest, restore
+given = json.load(sys.stdin)
+client = boto3.client("s3", **given["s3"], config=Config(s3={"addressing_style": "path"}))
+request = RestoreRequest(
+    backup=given["uri"], target=parameters(database=given["database"], keywords=given["pg"]), if_exists="replace",
+    keep_previous=False, spool_dir=given["spool"], client_path=given["path"],
+)
+execute, number = psycopg.Connection.execute, 0
+def die_before(*arguments, **keywords):
+    global number
+    number += threading.current_thread() is threading.main_thread()
+    if number == given["last_statement"]:
+        os.killpg(0, signal.SIGKILL)
+    return execute(*arguments, **keywords)
+psycopg.Connection.execute = die_before
+restore(request, client, cancel=threading.Event(), log=logging.getLogger())
 """
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("PG_S3_KILLS", "8"))))
 def test_a_replace_that_is_killed_anywhere_leaves_one_whole_database_and_the_retry_succeeds(
-    pg16: Cluster, live: str, backup, restore, connections, spool_dir: Path, seed: int
+    pg16: Cluster, live: str, backup, restore, s3: S3Server, spool_dir: Path, seed: int
 ) -> None:
     before = set(databases(pg16))
-    connections.target(pg16, live)
-    client = Client(pg16, live)
-    client.start()
-    task = subprocess.Popen([sys.executable, "-c", REPLACE, backup["uri"], str(spool_dir)], start_new_session=True)
-    # From when its database appears, over some two seconds: restoring, analyzing, swapping, dropping.
-    deadline = time.monotonic() + 60
-    while set(databases(pg16)) == before and task.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(random.Random(seed).uniform(0, 1.2))
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(task.pid, signal.SIGKILL)
-    task.wait()
-    assert version_of(pg16, live) in ("old", "new")
-    restore(pg16, live, backup=backup["uri"], if_exists="replace", keep_previous=False)
-    time.sleep(0.1)
-    assert set(client.stop()) <= WHOLE
+    given = {
+        # Half of them end before a certain statement, so that each is met whatever the speed of the machine.
+        "last_statement": STATEMENTS - 5 * (seed // 2) % STATEMENTS if seed % 2 else None,
+        "uri": backup["uri"], "database": live, "spool": str(spool_dir), "path": [str(pg16.pg_bin)],
+        "pg": {"host": pg16.host, "port": pg16.port, "user": pg16.user, "password": pg16.password},
+        "s3": {"endpoint_url": s3.endpoint_url, "region_name": "us-east-1",
+               "aws_access_key_id": s3.access_key, "aws_secret_access_key": s3.secret_key},
+    }  # fmt: skip
+    with Client(pg16, live) as client:
+        task = subprocess.Popen(
+            [sys.executable, "-c", REPLACE], stdin=subprocess.PIPE, start_new_session=True, text=True
+        )
+        assert task.stdin
+        task.stdin.write(json.dumps(given))
+        task.stdin.close()
+        if given["last_statement"] is None:
+            # From when its database appears, over a second or two: restoring, analyzing, swapping, dropping.
+            wait_until(lambda: set(databases(pg16)) != before or task.poll() is not None)
+            time.sleep(random.Random(seed).uniform(0, 1.2))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(task.pid, signal.SIGKILL)
+        assert task.wait() in (0, -signal.SIGKILL)
+        assert version_of(pg16, live) in ("old", "new")
+        restore(pg16, live, backup=backup["uri"], if_exists="replace", keep_previous=False)
+        client.wait_for("new")
+    assert set(client.reads) <= WHOLE
     assert version_of(pg16, live) == "new"
     assert set(databases(pg16)) == before
-    deadline = time.monotonic() + 20
-    while list(spool_dir.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not list(spool_dir.iterdir()))
 
 
 def test_a_damaged_backup_never_takes_over(
-    pg16: Cluster, live: str, backup, restore, s3, bucket, leftovers
+    pg16: Cluster, live: str, back_up, restore, new_database, s3, bucket, leftovers
 ) -> None:
+    backup = back_up(pg16, new_database(pg16, FILL.format(version="new", rows=30_000)))
     key = max(
         (key for key in leftovers() if "/" in key and not key.endswith((".json", "begun"))),
         key=lambda key: s3.client().head_object(Bucket=bucket, Key=key)["ContentLength"],

@@ -1,10 +1,11 @@
 """A restore gives back what was backed up, or fails and says why."""
 
-import functools
+import contextlib
 import os
 import re
 import signal
-import time
+import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,13 +18,19 @@ from botocore.exceptions import IncompleteReadError
 from botocore.response import StreamingBody
 
 from airflow_pg_s3.core import clients
+from airflow_pg_s3.core import restore as restore_verb
+from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import ClientProgramError, IntegrityError
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from lab.compare import compare_databases
 from lab.postgres import Cluster
 from lab.s3 import S3Server
+from tests.integration.conftest import back_up_once, only_on
 
 DATABASE = "restore faults"
+# For what happens at once, unless it never does.
+PATIENCE_SECONDS = 120
+PIECE_BYTES = 100_000
 FILL = """
 create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 300000) as i;
 create table other as select i, md5(i::text) as noise from generate_series(1, 100000) as i;
@@ -39,9 +46,18 @@ def source(pg16: Cluster) -> Iterator[Cluster]:
     pg16.drop_database(DATABASE)
 
 
+@pytest.fixture(scope="module")
+def backups() -> dict[S3Server, dict]:
+    return {}
+
+
 @pytest.fixture
-def backup(source: Cluster, back_up: Callable[..., dict]) -> dict:
-    return back_up(source, DATABASE)
+def backup(source: Cluster, s3: S3Server, backups: dict[S3Server, dict]) -> dict:
+    """One for each S3 server; who damages it has to mend it."""
+    if s3 not in backups:
+        bucket = s3.create_bucket(f"restore-faults-{uuid.uuid4().hex[:8]}")
+        backups[s3] = back_up_once(source, DATABASE, s3, f"s3://{bucket}/some/prefix")
+    return backups[s3]
 
 
 @pytest.fixture
@@ -59,22 +75,27 @@ def restore_fails(source: Cluster, restore: Callable[..., dict], new_name: Calla
 
 
 @pytest.fixture
-def tamper(s3: S3Server, bucket: str, backup: dict, manifest_of) -> Callable[..., str]:
-    """(table name, function of bytes) → changes the object that holds the table's data; its key."""
+def tamper(s3: S3Server, backup: dict, manifest_of) -> Iterator[Callable[..., str]]:
+    """(table name, function of bytes) → changes the object that holds the table's data, for this test; its key."""
+    client = s3.client()
+    bucket = backup["uri"].split("/")[2]
+    before: dict[str, bytes] = {}
 
     def change(table: str, edit: Callable[[bytes], bytes | None]) -> str:
         manifest = manifest_of(backup)
         member = next(m for m in manifest.members if m.table is not None and m.table.name == table)
         key = backup["key"].rpartition("/")[0] + "/" + member.objects[0]
-        client = s3.client()
-        edited = edit(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        before[key] = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        edited = edit(before[key])
         if edited is None:
             client.delete_object(Bucket=bucket, Key=key)
         else:
             client.put_object(Bucket=bucket, Key=key, Body=edited)
         return key
 
-    return change
+    yield change
+    for key, data in before.items():
+        client.put_object(Bucket=bucket, Key=key, Body=data)
 
 
 def flip(position: float) -> Callable[[bytes], bytes]:
@@ -85,6 +106,7 @@ def flip(position: float) -> Callable[[bytes], bytes]:
     return edit
 
 
+@only_on("moto")
 @pytest.mark.parametrize("position", [0.0, 0.3, 0.999999])
 @pytest.mark.parametrize("table", ["large", "small"])
 def test_a_flipped_bit_is_found_and_named(restore_fails, tamper, table: str, position: float) -> None:
@@ -103,6 +125,7 @@ def test_a_missing_object_is_found_and_named(restore_fails, tamper) -> None:
     restore_fails(IntegrityError, r"the data of public\.large .* is missing")
 
 
+@only_on("moto")
 def test_other_content_of_the_same_length_is_found_and_named(restore_fails, tamper) -> None:
     # Well-formed and of the same size: only the digest of the content can tell.
     def other_rows(data: bytes) -> bytes:
@@ -139,61 +162,96 @@ def test_bodies_that_break_off_are_continued_where_they_broke(
     assert len([body for body in broken if body is not None]) > 4
 
 
-def pg_restore_pids(processes: Callable[[], list[int]]) -> list[int]:
-    return sorted(p for p in processes() if Path(f"/proc/{p}/comm").read_text().strip() == "pg_restore")
+@pytest.fixture
+def while_loading(monkeypatch: pytest.MonkeyPatch, processes) -> Callable[[Callable[[], object]], None]:
+    """(action): call it, once, when pg_restore reads a table; the data waits until it is done."""
+
+    def once(action: Callable[[], object]) -> None:
+        read = StreamingBody.read
+        lock = threading.Lock()
+        done: list[bool] = []
+
+        def in_pieces(self: StreamingBody, amt: int | None = None) -> bytes:
+            if amt is None or amt <= PIECE_BYTES:
+                return read(self, amt)
+            with lock:
+                # It opens a table only when it has connected, and data are fetched only for what is open.
+                if not done and pg_restore_pids(processes):
+                    done.append(True)
+                    action()
+            return read(self, PIECE_BYTES)
+
+        monkeypatch.setattr(StreamingBody, "read", in_pieces)
+
+    return once
 
 
 @pytest.fixture
-def slow_bodies(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
-    """Functions to call, once, when data has begun to flow; each body is slow."""
-    actions: list[Callable[[], object]] = []
-    read = StreamingBody.read
+def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """() → returns when the restore gives its downloads up, so that it can't end in any other way; and it must."""
+    given_up: list[threading.Event] = []
+    in_time: list[bool] = []
 
-    def slow(self: StreamingBody, amt: int | None = None) -> bytes:
-        if amt is not None and amt > 100_000:
-            time.sleep(0.1)
-            if actions:
-                actions.pop()()
-            return read(self, 100_000)
-        return read(self, amt)
+    def downloader(*arguments: object, cancel: threading.Event, **keywords: object) -> Downloader:
+        given_up.append(cancel)
+        return Downloader(*arguments, cancel=cancel, **keywords)
 
-    monkeypatch.setattr(StreamingBody, "read", slow)
-    return actions
+    monkeypatch.setattr(restore_verb, "Downloader", downloader)
+    yield lambda: in_time.append(given_up[-1].wait(PATIENCE_SECONDS))
+    assert in_time == [True], "the restore did not give its downloads up"
 
 
-def test_a_pg_restore_that_is_killed_fails_the_task(restore_fails, processes, slow_bodies) -> None:
-    slow_bodies.append(lambda: os.kill(pg_restore_pids(processes)[0], signal.SIGKILL))
-    # toc.dat's pack is fetched before pg_restore is there; begin with the large table.
-    slow_bodies.append(lambda: None)
-    slow_bodies.append(lambda: None)
+def pg_restore_pids(processes: Callable[[], list[int]]) -> list[int]:
+    """Pids of pg_restore, the leader first."""
+    parents = {}
+    for pid in processes():
+        with contextlib.suppress(OSError):  # gone meanwhile
+            status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            if status["Name"] == "pg_restore":
+                parents[pid] = int(status["PPid"])
+    return sorted(parents, key=lambda pid: parents[pid] in parents)
+
+
+@only_on("moto")
+def test_a_pg_restore_that_is_killed_fails_the_task(restore_fails, processes, while_loading) -> None:
+    while_loading(lambda: os.kill(pg_restore_pids(processes)[0], signal.SIGKILL))
     restore_fails(ClientProgramError, "pg_restore was killed by signal 9", tables=["large"])
 
 
-def test_a_server_that_ends_the_sessions_fails_the_task(source: Cluster, restore_fails, slow_bodies) -> None:
-    slow_bodies.append(
-        lambda: source.psql(
-            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pg_restore'"
+@only_on("moto")
+def test_a_server_that_ends_the_sessions_fails_the_task(source: Cluster, restore_fails, while_loading) -> None:
+    ended = []
+    while_loading(
+        lambda: ended.append(
+            source.psql(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pg_restore'"
+            )
         )
     )
-    slow_bodies.append(lambda: None)
-    slow_bodies.append(lambda: None)
     restore_fails(ClientProgramError, "pg_restore exited with status 1", tables=["large"])
+    assert "t" in ended[0]
 
 
-def test_a_restore_that_times_out_ends_and_leaves_no_process(restore_fails, processes, slow_bodies) -> None:
-    with timeout(3):
-        restore_fails(AirflowTaskTimeout, "")
+def test_a_restore_that_times_out_ends_and_leaves_no_process(
+    restore_fails, processes, while_loading, hold
+) -> None:
+    def let_time_run_out() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        hold()
+
+    while_loading(let_time_run_out)
+    with timeout(10 * PATIENCE_SECONDS):
+        restore_fails(AirflowTaskTimeout, "Timeout")
     assert processes() == []
 
 
+@only_on("moto")
 def test_an_error_of_pg_restore_fails_the_task_with_its_words(
     source: Cluster, backup: dict, restore, new_database
 ) -> None:
     # An index of the same name as a table is no user object of the backup's, but in its way.
     target = new_database(source, "create table public.blocker (i int); create index large on blocker (i)")
-    with pytest.raises(
-        ClientProgramError, match=r'(?s)pg_restore exited with status 1.*relation "large" already exists'
-    ):
+    with pytest.raises(ClientProgramError, match=r'(?s)pg_restore exited with status 1.*"large" is not a table'):
         restore(source, target, backup=backup["uri"], if_exists="clean")
 
 
@@ -203,7 +261,7 @@ def only_client(connections, monkeypatch: pytest.MonkeyPatch, cluster: Cluster) 
     monkeypatch.setenv("PATH", "/nonexistent")
 
 
-@pytest.mark.parametrize("s3", ["moto"], indirect=True)
+@only_on("moto")
 def test_a_newer_client_serves_an_older_server_though_it_does_not_know_a_setting(
     source: Cluster, pg18: Cluster, connections, back_up, restore, new_name, manifest_of, monkeypatch
 ) -> None:
@@ -216,20 +274,20 @@ def test_a_newer_client_serves_an_older_server_though_it_does_not_know_a_setting
         assert compare_databases(source.dsn(DATABASE), source.dsn(target)) == []
 
 
-@pytest.mark.parametrize("s3", ["moto"], indirect=True)
+@only_on("moto")
 def test_that_one_error_is_tolerated_and_no_other(
     source: Cluster, pg18: Cluster, connections, back_up, restore, new_database, monkeypatch
 ) -> None:
     only_client(connections, monkeypatch, pg18)
     backup = back_up(source, DATABASE)
     target = new_database(source, "create table public.blocker (i int); create index large on blocker (i)")
-    with pytest.raises(ClientProgramError, match=r'relation "large" already exists'):
+    with pytest.raises(ClientProgramError, match=r'"large" is not a table'):
         restore(source, target, backup=backup["uri"], if_exists="clean")
 
 
-@pytest.mark.parametrize("s3", ["moto"], indirect=True)
+@only_on("moto")
 def test_a_restore_stops_when_it_is_told_to(
-    source: Cluster, backup: dict, connections, spool_dir: Path, new_name, slow_bodies
+    source: Cluster, backup: dict, connections, spool_dir: Path, new_name, while_loading, hold
 ) -> None:
     target = new_name(source)
     connections.target(source, target)
@@ -240,8 +298,12 @@ def test_a_restore_stops_when_it_is_told_to(
         aws_conn_id="aws",
         spool_dir=str(spool_dir),
     )
-    slow_bodies.append(task.on_kill)
-    slow_bodies.append(functools.partial(int, "0"))
+
+    def stop() -> None:
+        task.on_kill()
+        hold()
+
+    while_loading(stop)
     with pytest.raises(Exception, match="the restore was stopped"):
         task.execute({})
     with pytest.raises(psycopg.OperationalError, match="does not exist"):

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.manifest import Manifest, Table
 from lab.compare import compare_databases
-from lab.hard import create_bulk_database, create_many_tables
+from lab.hard import create_many_tables, create_wide_table
 from lab.postgres import Cluster
 from lab.s3 import S3Server
 from tests.integration.conftest import only_on
@@ -91,9 +91,7 @@ def age_recipient(connections) -> str:
     [
         (15, 15, "ceph", 1, False),
         (15, 18, "moto", 4, True),
-        (16, 16, "moto", 1, True),
         (16, 18, "ceph", 4, False),
-        (18, 18, "moto", 4, False),
         (18, 18, "ceph", 2, True),
     ],
     indirect=["s3"],
@@ -184,7 +182,8 @@ def test_two_thousand_tables_are_a_few_dozen_objects(pg18: Cluster, new_name, ba
 @only_on("best")
 def test_a_table_of_a_gigabyte_comes_back_exactly(pg18: Cluster, new_name, back_up, restore, manifest_of):
     database, copy = new_name(pg18, "gigabyte"), new_name(pg18, "copy")
-    create_bulk_database(pg18, database, megabytes=1000)
+    pg18.create_database(database)
+    create_wide_table(pg18, database, "wide", megabytes=1000)
     made = back_up(pg18, database)
     assert made["raw_bytes"] > 990_000_000
     assert made["stored_bytes"] < made["raw_bytes"] / 3
@@ -196,10 +195,8 @@ def test_a_table_of_a_gigabyte_comes_back_exactly(pg18: Cluster, new_name, back_
 
 
 AWKWARD_DATABASE_NAMES = [
-    "a/b c",
-    "100%2F+&?#=",
-    """ünï ☃ 'quoted' "twice" \\ back""",
-    "new\nline",
+    "a/b c 100%2F+&?#=",
+    """ünï ☃ 'quoted' "twice" \\ back\nand a line""",
     "..",
     "host=elsewhere dbname=other",
     "postgres://elsewhere/other",

@@ -62,6 +62,11 @@ with DAG(
             description="Database to back up, or whose latest backup is restored; "
             "empty: the one that source_conn_id names",
         ),
+        "include_globals": Param(
+            False,
+            type="boolean",
+            description="Store the server's roles and tablespaces too, without passwords (backups only)",
+        ),
         "jobs": Param(
             int(os.environ.get("PG_S3_JOBS", "2")),
             type="integer",
@@ -108,7 +113,31 @@ with DAG(
             [],
             type=["array", "null"],
             items={"type": "string", "pattern": "^-"},
-            description="Further options of pg_restore, one per line, such as --no-owner",
+            description="Further options of pg_restore, one per line, such as --no-comments",
+            section="Restore",
+        ),
+        "no_owner": Param(
+            False,
+            type="boolean",
+            description="Let everything belong to the user of target_conn_id",
+            section="Restore",
+        ),
+        "no_privileges": Param(
+            False,
+            type="boolean",
+            description="Leave out who may do what: GRANT, REVOKE",
+            section="Restore",
+        ),
+        "restore_globals": Param(
+            False,
+            type="boolean",
+            description="First create the roles that the backup holds (include_globals) and the target has not",
+            section="Restore",
+        ),
+        "managed_service": Param(
+            False,
+            type="boolean",
+            description="The target is a managed service (RDS, Azure): leave out what only superusers may create",
             section="Restore",
         ),
     },
@@ -120,6 +149,7 @@ with DAG(
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
         database="{{ (params.database or '') | tojson }}",
         jobs="{{ params.jobs }}",
+        include_globals="{{ params.include_globals }}",
         execution_timeout=TIMEOUT,
         outlets=[Asset(REPOSITORY, group="pg_s3")],
     )
@@ -140,6 +170,10 @@ with DAG(
         jobs="{{ params.jobs }}",
         tables="{{ params.tables or none }}",
         pg_restore_options="{{ params.pg_restore_options or [] }}",
+        no_owner="{{ params.no_owner }}",
+        no_privileges="{{ params.no_privileges }}",
+        restore_globals="{{ params.restore_globals }}",
+        managed_service="{{ params.managed_service }}",
         execution_timeout=TIMEOUT,
         trigger_rule="none_failed_min_one_success",  # `latest` is skipped when a URI is given
     )

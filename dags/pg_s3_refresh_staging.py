@@ -15,6 +15,7 @@ override the params.
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
 | `PG_S3_STAGING_CONN_ID`       | `postgres_staging`      | the server and database to refresh |
+| `PG_S3_MANAGED_SERVICE`       | `false`                 | `true`: staging is on RDS, Cloud SQL, Azure or so |
 | `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
 | `PG_S3_JOBS`                  | `2`                     | tables and indexes restored in parallel |
 | `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is ended |
@@ -102,6 +103,7 @@ with DAG(
         postgres_conn_id="{{ params.staging_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="replace",
+        managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
         keep_previous=False,
         post_restore_sql="{{ params.post_restore_sql or '' }}",
         jobs="{{ params.jobs }}",

@@ -11,6 +11,7 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_SOURCE_CONN_ID`     | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`           |                         | that database; empty: the one that the connection names |
 | `PG_S3_TARGET_CONN_ID`     | `postgres_target`       | the server and database restored into |
+| `PG_S3_MANAGED_SERVICE`    | `false`                 | `true`: the server is RDS, Cloud SQL, Azure or the like |
 | `PG_S3_AWS_CONN_ID`        | `aws_default`           | the S3 account |
 | `PG_S3_JOBS`               | `2`                     | tables and indexes restored in parallel |
 | `PG_S3_TIMEOUT_HOURS`      | `12`                    | a try that takes longer is ended |
@@ -97,6 +98,7 @@ with DAG(
         postgres_conn_id="{{ params.target_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="{{ params.if_exists }}",
+        managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
         jobs="{{ params.jobs }}",
         execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
     )

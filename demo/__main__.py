@@ -1,4 +1,4 @@
-"""`make demo`: back up, list, restore and compare a realistic database, through Airflow, on this machine alone.
+"""`make demo`: back up, verify and restore a realistic database, through Airflow, on this machine alone.
 
 PostgreSQL and the S3 server come with pip, run on free ports of 127.0.0.1, and are gone at the end. What stays is
 in `.demo/`: Airflow's home with the full log of every run, and a copy of all that was stored on S3.
@@ -15,6 +15,7 @@ from typing import Any
 from demo.airflow_runs import Airflow, RunFailed
 from demo.report import Report
 from lab.compare import compare_databases
+from lab.nobody import reachable, server_user
 from lab.postgres import Cluster, installations
 from lab.s3 import Moto, S3Server
 
@@ -23,6 +24,7 @@ HOME = ROOT / ".demo"
 SCALE = 8  # 1 is about 25 MB of database
 BUCKET, REPOSITORY = "demo", "s3://demo/backups"
 SOURCE, TARGET, ONE_TABLE = "shop", "shop_restored", "shop_products"
+CHECK = "select count(*) > 0 from shop.orders"
 SECONDS_BETWEEN_LINES = 2.0
 
 
@@ -40,7 +42,7 @@ def main() -> int:
 
 
 def demonstrate(postgres: Cluster, s3: S3Server) -> Report:
-    """Take the user's way: a nightly backup, a restore of the latest one, and one table on demand."""
+    """Take the user's way: a nightly backup, the proof that it restores, the restore, and one table on demand."""
     began = time.monotonic()
     fill(postgres)
     s3.create_bucket(BUCKET)
@@ -59,6 +61,10 @@ def demonstrate(postgres: Cluster, s3: S3Server) -> Report:
         },
     )
     backup = run(airflow, "pg_s3_backup")["backup"]
+    # It starts a PostgreSQL of its own; as root it does so as another user, who must reach the programs.
+    own_server = reachable(postgres.pg_bin, user=server_user())
+    where = {} if own_server else {"verify_conn_id": "postgres_default"}
+    verification = run(airflow, "pg_s3_restore_verification", checks=[CHECK], **where)["verify"]
     restore = run(airflow, "pg_s3_restore")["restore"]
     one_table = run(
         airflow, "pg_s3_on_demand", mode="restore", target_database=ONE_TABLE, tables=["shop.products"]
@@ -74,6 +80,7 @@ def demonstrate(postgres: Cluster, s3: S3Server) -> Report:
         server=postgres.psql("SHOW server_version").strip(),
         database_bytes=int(postgres.psql(f"SELECT pg_database_size('{SOURCE}')")),
         backup=backup,
+        verification=verification,
         restore=restore,
         one_table=one_table,
         objects=objects,

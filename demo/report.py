@@ -15,6 +15,7 @@ class Report:
     server: str
     database_bytes: int
     backup: Mapping[str, Any]
+    verification: Mapping[str, Any]
     restore: Mapping[str, Any]
     one_table: Mapping[str, Any]
     objects: int
@@ -34,6 +35,10 @@ class Report:
             ("it lies at", self.backup["uri"]),
             ("copied to", f"{self.copy}/ for you to look at; the S3 server has ended"),
             None,
+            ("verified", f"{_contents(self.verification)}: {self.verification['outcome']}"),
+            ("seconds", self._verification_seconds()),
+            ("evidence", self.verification["evidence"]),
+            None,
             ("restored", f"{self.restore['database']}, {_contents(self.restore)}"),
             ("seconds", f"{self.restore['duration_seconds']:.1f}"),
             ("on demand", f"{self.one_table['database']}, {_contents(self.one_table)}, from the same backup"),
@@ -46,6 +51,10 @@ class Report:
         lines = [f"  {row[0]:<12}{row[1]}" if row else rule for row in rows]
         different = [f"  {sentence}" for sentence in self.differences[:DIFFERENCES_SHOWN]]
         return "\n".join(["", rule, *lines, rule, *different])
+
+    def _verification_seconds(self) -> str:
+        restore, compare = self.verification["restore_seconds"], self.verification["compare_seconds"]
+        return f"{restore:.1f} to restore (that is what a recovery takes), {compare:.1f} to compare"
 
     def _verdict(self) -> str:
         if self.differences:

@@ -23,12 +23,11 @@ from lab.sandbox import environment_without, free_port
 DAGS = Path(__file__).parents[2] / "dags"
 BUCKET = "standalone"
 REPOSITORY = f"s3://{BUCKET}/backups"
-# Slow enough that the backup is in the middle of a table and of an upload for half a minute.
-SOURCE_BYTES_PER_SECOND = 12_000_000
-S3_BYTES_PER_SECOND = 1_000_000
+# What a connection carries while the road is blocked: more than a part of an upload, less than the table.
+BYTES_BEFORE_THE_BLOCK = 100_000_000
 
 
-def wait_until(fact, what, *, seconds):
+def wait_until(fact, what, *, seconds=180):
     """Poll until `fact()` is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := fact()):
@@ -37,11 +36,12 @@ def wait_until(fact, what, *, seconds):
     return found
 
 
-class SlowRoad:
-    """A TCP proxy that lets only so many bytes a second pass, in each direction; None is full speed."""
+class Road:
+    """A TCP proxy; while it is blocked, each connection comes to a standstill after so many bytes."""
 
-    def __init__(self, port, bytes_per_second):
-        self.bytes_per_second = bytes_per_second
+    def __init__(self, port):
+        self.open = threading.Event()
+        self.open.set()
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -60,6 +60,7 @@ class SlowRoad:
             threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
 
     def _carry(self, client, server):
+        carried = 0
         with client, server, selectors.DefaultSelector() as selector:
             selector.register(client, selectors.EVENT_READ, server)
             selector.register(server, selectors.EVENT_READ, client)
@@ -72,8 +73,9 @@ class SlowRoad:
                         return
                     if not chunk:
                         return
-                    if self.bytes_per_second:
-                        time.sleep(len(chunk) / self.bytes_per_second)
+                    carried += len(chunk)
+                    if carried > BYTES_BEFORE_THE_BLOCK:
+                        self.open.wait()
 
 
 class Standalone:
@@ -114,14 +116,17 @@ class Standalone:
         )
 
     def stop(self):
-        """End all of it: SIGTERM to the main process alone would leave children behind."""
-        for step in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self.processes():
+        """End all of it, which would take half a minute by itself, and leave children behind."""
+
+        def all_are_killed():
+            pids = self.processes()
+            for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, step)
-            with contextlib.suppress(AssertionError):
-                wait_until(lambda: not self.processes(), "all of it has ended", seconds=20)
-        self._process.wait(10)
+                    os.kill(pid, signal.SIGKILL)
+            return not pids
+
+        wait_until(all_are_killed, "all of it has ended")
+        self._process.wait()
         self._log.close()
 
     def call(self, method, path, body=None):
@@ -153,12 +158,12 @@ class Standalone:
     def trigger(self, dag_id, **conf):
         return self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
 
-    def end_of(self, dag_id, run_id, *, seconds):
+    def end_of(self, dag_id, run_id):
         def ended():
             run = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
             return run if run["state"] in ("success", "failed") else None
 
-        return wait_until(ended, f"the end of {dag_id} {run_id}", seconds=seconds)["state"]
+        return wait_until(ended, f"the end of {dag_id} {run_id}")["state"]
 
     def task_log(self, dag_id, run_id, task_id):
         return json.dumps(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"))
@@ -190,39 +195,34 @@ class Standalone:
 
 
 @pytest.fixture(scope="module")
-def roads(pg18, moto):
-    """Slow ways to the source and to S3."""
-    roads = (
-        SlowRoad(pg18.port, SOURCE_BYTES_PER_SECOND),
-        SlowRoad(int(moto.endpoint_url.rpartition(":")[2]), S3_BYTES_PER_SECOND),
-    )
-    yield roads
-    for road in roads:
-        road.close()
+def road(pg18):
+    """A way to the source that can be blocked."""
+    road = Road(pg18.port)
+    yield road
+    road.open.set()
+    road.close()
 
 
 @pytest.fixture(scope="module")
-def standalone(pg18, moto, roads, tmp_path_factory):
-    """Airflow with the shipped DAGs; the backup is scheduled for every minute."""
+def standalone(pg18, moto, road, tmp_path_factory):
+    """Airflow with the shipped DAGs; the backup is scheduled, once and at once."""
     moto.create_bucket(BUCKET)
     pg18.create_database("nightly")
     pg18.psql("CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n", "nightly")
-    to_source, to_s3 = roads
-    slow_source = json.loads(pg18.airflow_connection("nightly")) | {"port": to_source.port}
+    blocked_source = json.loads(pg18.airflow_connection("nightly")) | {"port": road.port}
     airflow = Standalone(
         tmp_path_factory.mktemp("standalone"),
         {
             "AIRFLOW__PG_S3__CLIENT_PATH": str(pg18.pg_bin),
             "AIRFLOW_CONN_POSTGRES_DEFAULT": pg18.airflow_connection("nightly"),
             "AIRFLOW_CONN_AWS_DEFAULT": moto.airflow_connection(),
-            "AIRFLOW_CONN_SLOW_SOURCE": json.dumps(slow_source),
-            "AIRFLOW_CONN_SLOW_S3": moto.airflow_connection(endpoint_url=f"http://127.0.0.1:{to_s3.port}"),
+            "AIRFLOW_CONN_BLOCKED_SOURCE": json.dumps(blocked_source),
             "PG_S3_REPOSITORY": REPOSITORY,
-            "PG_S3_BACKUP_SCHEDULE": "* * * * *",
+            "PG_S3_BACKUP_SCHEDULE": "@once",
         },
     )
     try:
-        wait_until(airflow.is_up, "airflow standalone is up", seconds=120)
+        wait_until(airflow.is_up, "airflow standalone is up", seconds=300)
         yield airflow
     finally:
         airflow.stop()
@@ -232,8 +232,8 @@ def standalone(pg18, moto, roads, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def big_database(pg18):
-    """A database whose backup takes a while."""
-    create_bulk_database(pg18, "big", megabytes=400)
+    """A database of one table, which is longer than a blocked road carries."""
+    create_bulk_database(pg18, "big", megabytes=BYTES_BEFORE_THE_BLOCK // 1_000_000 + 20)
     yield "big"
     pg18.drop_database("big")
 
@@ -263,8 +263,7 @@ def test_the_scheduler_runs_the_backup_by_itself(standalone, moto, pg18):
     def scheduled():
         return [run for run in standalone.runs("pg_s3_backup") if run["state"] in ("success", "failed")]
 
-    run = wait_until(scheduled, "a scheduled backup has ended", seconds=180)[0]
-    standalone.call("PATCH", "/dags/pg_s3_backup", {"is_paused": True})
+    run = wait_until(scheduled, "a scheduled backup has ended")[0]
     log = standalone.task_log("pg_s3_backup", run["dag_run_id"], "backup")
     assert (run["state"], run["run_type"]) == ("success", "scheduled"), log
     assert "committed s3://" in log
@@ -295,28 +294,24 @@ def kill_task_process(standalone, run_id):
 
 @pytest.mark.parametrize("end", [mark_failed, kill_task_process])
 def test_a_backup_ended_midway_leaves_no_process_and_no_spool_and_the_next_run_nothing_of_it(
-    standalone, moto, big, roads, end
+    standalone, moto, big, road, end
 ):
-    for road, speed in zip(roads, (SOURCE_BYTES_PER_SECOND, S3_BYTES_PER_SECOND), strict=True):
-        road.bytes_per_second = speed
-    slow = {"mode": "backup", "database": big, "source_conn_id": "slow_source", "aws_conn_id": "slow_s3"}
-    run_id = standalone.trigger("pg_s3_on_demand", **slow)
+    road.open.clear()
+    run_id = standalone.trigger("pg_s3_on_demand", mode="backup", database=big, source_conn_id="blocked_source")
     wait_until(
         lambda: standalone.processes("pg_dump") and open_uploads(moto) and standalone.spool_folders(),
         "pg_dump runs and an upload is open",
-        seconds=120,
     )
 
     end(standalone, run_id)
-    wait_until(lambda: not standalone.processes("pg_dump"), "pg_dump has ended", seconds=30)
-    wait_until(lambda: not standalone.spool_folders(), "the spool folder is gone", seconds=30)
-    assert standalone.end_of("pg_s3_on_demand", run_id, seconds=60) == "failed"
+    wait_until(lambda: not standalone.processes("pg_dump"), "pg_dump has ended")
+    wait_until(lambda: not standalone.spool_folders(), "the spool folder is gone")
+    assert standalone.end_of("pg_s3_on_demand", run_id) == "failed"
     assert manifests(moto, big) == []
 
-    for road in roads:
-        road.bytes_per_second = None
+    road.open.set()
     next_id = standalone.trigger("pg_s3_on_demand", mode="backup", database=big)
-    assert standalone.end_of("pg_s3_on_demand", next_id, seconds=120) == "success"
+    assert standalone.end_of("pg_s3_on_demand", next_id) == "success"
     (manifest,) = manifests(moto, big)
     of_this_backup = (manifest, manifest.removesuffix(".json") + "/")
     assert [key for key in stored_keys(moto, f"backups/{big}/") if not key.startswith(of_this_backup)] == []

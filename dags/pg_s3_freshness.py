@@ -1,0 +1,73 @@
+"""Fail, every hour, if the newest backup is too old, or the newest one that was verified.
+
+Nothing here needs editing. Let the failure wake somebody: docs/monitoring.md has recipes.
+Environment variables of the Airflow processes change the defaults; each run can override the params.
+
+| variable                      | default                 | meaning |
+|-------------------------------|-------------------------|----------------------------------------|
+| `PG_S3_FRESHNESS_SCHEDULE`    | `30 * * * *`            | cron expression or preset; empty: manual runs only |
+| `PG_S3_MAX_AGE_HOURS`         | `26`                    | how old the newest backup may be |
+| `PG_S3_MAX_VERIFIED_AGE_HOURS`| `36`                    | how old the newest verified one may be; 0: not asked |
+| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
+| `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
+| `PG_S3_DATABASE`              |                         | that database; empty: the one the connection names |
+| `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param
+
+from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
+
+MAX_AGE = timedelta(hours=float(os.environ.get("PG_S3_MAX_AGE_HOURS", "26")))
+MAX_VERIFIED_AGE = timedelta(hours=float(os.environ.get("PG_S3_MAX_VERIFIED_AGE_HOURS", "36")))
+
+with DAG(
+    dag_id="pg_s3_freshness",
+    description="Fail if there is no young PostgreSQL backup on S3",
+    doc_md=__doc__,
+    schedule=os.environ.get("PG_S3_FRESHNESS_SCHEDULE", "30 * * * *") or None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["pg_s3", "monitoring"],
+    # For errors of S3. A backup that is too old fails at once.
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    params={
+        "repository": Param(
+            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
+            type="string",
+            pattern="^s3://[^/]+",
+            description="s3://bucket/prefix to look into",
+        ),
+        "aws_conn_id": Param(
+            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+            type="string",
+            minLength=1,
+            description="Connection of the S3 account",
+        ),
+        "postgres_conn_id": Param(
+            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
+            type="string",
+            minLength=1,
+            description="Connection that names the database whose backups count (it is not connected to)",
+        ),
+        "database": Param(
+            os.environ.get("PG_S3_DATABASE", ""),
+            type=["string", "null"],
+            description="Database whose backups count; empty: the one that postgres_conn_id names",
+        ),
+    },
+) as dag:
+    where: dict[str, Any] = {
+        "repository": "{{ params.repository }}",
+        "aws_conn_id": "{{ params.aws_conn_id }}",
+        "database": "{{ params.database or conn.get(params.postgres_conn_id).schema }}",
+        "timeout": 0,  # look once: the next run looks again
+    }
+    PgS3BackupFreshnessSensor(task_id="backed_up", max_age=MAX_AGE, verified=False, **where)
+    if MAX_VERIFIED_AGE:
+        PgS3BackupFreshnessSensor(task_id="verified", max_age=MAX_VERIFIED_AGE, **where)

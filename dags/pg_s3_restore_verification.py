@@ -1,0 +1,179 @@
+"""Prove backups: restore them into a scratch database, compare every row, record the evidence beside them.
+
+Two DAGs, of which you unpause the one that you want, or both:
+
+- `pg_s3_restore_verification` takes the latest backup, on a schedule of its own;
+- `pg_s3_verify_new_backup` takes each new backup, as soon as its asset says that it is there.
+
+Nothing here needs editing. With no server named, the worker starts a PostgreSQL of its own for the time of the
+task, which takes the server's programs (package `postgresql-<major>`) and twice the backup's raw size on disk.
+Environment variables of the Airflow processes change the defaults; each run can override the params.
+
+| variable                     | default                 | meaning |
+|------------------------------|-------------------------|----------------------------------------|
+| `PG_S3_VERIFY_SCHEDULE`      | `0 6 * * *`             | cron expression or preset; empty: manual runs only |
+| `PG_S3_VERIFY_CONN_ID`       |                         | server to restore into; empty: a throwaway one |
+| `PG_S3_VERIFY_LEVEL`         | `restore`               | `checksum` only reads and decodes what is stored |
+| `PG_S3_VERIFY_CHECKS`        | `[]`                    | JSON list of queries that must return true |
+| `PG_S3_AGE_IDENTITY_CONN_ID` |                         | holds the age identity of encrypted backups |
+| `PG_S3_POOL`                 | `default_pool`          | Airflow pool that the verification takes a slot of |
+| `PG_S3_SPOOL_DIR`            |                         | folder for that one; empty: the temporary folder |
+| `PG_S3_REPOSITORY`           | `s3://backups/postgres` | where backups lie |
+| `PG_S3_SOURCE_CONN_ID`       | `postgres_default`      | names the database |
+| `PG_S3_DATABASE`             |                         | it; empty: the one that the connection names |
+| `PG_S3_AWS_CONN_ID`          | `aws_default`           | the S3 account |
+| `PG_S3_JOBS`                 | `2`                     | tables restored and compared in parallel |
+| `PG_S3_TIMEOUT_HOURS`        | `12`                    | a try that takes longer is ended |
+"""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, Param, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
+from airflow_pg_s3.operators.verify import PgS3VerifyOperator
+
+REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres")
+# Its events carry the outcome of one verification: uri, tables, rows, seconds, where the evidence lies.
+VERIFIED = Asset(f"{REPOSITORY}/verified", group="pg_s3")
+
+SHARED: dict[str, Any] = {
+    "doc_md": __doc__,
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "tags": ["pg_s3", "verification"],
+    # Strings are written as JSON, so that a name like 1000 stays one.
+    "render_template_as_native_obj": True,
+    "default_args": {
+        "retries": 3,
+        "retry_delay": timedelta(minutes=5),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(hours=1),
+    },
+}
+
+# As of the operator, for both DAGs.
+VERIFICATION: dict[str, Any] = {
+    "task_id": "verify",
+    "postgres_conn_id": "{{ (params.verify_conn_id or '') | tojson }}",
+    "aws_conn_id": "{{ params.aws_conn_id | tojson }}",
+    "level": "{{ params.level }}",
+    "checks": "{{ params.checks or [] }}",
+    "age_identity_conn_id": os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
+    "spool_dir": os.environ.get("PG_S3_SPOOL_DIR") or None,
+    "jobs": "{{ params.jobs }}",
+    "pool": os.environ.get("PG_S3_POOL", "default_pool"),
+    "execution_timeout": timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+    "outlets": [VERIFIED],
+}
+
+
+def params() -> dict[str, Param]:
+    """What both trigger forms ask for."""
+    return {
+        "aws_conn_id": Param(
+            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+            type="string",
+            minLength=1,
+            description="Connection of the S3 account",
+        ),
+        "verify_conn_id": Param(
+            os.environ.get("PG_S3_VERIFY_CONN_ID", ""),
+            type=["string", "null"],
+            description="Connection of a server to restore into; empty: a throwaway PostgreSQL on the worker",
+        ),
+        "level": Param(
+            os.environ.get("PG_S3_VERIFY_LEVEL", "restore"),
+            type="string",
+            enum=["restore", "checksum"],
+            description="Restore and compare, or only read and decode what is stored",
+        ),
+        "checks": Param(
+            json.loads(os.environ.get("PG_S3_VERIFY_CHECKS") or "[]"),
+            type=["array", "null"],
+            items={"type": "string", "minLength": 1},
+            description="Queries for the restored database, one per line, each of which must return true",
+        ),
+        "jobs": Param(
+            int(os.environ.get("PG_S3_JOBS", "2")),
+            type="integer",
+            minimum=1,
+            maximum=64,
+            description="Tables restored and compared in parallel",
+        ),
+    }
+
+
+with DAG(
+    dag_id="pg_s3_restore_verification",
+    description="Prove that the latest PostgreSQL backup restores",
+    schedule=os.environ.get("PG_S3_VERIFY_SCHEDULE", "0 6 * * *") or None,
+    params={
+        "repository": Param(
+            REPOSITORY, type="string", pattern="^s3://[^/]+", description="s3://bucket/prefix to read from"
+        ),
+        "postgres_conn_id": Param(
+            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
+            type="string",
+            minLength=1,
+            description="Connection that names the database whose backups count (it is not connected to)",
+        ),
+        "database": Param(
+            os.environ.get("PG_S3_DATABASE", ""),
+            type=["string", "null"],
+            description="Database whose latest backup is verified; empty: the one that postgres_conn_id names",
+        ),
+        **params(),
+    },
+    **SHARED,
+):
+    latest = PgS3ListBackupsOperator(
+        task_id="latest",
+        repository="{{ params.repository | tojson }}",
+        aws_conn_id="{{ params.aws_conn_id | tojson }}",
+        database="{{ (params.database or conn.get(params.postgres_conn_id).schema) | tojson }}",
+        limit=1,
+    )
+    verify = PgS3VerifyOperator(
+        backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] | tojson }}",
+        **VERIFICATION,
+    )
+    latest >> verify
+
+
+with DAG(
+    dag_id="pg_s3_verify_new_backup",
+    description="Prove that each new PostgreSQL backup restores",
+    schedule=[Asset(REPOSITORY, group="pg_s3")],
+    params={
+        "backup": Param(
+            "",
+            type=["string", "null"],
+            pattern="^(s3://[^/]+/.+)?$",
+            description="For a run by hand: URI of the backup's manifest",
+        ),
+        **params(),
+    },
+    **SHARED,
+):
+
+    @task
+    def new_backups(
+        params: dict[str, Any] | None = None,  # Airflow fills in both
+        triggering_asset_events: Any = None,
+    ) -> list[str]:
+        """URIs of the backups whose events have triggered this run; several, if it had to wait."""
+        events = [event for group in (triggering_asset_events or {}).values() for event in group]
+        uris = [event.extra["uri"] for event in events if "uri" in (event.extra or {})]
+        if not uris and params and params["backup"]:
+            uris = [params["backup"]]
+        if not uris:
+            raise AirflowSkipException("no backup has triggered this run, and none is given")
+        return list(dict.fromkeys(uris))
+
+    PgS3VerifyOperator.partial(**VERIFICATION).expand(backup=new_backups())

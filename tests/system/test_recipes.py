@@ -1,0 +1,55 @@
+"""docs/migrating.md: what ran at startup, and what ran once, as the documented recipes do it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+from airflow_pg_s3.core.repository import read_manifest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_recipe_for_each_deployment_runs_once_and_names_the_release(
+    airflow_database, shop, tmp_path, monkeypatch
+) -> None:
+    document = (ROOT / "docs/migrating.md").read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    (recipe,) = (snippet for snippet in snippets if "@once" in snippet)
+    (tmp_path / "recipe.py").write_text(recipe.replace("my-bucket", shop.bucket))
+    monkeypatch.setenv("APP_VERSION", "1.2.3")
+    monkeypatch.setenv("AIRFLOW_CONN_ORDERS_DB", shop.cluster.airflow_connection(shop.database))
+    monkeypatch.setenv("AIRFLOW_CONN_BACKUP_ACCOUNT", shop.s3.airflow_connection())
+    bag = DagBag(tmp_path)
+    (dag,) = bag.dags.values()
+    assert dag.dag_id == "orders_backup_at_deployment_1.2.3"
+    assert dag.schedule == "@once"
+    assert dag.is_paused_upon_creation is False
+
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(bag, "shipped", None)
+    assert dag.test(logical_date=None).state == "success"
+    client = shop.s3.client()
+    found = client.list_objects_v2(Bucket=shop.bucket)["Contents"]
+    (key,) = (entry["Key"] for entry in found if entry["Key"].endswith(".json"))
+    assert read_manifest(client, f"s3://{shop.bucket}/{key}")[0].labels == {"release": "1.2.3"}
+
+
+@pytest.mark.parametrize(("exists", "status"), [(True, 0), (False, 1)])
+def test_a_single_shot_ends_with_the_status_of_its_outcome(
+    airflow_database, shop, exists: bool, status: int
+) -> None:
+    conf = {"database": shop.database if exists else "no such database"}
+    argv = [sys.executable, "-m", "airflow", "dags", "test", "pg_s3_backup", "--conf", json.dumps(conf)]
+    done = subprocess.run(
+        argv, env=os.environ | {"AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags")}, capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    found = shop.s3.client().list_objects_v2(Bucket=shop.bucket).get("Contents", [])
+    assert any(entry["Key"].endswith(".json") for entry in found) == exists

@@ -23,8 +23,22 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": [
                     "airflow_pg_s3.operators.backup",
                     "airflow_pg_s3.operators.list_backups",
+                    "airflow_pg_s3.operators.prune",
                     "airflow_pg_s3.operators.restore",
+                    "airflow_pg_s3.operators.verify",
                 ],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": "PostgreSQL backups on S3",
+                "python-modules": ["airflow_pg_s3.sensors.freshness"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "PostgreSQL backups on S3",
+                "python-modules": ["airflow_pg_s3.triggers.freshness"],
             }
         ],
         "config": {

@@ -230,7 +230,8 @@ def assert_whole(world: SimpleNamespace, prefix: str) -> None:
         read_all(world, manifest, base)
         expected |= {f"{DATABASE}/{record.key}" for record in manifest.objects}
         # The record of who makes it may have outlived the commit; it is ignored, and goes with the backup.
-        expected |= {f"{DATABASE}/{manifest.backup_id}{suffix}" for suffix in (".json", ".verified.json", "/begun")}
+        around = (".json", ".verified.json", "/begun")
+        expected |= {f"{DATABASE}/{manifest.backup_id}{suffix}" for suffix in around}
     assert set(stored(world, prefix)) <= expected
 
 

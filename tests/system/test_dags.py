@@ -35,7 +35,10 @@ def differences(shop, database=None, target=None):
 def test_the_folder_holds_exactly_these_dags_and_each_can_be_imported():
     bag = DagBag(DAGS)
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"pg_s3_backup", "pg_s3_on_demand", "pg_s3_refresh_staging", "pg_s3_restore"}
+    assert set(bag.dags) == {
+        "pg_s3_backup", "pg_s3_freshness", "pg_s3_on_demand", "pg_s3_prune", "pg_s3_refresh_staging",
+        "pg_s3_restore", "pg_s3_restore_verification", "pg_s3_verify_new_backup",
+    }  # fmt: skip
 
 
 def test_the_backup_runs_every_night_alone_and_retries_ever_later():
@@ -49,8 +52,8 @@ def test_the_backup_runs_every_night_alone_and_retries_ever_later():
     assert scheduled.retry_exponential_backoff == 2.0  # what the scheduler multiplies the delay with
 
 
-@pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_refresh_staging", "pg_s3_restore"])
-def test_nothing_but_the_backup_runs_by_itself(dag_id):
+@pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_prune", "pg_s3_refresh_staging", "pg_s3_restore"])
+def test_what_changes_something_else_than_a_backup_does_not_run_by_itself(dag_id):
     assert parse(dag_id).schedule is None
 
 
@@ -74,7 +77,9 @@ def test_an_empty_schedule_means_manual_runs_only(monkeypatch):
     assert parse("pg_s3_backup").schedule is None
 
 
-@pytest.mark.parametrize("dag_id", ["pg_s3_backup", "pg_s3_on_demand", "pg_s3_refresh_staging", "pg_s3_restore"])
+@pytest.mark.parametrize(
+    "dag_id", ["pg_s3_backup", "pg_s3_on_demand", "pg_s3_prune", "pg_s3_refresh_staging", "pg_s3_restore"]
+)
 def test_airflow_can_copy_the_tasks_as_it_does_for_a_part_of_a_dag(dag_id):
     dag = parse(dag_id)
     assert set(dag.partial_subset(dag.task_ids).task_ids) == set(dag.task_ids)
@@ -165,6 +170,20 @@ def test_staging_is_replaced_by_the_latest_backup_with_the_masking_done(shop, ru
     )
     assert broken.tasks == {"latest": "success", "refresh": "failed"}
     assert differences(shop) == []
+
+
+def test_prune_says_what_it_would_delete_and_deletes_it_only_if_told_to(shop, run_dag):
+    old, new = (run_dag("pg_s3_backup").results["backup"] for _ in range(2))
+    old, new = sorted((old, new), key=lambda made: made["backup_id"])
+    before = stored_keys(shop)
+    only_the_last = {"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0}
+    dry = run_dag("pg_s3_prune", **only_the_last)
+    assert (dry.state, stored_keys(shop)) == ("success", before)
+    wet = run_dag("pg_s3_prune", **only_the_last, dry_run=False)
+    assert wet.state == "success"
+    assert [entry["backup_id"] for entry in wet.results["prune"]["deleted"]] == [old["backup_id"]]
+    assert dry.results["prune"] == wet.results["prune"] | {"dry_run": True}
+    assert stored_keys(shop) == [key for key in before if new["backup_id"] in key]
 
 
 def test_on_demand_backs_up_and_skips_the_restore(shop, run_dag):

@@ -1,0 +1,93 @@
+"""Delete old backups by retention rules, on a schedule of its own (off until you set one).
+
+Nothing here needs editing. A run by hand only says what it would do, unless `dry_run` is switched off.
+What the rules mean, and what is never deleted: docs/retention.md.
+Environment variables of the Airflow processes change the defaults; each run can override the params.
+
+| variable                | default                 | meaning |
+|-------------------------|-------------------------|----------------------------------------|
+| `PG_S3_PRUNE_SCHEDULE`  |                         | cron expression or preset; empty: manual runs only |
+| `PG_S3_PRUNE_DRY_RUN`   | `true`                  | `false`: delete what no rule keeps |
+| `PG_S3_KEEP_LAST`       | `3`                     | the newest so many are kept |
+| `PG_S3_KEEP_DAILY`      | `14`                    | one for each of so many days |
+| `PG_S3_KEEP_WEEKLY`     | `8`                     | one for each of so many weeks |
+| `PG_S3_KEEP_MONTHLY`    | `12`                    | one for each of so many months |
+| `PG_S3_KEEP_YEARLY`     | `0`                     | one for each of so many years |
+| `PG_S3_PRUNE_TIMEZONE`  | `UTC`                   | where days, weeks, months and years begin |
+| `PG_S3_REPOSITORY`      | `s3://backups/postgres` | where backups lie |
+| `PG_S3_DATABASE`        |                         | only its backups; empty: those of every database |
+| `PG_S3_AWS_CONN_ID`     | `aws_default`           | the S3 account; it must be allowed to delete |
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_pg_s3.operators.prune import PgS3PruneOperator
+
+RULES = {"keep_last": "3", "keep_daily": "14", "keep_weekly": "8", "keep_monthly": "12", "keep_yearly": "0"}
+
+with DAG(
+    dag_id="pg_s3_prune",
+    description="Delete old PostgreSQL backups on S3 by retention rules",
+    doc_md=__doc__,
+    schedule=os.environ.get("PG_S3_PRUNE_SCHEDULE") or None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["pg_s3", "retention"],
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    params={
+        "repository": Param(
+            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
+            type="string",
+            pattern="^s3://[^/]+",
+            description="s3://bucket/prefix to prune",
+        ),
+        "aws_conn_id": Param(
+            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+            type="string",
+            minLength=1,
+            description="Connection of the S3 account",
+        ),
+        "database": Param(
+            os.environ.get("PG_S3_DATABASE", ""),
+            type=["string", "null"],
+            description="Database whose backups are pruned; empty: all, each by itself",
+        ),
+        **{
+            rule: Param(
+                int(os.environ.get(f"PG_S3_{rule.upper()}", number)),
+                type="integer",
+                minimum=0,
+                description="Backups that this rule keeps; 0 turns it off",
+            )
+            for rule, number in RULES.items()
+        },
+        "timezone": Param(
+            os.environ.get("PG_S3_PRUNE_TIMEZONE", "UTC"),
+            type="string",
+            minLength=1,
+            description="IANA name of the time zone in which days, weeks, months and years begin",
+        ),
+        "dry_run": Param(
+            os.environ.get("PG_S3_PRUNE_DRY_RUN", "true").strip().lower() != "false",
+            type="boolean",
+            description="Only say what would be deleted",
+        ),
+    },
+) as dag:
+    PgS3PruneOperator(
+        task_id="prune",
+        repository="{{ params.repository }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
+        database="{{ params.database or '' }}",
+        keep_last="{{ params.keep_last }}",
+        keep_daily="{{ params.keep_daily }}",
+        keep_weekly="{{ params.keep_weekly }}",
+        keep_monthly="{{ params.keep_monthly }}",
+        keep_yearly="{{ params.keep_yearly }}",
+        timezone="{{ params.timezone }}",
+        dry_run="{{ params.dry_run }}",
+    )

@@ -606,8 +606,11 @@ def test_what_object_lock_protects_stays_visible_and_is_no_error(s3, locked_plac
 
 
 @only_on("moto")
-def test_without_the_right_to_see_locks_nothing_is_deleted(s3, locked_place: Place, prune, on):
+@pytest.mark.parametrize("sees_bucket", [True, False])
+def test_without_the_right_to_see_locks_nothing_is_deleted(s3, locked_place: Place, prune, on, sees_bucket: bool):
     made = locked_place.days(2)
+    if not sees_bucket:
+        on("before-send.s3.GetObjectLockConfiguration", lambda request, **_: refusal(request, "AccessDenied"))
     on("before-send.s3.GetObjectRetention", lambda request, **_: refusal(request, "AccessDenied"))
     with pytest.raises(AirflowFailException, match=r"grant s3:GetObjectRetention and s3:GetObjectLegalHold"):
         prune(repository=f"s3://{locked_place.bucket}/{PREFIX}", keep_last=1)

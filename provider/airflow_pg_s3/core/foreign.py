@@ -27,6 +27,7 @@ from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.load import ErrorCount, check_outcome, knows_less
 from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.needs import needs_of
+from airflow_pg_s3.core.passes import Pass, passes_of
 from airflow_pg_s3.core.pour import pour_into
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
@@ -271,24 +272,54 @@ class _Restoring:
         if self.managed is not None:
             self.managed.define(self.target.params)
             arguments = self.managed.load_arguments
+        passes = [Pass(jobs=jobs, arguments=arguments)]
+        if isinstance(source, Path):
+            passes = passes_of(
+                source,
+                tools=tools,
+                jobs=jobs,
+                clean=clean,
+                arguments=arguments,
+                codec=contents.codec,
+                folder=self.workspace.folder,
+            )
+        raw_bytes = sum(
+            self._run(one, tools, source, clean=clean, atomic=atomic, tolerant=tolerant) for one in passes
+        )
+        if self.managed is not None:
+            self.managed.complete(self.target.params)
+            self.warnings += self.managed.warnings
+        finish(self.request, contents.has_statistics, self.target.params, self.log)
+        return raw_bytes
+
+    def _run(
+        self,
+        one: Pass,
+        tools: ClientTools,
+        source: Path | Iterator[bytes],
+        *,
+        clean: bool,
+        atomic: bool,
+        tolerant: bool,
+    ) -> int:
         errors = ErrorCount()
 
         def on_line(line: str) -> None:
             errors.see(line)
             self.log.info("%s", line)
 
-        raw_bytes = pour_into(
+        return pour_into(
             [
                 tools.path("pg_restore"),
                 f"--format={self.archive.format.value}",
-                f"--jobs={jobs}",
+                f"--jobs={one.jobs}",
                 "--no-password",
                 f"--dbname={self.target.params.dbname_argument()}",
                 # What stays after a failed DROP must not get the data a second time.
                 *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
                 *(["--clean", "--if-exists"] if clean and self.managed is None else []),
                 *(["--single-transaction"] if atomic else []),
-                *arguments,
+                *one.arguments,
                 *([str(source)] if isinstance(source, Path) else []),
             ],
             env=self.target.params.environment(self.workspace.folder) | self.workspace.environment,
@@ -299,11 +330,6 @@ class _Restoring:
             cancel=self.cancel,
             log=self.log,
         )
-        if self.managed is not None:
-            self.managed.complete(self.target.params)
-            self.warnings += self.managed.warnings
-        finish(self.request, contents.has_statistics, self.target.params, self.log)
-        return raw_bytes
 
     def _announce(self, program: str) -> None:
         archive = self.archive

@@ -11,6 +11,7 @@ from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Member
+from airflow_pg_s3.core.passes import Pass, passes_of
 from airflow_pg_s3.core.process import ClientProgram, running
 from airflow_pg_s3.core.progress import Log, Progress, human
 from airflow_pg_s3.core.served import ServedArchive
@@ -63,17 +64,54 @@ def load(
     archive.fetch({member.name for member in members if member.packed})
     large = [member for member in members if not member.packed]
     tolerant = not in_one_transaction and (clean or knows_less(tools, target_version))
+    passes = passes_of(
+        archive.folder,
+        tools=tools,
+        jobs=jobs,
+        clean=clean,
+        arguments=arguments,
+        codec=archive.manifest.server.codec,
+        folder=archive.workspace.folder,
+    )
+    for one in passes:
+        _run(
+            one,
+            archive,
+            large if one is passes[0] else [],
+            target,
+            tools=tools,
+            clean=clean,
+            in_one_transaction=in_one_transaction,
+            tolerant=tolerant,
+            cancel=cancel,
+            log=log,
+        )
+
+
+def _run(
+    one: Pass,
+    archive: ServedArchive,
+    large: Sequence[Member],
+    target: ConnectionParameters,
+    *,
+    tools: ClientTools,
+    clean: bool,
+    in_one_transaction: bool,
+    tolerant: bool,
+    cancel: threading.Event,
+    log: Log,
+) -> None:
     argv = [
         tools.path("pg_restore"),
         "--format=directory",
-        f"--jobs={jobs}",
+        f"--jobs={one.jobs}",
         "--no-password",
         f"--dbname={target.dbname_argument()}",
         # What stays after a failed DROP must not get the data a second time.
         *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
         *(["--clean", "--if-exists"] if clean else []),
         *(["--single-transaction"] if in_one_transaction else []),
-        *arguments,
+        *one.arguments,
         str(archive.folder),
     ]
     env = target.environment(archive.workspace.folder) | archive.workspace.environment
@@ -83,7 +121,7 @@ def load(
         errors.see(line)
         log.info("%s", line)
 
-    with archive.feeder(large, jobs) as feeder, running(argv, env=env, on_line=on_line) as program:
+    with archive.feeder(large, one.jobs) as feeder, running(argv, env=env, on_line=on_line) as program:
         total = sum(member.raw_bytes for member in large)
         progress = Progress(
             log.info,

@@ -29,7 +29,8 @@ class ObjectLocks:
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
-        self._may_be_on, self._is_on = self._look_at_bucket()
+        self._may_be_on = self._look_at_bucket()
+        self._rights_are_known = False
 
     def protection(self, keys: Iterable[str]) -> str | None:
         """Say what protects any of these objects, and until when; None if nothing does.
@@ -44,7 +45,7 @@ class ObjectLocks:
             head = self._head(key)
             if head is None:
                 continue
-            if self._is_on:
+            if not self._rights_are_known:
                 self._check_rights(key)
             if head.get("ObjectLockLegalHoldStatus") == "ON":
                 return f"Object Lock: legal hold on {key}"
@@ -53,8 +54,8 @@ class ObjectLocks:
                 until = max(until or retained, retained)
         return until and f"Object Lock until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
-    def _look_at_bucket(self) -> tuple[bool, bool]:
-        """Whether it may have locks, and whether it certainly can."""
+    def _look_at_bucket(self) -> bool:
+        """Whether it may have locks; who may not know must take it that it has."""
         try:
             answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
         except ClientError as error:
@@ -62,14 +63,13 @@ class ObjectLocks:
                 raise s3.explain_refusal(error, self._bucket) from error
             status = s3.status_of(error)
             if status == 403:
-                return True, False
+                return True
             if status in (400, 404, 405, 501):  # none, or a store that does not know of such a thing
-                return False, False
+                return False
             raise s3.explain_refusal(error, self._bucket) from error
         except BotoCoreError as error:
             raise StorageError(f"S3 cannot be reached: {error}") from error
-        enabled = answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
-        return enabled, enabled
+        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def _head(self, key: str) -> Any:
         try:
@@ -88,14 +88,15 @@ class ObjectLocks:
         except ClientError as error:
             if s3.status_of(error) == 403:
                 raise s3.Refused(
-                    f"the bucket {self._bucket!r} has Object Lock, and the AWS connection may not see which "
-                    "objects it protects: grant s3:GetObjectRetention and s3:GetObjectLegalHold"
+                    f"the bucket {self._bucket!r} may have Object Lock, and the AWS connection may not see which "
+                    "objects it protects: grant s3:GetObjectRetention and s3:GetObjectLegalHold, and "
+                    "s3:GetBucketObjectLockConfiguration"
                 ) from error
             if s3.status_of(error) >= 500:
                 raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
         except BotoCoreError as error:
             raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
-        self._is_on = False  # asked once
+        self._rights_are_known = True
 
 
 def says_locked(code: str, message: str) -> bool:

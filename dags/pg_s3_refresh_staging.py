@@ -1,4 +1,4 @@
-"""Refresh staging from production: every night its latest backup takes the staging database's place.
+"""Refresh staging from production: every night its latest verified backup takes the staging database's place.
 
 The backup is restored beside the old staging database, the masking commands run there, and then the two swap names
 in one transaction: nobody ever sees half a database or unmasked data. The old one is dropped.
@@ -9,7 +9,7 @@ override the params.
 |-------------------------------|-------------------------|----------------------------------------|
 | `PG_S3_REFRESH_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_REFRESH_SQL`           |                         | commands that mask data, run before the swap |
-| `PG_S3_REFRESH_VERIFIED_ONLY` | `false`                 | `true` takes verified backups only |
+| `PG_S3_REFRESH_VERIFIED_ONLY` | `true`                  | `false` takes backups that nothing has verified, too |
 | `PG_S3_POOL`                  | `default_pool`          | Airflow pool that the restore takes a slot of |
 | `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
@@ -94,7 +94,7 @@ with DAG(
         repository="{{ params.repository }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         database="{{ params.database or conn.get(params.postgres_conn_id).schema }}",
-        verified_only=os.environ.get("PG_S3_REFRESH_VERIFIED_ONLY", "false").lower() == "true",
+        verified_only=os.environ.get("PG_S3_REFRESH_VERIFIED_ONLY", "true").strip().lower() != "false",
         limit=1,
     )
     refresh = PgS3RestoreOperator(

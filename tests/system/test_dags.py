@@ -152,15 +152,19 @@ def test_a_scheduled_restore_refuses_a_target_that_holds_data_unless_told_to_cle
     assert differences(shop) == []
 
 
-def test_staging_is_replaced_by_the_latest_backup_with_the_masking_done(shop, run_dag, monkeypatch):
+def test_staging_is_replaced_by_the_latest_verified_backup_with_the_masking_done(shop, run_dag, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_STAGING", shop.cluster.airflow_connection(shop.target))
     shop.cluster.psql("CREATE TABLE old_staging AS SELECT 1 AS i", shop.target)
     run_dag("pg_s3_backup")
+    assert run_dag("pg_s3_refresh_staging").tasks["latest"] == "failed"
+    proved = run_dag("pg_s3_restore_verification").results["verify"]
+    run_dag("pg_s3_backup")  # newer, and not verified
     names = shop.cluster.psql("SELECT count(*) FROM pg_database")
     done = run_dag(
         "pg_s3_refresh_staging", post_restore_sql="CREATE TABLE masked AS SELECT 1 AS i;\nDROP TABLE masked"
     )
     assert done.state == "success"
+    assert [row["uri"] for row in done.results["latest"]] == [proved["uri"]]
     assert done.results["refresh"]["previous_database"] is None
     assert differences(shop) == []
     assert shop.cluster.psql("SELECT count(*) FROM pg_database") == names

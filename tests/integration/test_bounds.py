@@ -30,6 +30,7 @@ MEASURE = """
 import json, os, sys, threading, time
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
+from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from airflow_pg_s3 import connections
 
 def memory(name):
@@ -45,13 +46,19 @@ with open("/proc/self/clear_refs", "w") as file:
 common = dict(postgres_conn_id="pg", aws_conn_id="s3", jobs=int(jobs))
 done = PgS3BackupOperator(task_id="b", repository=repository, database=database, **common).execute({})
 backup_peak = memory("VmHWM") - idle
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")
 restore_peak = None
 if "--restore" in sys.argv:
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
     PgS3RestoreOperator(task_id="r", backup=done["uri"], database=database + "_copy", **common).execute({})
     restore_peak = memory("VmHWM") - idle
-print(json.dumps({"raw": done["raw_bytes"], "idle": idle, "backup": backup_peak, "restore": restore_peak}))
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+verified = PgS3VerifyOperator(task_id="v", backup=done["uri"], **common).execute({})
+verify_peak = memory("VmHWM") - idle
+ratio = verified["compare_seconds"] / verified["restore_seconds"]
+peaks = {"backup": backup_peak, "restore": restore_peak, "verify": verify_peak}
+print(json.dumps({"raw": done["raw_bytes"], "idle": idle, "compare_to_restore": ratio, **peaks}))
 """
 
 
@@ -110,10 +117,17 @@ def test_memory_is_the_same_for_200_megabytes_and_4_gigabytes(
         print(f"  backup of {small['raw'] / 1e9:.2f} GB: {small['backup'] / MIB:.0f} MiB")
         print(f"  restore of {small['raw'] / 1e9:.2f} GB: {small['restore'] / MIB:.0f} MiB")
         print(f"  backup of {large['raw'] / 1e9:.2f} GB: {large['backup'] / MIB:.0f} MiB")
+        for size in (small, large):
+            print(
+                f"  verification of {size['raw'] / 1e9:.2f} GB: {size['verify'] / MIB:.0f} MiB, "
+                f"its comparison took {size['compare_to_restore']:.2f} of the time of its restore"
+            )
     assert large["raw"] > 19 * small["raw"]
-    assert max(small["backup"], small["restore"], large["backup"]) < 256 * MIB
+    peaks = [small["backup"], small["restore"], small["verify"], large["backup"], large["verify"]]
+    assert max(peaks) < 256 * MIB
     # "The same" but for when garbage is collected and how malloc's arenas fall.
     assert large["backup"] < small["backup"] + 64 * MIB
+    assert large["verify"] < small["verify"] + 96 * MIB
 
 
 WATCH = """

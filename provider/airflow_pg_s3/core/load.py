@@ -134,10 +134,10 @@ def _run(
         while program.poll() is None and not (tolerant and errors.are_serious):
             feeder.serve()
             if cancel.wait(_LOOK_SECONDS):
-                raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
+                break
             progress.tick()
+        # Asked first: Airflow ends the whole process group, and pg_restore may have heeded it before us.
         if cancel.is_set():
-            # Airflow ends the whole process group: pg_restore may have heeded it first.
             raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
         check_outcome(program, errors, tolerant=tolerant)
         feeder.finish()

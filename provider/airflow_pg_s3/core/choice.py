@@ -94,9 +94,7 @@ def choose(
             exists=exists,
         )
         relations = [(entry.schema, entry.name) for entry in selected if entry.kind in RELATIONS]
-        list_file = archive.workspace.folder / "use.list"
-        list_file.write_text("".join(f"{entry.dump_id};\n" for entry in selected))
-        arguments.append(f"--use-list={list_file}")
+        arguments.append(selection.use_list(archive.workspace.folder / "use.list", selected))
     restored = selection.list_entries(archive.folder, tools=tools, arguments=arguments, codec=codec)
     kinds = {entry.kind for entry in restored}
     members = [_data_of(entry, archive) for entry in restored if entry.kind == "TABLE DATA"]

@@ -10,10 +10,9 @@ import psycopg
 from airflow_pg_s3.core.definitions import Definition, Statement
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.selection import TocEntry
+from airflow_pg_s3.core.selection import PRIVILEGES, TocEntry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-PRIVILEGES = ("ACL", "DEFAULT ACL")
 _LINKED_SEQUENCE = "0A000"  # its owner changes with that of its table
 _NO_SUCH_ROLE = "22023"
 _SHOWN = 5

@@ -22,12 +22,12 @@ import psycopg
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
-from airflow_pg_s3.core.handover import PRIVILEGES, Handover
+from airflow_pg_s3.core.handover import Handover
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.needs import GRANTEE, OWNER, Needs
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.selection import TocEntry, list_entries
+from airflow_pg_s3.core.selection import PRIVILEGES, TocEntry, list_entries
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 # Kinds of entries that may be left out, and the errors that mean that they must be. Every other kind, and every

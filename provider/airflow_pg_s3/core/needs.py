@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.selection import list_entries
+from airflow_pg_s3.core.selection import list_entries, use_list
 from airflow_pg_s3.core.statements import Word, begins, split, words
 
 OWNER = "owners"
@@ -50,9 +50,8 @@ def needs_of(archive: Path, *, tools: ClientTools, codec: str = "utf-8", argumen
     :raises ClientProgramError: pg_restore cannot read it.
     """
     entries = list_entries(archive, tools=tools, arguments=arguments, codec=codec)
-    list_file = archive.parent / "needs.list"
-    list_file.write_text("".join(f"{entry.dump_id};\n" for entry in entries if entry.kind not in _DATA))
-    script = tools.ask_pg_restore(*arguments, f"--use-list={list_file}", "--file=-", str(archive))
+    chosen = use_list(archive.parent / "needs.list", (entry for entry in entries if entry.kind not in _DATA))
+    script = tools.ask_pg_restore(*arguments, chosen, "--file=-", str(archive))
     return parse(script.decode(codec, errors="surrogateescape"))
 
 

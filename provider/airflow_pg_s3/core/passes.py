@@ -7,14 +7,13 @@ fail with "permission denied for schema" (restore_toc_entries_parallel in Postgr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.selection import TocEntry, list_entries
+from airflow_pg_s3.core.selection import PRIVILEGES, TocEntry, list_entries, use_list
 
-_PRIVILEGES = ("ACL", "DEFAULT ACL")
 # What pg_restore itself leaves for after the privileges (RESTORE_PASS_POST_ACL), or may.
 _AFTER_PRIVILEGES = ("EVENT TRIGGER", "MATERIALIZED VIEW DATA", "STATISTICS DATA")
 
@@ -47,29 +46,24 @@ def passes_of(
     :param folder: for the lists of what each run restores.
     """
     entries = list_entries(archive, tools=tools, arguments=arguments, codec=codec) if jobs > 1 else []
-    privileges = [entry for entry in entries if entry.kind in _PRIVILEGES]
+    privileges = [entry for entry in entries if entry.kind in PRIVILEGES]
     if not privileges:
         return [Pass(jobs=jobs, arguments=arguments)]
-    granting = [*arguments, _use_list(folder / "privileges.list", privileges)]
+    granting = [*arguments, use_list(folder / "privileges.list", privileges)]
     if b"SET SESSION AUTHORIZATION" not in tools.ask_pg_restore(*granting, "--file=-", str(archive)):
         return [Pass(jobs=jobs, arguments=arguments)]
     if clean:
         return [Pass(jobs=1, arguments=arguments)]
     last = [entry for entry in entries if _is_after_privileges(entry)]
-    first = [entry for entry in entries if entry not in privileges and entry not in last]
+    first = [e for e in entries if e.kind not in PRIVILEGES and not _is_after_privileges(e)]
     runs = [
-        Pass(jobs=jobs, arguments=[*arguments, _use_list(folder / "first.list", first)]),
+        Pass(jobs=jobs, arguments=[*arguments, use_list(folder / "first.list", first)]),
         Pass(jobs=1, arguments=granting),
     ]
     if last:
-        runs.append(Pass(jobs=jobs, arguments=[*arguments, _use_list(folder / "last.list", last)]))
+        runs.append(Pass(jobs=jobs, arguments=[*arguments, use_list(folder / "last.list", last)]))
     return runs
 
 
 def _is_after_privileges(entry: TocEntry) -> bool:
     return entry.kind in _AFTER_PRIVILEGES or (entry.kind == "COMMENT" and "EVENT TRIGGER " in entry.rest)
-
-
-def _use_list(file: Path, entries: Iterable[TocEntry]) -> str:
-    file.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
-    return f"--use-list={file}"

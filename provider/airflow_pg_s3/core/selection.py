@@ -37,6 +37,7 @@ _OTHERS = (
 )  # fmt: skip
 # Without these the text of the rest would be read wrongly.
 _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
+PRIVILEGES = ("ACL", "DEFAULT ACL")
 # Longest first, as "TABLE" also begins "TABLE DATA".
 _KINDS = sorted({*RELATIONS, *_ATTACHED, _FOREIGN_KEY, *_OTHERS}, key=len, reverse=True)
 _LINE = re.compile(r"^(\d+); \d+ \d+ (.*)$")
@@ -85,6 +86,12 @@ def list_entries(
                 )
             )
     return entries
+
+
+def use_list(file: Path, entries: Iterable[TocEntry]) -> str:
+    """Write down which entries pg_restore is to take, in this order, and return the option that says so."""
+    file.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
+    return f"--use-list={file}"
 
 
 def select(

@@ -1,5 +1,6 @@
 """Backups for tests that only look at them: manifests and evidence as they lie on S3, without any data."""
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,7 @@ from airflow_pg_s3.core.backup_id import beginning_at
 from airflow_pg_s3.core.evidence import Evidence
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.repository import read_manifest
+from airflow_pg_s3.core.seal import sealed
 
 ID = "20261122T030000Z-5f3a9c"
 RESTORED, FAILED = ("verified", "restore"), ("failed", "restore")
@@ -15,6 +17,11 @@ CHECKED, UNSURE = ("verified", "checksum"), ("could not verify", "restore")
 
 def id_at(when: datetime, number: int = 0) -> str:
     return f"{beginning_at(when)}-{number:06x}"
+
+
+def sealed_json(record: dict[str, Any]) -> bytes:
+    """A manifest or evidence as it would have been written, had it said so."""
+    return sealed(json.dumps({name: value for name, value in record.items() if name != "sha256"}, indent=1))
 
 
 def manifest_of(database="shop", backup_id=ID, objects=(("pack-0001.tar.zst", 4),), **facts):

@@ -14,6 +14,7 @@ from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from lab.postgres import Cluster
 from lab.s3 import S3Server
+from tests.shelf import sealed_json
 
 on_moto = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 on_ceph = pytest.mark.parametrize("s3", ["ceph"], indirect=True)
@@ -210,7 +211,7 @@ def test_a_manifest_of_a_future_format_says_to_upgrade(
 ) -> None:
     text = s3.client().get_object(Bucket=bucket, Key=backup["key"])["Body"].read()
     future = json.loads(text) | {"format": 2}
-    s3.client().put_object(Bucket=bucket, Key=backup["key"], Body=json.dumps(future).encode())
+    s3.client().put_object(Bucket=bucket, Key=backup["key"], Body=sealed_json(future))
     refused("has format 2.*upgrade", lambda: restore(pg16, new_name(pg16), backup=backup["uri"]))
 
 
@@ -244,7 +245,7 @@ def test_hostile_manifests_are_refused(
     count = 0
     for manifest in hostile(json.loads(text)):
         count += 1
-        s3.client().put_object(Bucket=bucket, Key=backup["key"], Body=json.dumps(manifest).encode())
+        s3.client().put_object(Bucket=bucket, Key=backup["key"], Body=sealed_json(manifest))
         with pytest.raises(Exception, match=r"is refused|another backup"):
             restore(pg16, target, backup=backup["uri"])
     assert count == 16

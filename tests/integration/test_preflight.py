@@ -12,6 +12,7 @@ from airflow_pg_s3.core.needs import needs_of
 from lab.dumps import dump
 from lab.postgres import Cluster, installations
 from lab.wipe import wipe
+from tests.shelf import sealed_json
 
 pytestmark = [pytest.mark.usefixtures("s3"), pytest.mark.parametrize("s3", ["moto"], indirect=True)]
 
@@ -118,7 +119,7 @@ def test_a_locale_that_the_server_has_not_is_missing(
     # As of another operating system.
     manifest = json.loads(s3.client().get_object(Bucket=bucket, Key=key)["Body"].read())
     manifest["server"] |= {"collate": "xx_XX.UTF-8", "ctype": "xx_XX.UTF-8"}
-    s3.client().put_object(Bucket=bucket, Key=key, Body=json.dumps(manifest).encode())
+    s3.client().put_object(Bucket=bucket, Key=key, Body=sealed_json(manifest))
     said = refusal(lambda: restore(target, "copy", backup=backup["uri"]))
     assert "roles of owners: local" in said
     assert "the locale 'xx_XX.UTF-8' of the operating system (could not create locale" in said

@@ -24,6 +24,7 @@ from airflow_pg_s3.core.evidence import (
 )
 from airflow_pg_s3.core.manifest import Producer
 from airflow_pg_s3.core.repository import StoredManifest
+from tests.shelf import sealed_json
 
 BEGAN = datetime(2026, 11, 22, 6, tzinfo=UTC)
 STORED = StoredManifest(SimpleNamespace(backup_id="20261122T030000Z-5f3a9c"), "some/prefix/shop/", "0" * 64)
@@ -114,10 +115,11 @@ def test_it_lies_beside_the_manifest_and_comes_with_the_arguments_that_s3_accept
     [
         b"no JSON",
         b"{}",
-        history(found()).to_json().replace(b"0" * 64, b"1" * 64),
-        history(found()).to_json().replace(b"5f3a9c", b"000000"),
+        sealed_json(json.loads(history(found()).to_json()) | {"manifest_sha256": "1" * 64}),
+        sealed_json(json.loads(history(found()).to_json()) | {"backup_id": "20261122T030000Z-000000"}),
+        history(found()).to_json().replace(b'"duration_seconds": 1', b'"duration_seconds": 3', 1),
     ],
-    ids=["nothing", "empty", "another manifest", "another backup"],
+    ids=["nothing", "empty", "another manifest", "another backup", "damaged"],
 )
 def test_what_does_not_speak_of_this_manifest_says_nothing_and_is_replaced(s3_client, bucket, other):
     s3_client.put_object(Bucket=bucket, Key=KEY, Body=other)

@@ -51,7 +51,8 @@ def test_each_field_is_described_and_no_other(section: str, model: type[BaseMode
 def test_the_example_is_a_manifest_and_all_of_it_is_understood():
     (example,) = re.findall(r"```json\n(.*?)```", DOCUMENT, re.DOTALL)
     manifest = manifests.parse(example.encode(), where="docs/format.md")
-    assert json.loads(manifest.to_json()) == json.loads(example)
+    # The seal is of its own bytes, in which the example has more white space.
+    assert json.loads(manifest.to_json()) | {"sha256": ""} == json.loads(example) | {"sha256": ""}
     assert manifest.stored_bytes == sum(record.stored_bytes for record in manifest.objects)
     assert manifest.raw_bytes == sum(member.raw_bytes for member in manifest.members)
     assert manifest.rows == sum(member.table.rows for member in manifest.members if member.table)

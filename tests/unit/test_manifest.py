@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_pg_s3.core import manifest as manifests
 from airflow_pg_s3.core.errors import InputError, IntegrityError
+from tests.shelf import sealed_json
 
 ID = "20261122T030000Z-5f3a9c"
 WHERE = f"s3://bucket/prefix/shop/{ID}.json"
@@ -87,7 +88,7 @@ def changed(change):
     """The valid manifest with something done to it, as bytes."""
     record = copy.deepcopy(VALID)
     change(record)
-    return json.dumps(record).encode()
+    return sealed_json(record)
 
 
 def with_value(*path_and_value):
@@ -106,7 +107,7 @@ def parse(data):
 
 
 def test_what_is_written_is_what_is_read():
-    manifest = parse(json.dumps(VALID).encode())
+    manifest = parse(sealed_json(VALID))
     assert parse(manifest.to_json()) == manifest
     written = json.loads(manifest.to_json())
     assert {field: written[field] for field in VALID} == VALID
@@ -114,7 +115,7 @@ def test_what_is_written_is_what_is_read():
 
 
 def test_people_can_read_it_line_by_line():
-    text = parse(json.dumps(VALID).encode()).to_json().decode()
+    text = parse(sealed_json(VALID)).to_json().decode()
     assert f' "backup_id": "{ID}",\n' in text
     assert text.endswith("}\n")
 
@@ -124,7 +125,7 @@ def test_fields_of_a_later_version_are_passed_over():
         for place in (record, record["server"], record["objects"][0], record["members"][0]["table"]):
             place["from_the_future"] = {"deep": [1]}
 
-    assert parse(changed(add_everywhere)) == parse(json.dumps(VALID).encode())
+    assert parse(changed(add_everywhere)) == parse(sealed_json(VALID))
 
 
 @pytest.mark.parametrize("number", [2, 0, -1, 10**30])
@@ -152,8 +153,8 @@ def test_another_format_is_an_input_error_that_says_to_upgrade(number):
         b'{"format": 1.5}',
         b'{"format": NaN}',
         b'{"format": 1' + b"0" * 5000 + b"}",
-        json.dumps(VALID).encode() + b"x",
-        json.dumps(VALID).encode()[:-1],
+        sealed_json(VALID) + b"x",
+        sealed_json(VALID)[:-2],
     ],
     ids=lambda data: repr(data[:20]),
 )
@@ -340,8 +341,33 @@ def test_nothing_but_the_two_errors_comes_out_for_whatever_is_changed(path, valu
         )
 
 
+@given(st.integers(0, len(sealed_json(VALID)) - 1), st.integers(1, 255))
+def test_no_byte_can_change_unnoticed(place, change):
+    data = bytearray(sealed_json(VALID))
+    data[place] ^= change
+    with pytest.raises((InputError, IntegrityError)):
+        parse(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace('"rows": 3', '"rows": 4'),
+        lambda text: text.replace('"sha256": "', '"sha257": "'),
+        lambda text: text + " ",
+        lambda text: json.dumps(VALID, indent=1) + "\n",
+        lambda text: text.replace('"format": 1,', '"format": 1,\n "sha256": "' + "0" * 64 + '",').replace(
+            "18", "17"
+        ),
+    ],
+)
+def test_what_was_edited_or_never_sealed_is_refused(edit):
+    with pytest.raises(IntegrityError, match=r"is refused: its (last field|sha256).*damaged, or was edited"):
+        parse(edit(sealed_json(VALID).decode()).encode())
+
+
 @given(st.binary(max_size=60), st.integers(0, 3000), st.integers(0, 60))
 def test_nothing_but_the_two_errors_comes_out_for_damaged_bytes(noise, place, cut):
-    data = json.dumps(VALID).encode()
+    data = sealed_json(VALID)
     with contextlib.suppress(InputError, IntegrityError):
         parse(data[:place] + noise + data[place + cut :])

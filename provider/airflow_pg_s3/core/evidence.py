@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from airflow_pg_s3.core.errors import StorageError
 from airflow_pg_s3.core.listing import EVIDENCE_SUFFIX
 from airflow_pg_s3.core.manifest import BackupId, Count, Producer, Record, Sha256
 from airflow_pg_s3.core.repository import StoredManifest
 from airflow_pg_s3.core.s3 import status_of
+from airflow_pg_s3.core.seal import check_seal, sealed
 from airflow_pg_s3.core.upload import accepted
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ class Evidence(Record):
         return newest is not None and newest.outcome == "verified"
 
     def to_json(self) -> bytes:
-        """Serialise, for people as well."""
-        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+        """Serialise, for people as well, and seal."""
+        return sealed(self.model_dump_json(by_alias=True, indent=1))
 
 
 def key_of(stored: StoredManifest) -> str:
@@ -229,8 +230,9 @@ def _read(client: S3Client, bucket: str, stored: StoredManifest) -> tuple[Eviden
     except BotoCoreError as error:
         raise StorageError(f"s3://{bucket}/{key} cannot be read: {error}") from error
     try:
+        check_seal(data)
         evidence = Evidence.model_validate_json(data)
-    except ValidationError:
+    except ValueError:  # pydantic's is one too
         return None, answer["ETag"]
     speaks_of_it = (evidence.backup_id, evidence.manifest_sha256) == (stored.manifest.backup_id, stored.sha256)
     return evidence if speaks_of_it else None, answer["ETag"]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
+from airflow_pg_s3.core.seal import SealError, check_seal, sealed
 from airflow_pg_s3.core.upload import StoredObject
 
 FORMAT = 1
@@ -195,8 +196,8 @@ class Manifest(Record):
         return self
 
     def to_json(self) -> bytes:
-        """Serialise, for people as well."""
-        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+        """Serialise, for people as well, and seal."""
+        return sealed(self.model_dump_json(by_alias=True, indent=1))
 
     def packs(self) -> Iterator[tuple[tuple[str, ...], list[Member]]]:
         """Yield each pack's objects with the members in it."""
@@ -212,7 +213,7 @@ def parse(data: bytes, *, where: str) -> Manifest:
 
     :param where: its URI, for messages.
     :raises InputError: a format that this version doesn't know.
-    :raises IntegrityError: not a manifest, or a hostile one.
+    :raises IntegrityError: not a manifest, a damaged or a hostile one.
     """
     try:
         header = _Header.model_validate_json(data)
@@ -224,7 +225,10 @@ def parse(data: bytes, *, where: str) -> Manifest:
             f"{FORMAT}: upgrade it"
         )
     try:
+        check_seal(data)
         return Manifest.model_validate_json(data)
+    except SealError as error:
+        raise IntegrityError(f"{where} is refused: {error}") from error
     except ValidationError as error:
         raise IntegrityError(f"{where} is refused: {_first(error)}") from error
 

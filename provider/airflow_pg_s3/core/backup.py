@@ -16,6 +16,7 @@ from airflow_pg_s3 import __version__
 from airflow_pg_s3.core import archive, clients, globals, options, server
 from airflow_pg_s3.core.backpressure import Backpressure
 from airflow_pg_s3.core.backup_id import new_backup_id
+from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.libpq import ConnectionParameters
@@ -90,6 +91,7 @@ class BackupResult:
     manifest: Manifest
 
 
+@one_error
 def back_up(request: BackupRequest, repository: Repository, *, cancel: threading.Event, log: Log) -> BackupResult:
     """Back one database up. Either the backup is complete and committed, or nothing of it stays.
 
@@ -97,6 +99,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     :raises InputError: the request cannot work; nothing was touched.
     :raises ClientProgramError: pg_dump failed.
     :raises StorageError: S3 failed.
+    :raises ServerError: PostgreSQL failed.
     :raises Cancelled: told to stop.
     """
     encoder = Encoder(level=request.compression_level, recipients=request.age_recipients)

@@ -18,6 +18,10 @@ class StorageError(PgS3Error):
     """S3 refused or failed, after the client's own retries."""
 
 
+class ServerError(PgS3Error):
+    """PostgreSQL failed, or cannot be reached; trying again may help."""
+
+
 class IntegrityError(PgS3Error):
     """What S3 holds is not what was backed up."""
 

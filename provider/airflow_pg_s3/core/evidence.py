@@ -219,10 +219,20 @@ def _has(client: S3Client, bucket: str, stored: StoredManifest, verification: Ve
 
 def _read(client: S3Client, bucket: str, stored: StoredManifest) -> tuple[Evidence | None, str | None]:
     """Read the evidence, and the ETag of what lies in its place, whatever that is."""
+    evidence, etag = _read_once(client, bucket, stored)
+    if evidence is None and etag is not None:
+        # It will be replaced: so not before it is sure that it was not damaged on its way.
+        evidence, etag = _read_once(client, bucket, stored)
+    return evidence, etag
+
+
+def _read_once(client: S3Client, bucket: str, stored: StoredManifest) -> tuple[Evidence | None, str | None]:
     key = key_of(stored)
     try:
         answer = client.get_object(Bucket=bucket, Key=key)
-        data = answer["Body"].read(_LIMIT_BYTES)
+        if answer["ContentLength"] > _LIMIT_BYTES:
+            return None, answer["ETag"]
+        data = answer["Body"].read()
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             return None, None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core import clients, options, preflight
+from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.contents import Contents, read_contents, save_beginning
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.endings import whole_tar
@@ -73,6 +74,7 @@ def is_foreign(uri: str) -> bool:
     return isinstance(uri, str) and not uri.endswith(MANIFEST_SUFFIX)
 
 
+@one_error
 def restore_foreign(
     request: RestoreRequest, client: S3Client, *, cancel: threading.Event, log: Log
 ) -> ForeignResult:
@@ -88,6 +90,7 @@ def restore_foreign(
     :raises IntegrityError: the archive is damaged or ends too early.
     :raises ClientProgramError: pg_restore or psql failed.
     :raises StorageError: S3 failed.
+    :raises ServerError: PostgreSQL failed.
     :raises Cancelled: told to stop.
     """
     check_request(request)

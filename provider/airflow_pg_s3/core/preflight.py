@@ -198,6 +198,8 @@ def _refusal(connection: _Connection, like: Server | None, options: Mapping[str,
     except psycopg.errors.InsufficientPrivilege:
         return None  # not allowed to try
     except psycopg.Error as error:
+        if connection.closed:
+            raise
         return str(error).splitlines()[0]
     return None
 

@@ -32,6 +32,13 @@ _OWN_LINE = re.compile(
 )
 
 
+def without_rows(text: str) -> str:
+    """Return an error's text without the data of rows that PostgreSQL quotes in it."""
+    redactor = RowRedactor()
+    lines = (redactor.line(line) for line in text.splitlines())
+    return "\n".join(line for line in lines if line is not None)
+
+
 class RowRedactor:
     """Takes the lines of a client program's standard error in their order; keeps table, line and column."""
 

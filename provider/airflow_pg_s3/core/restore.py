@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from airflow_pg_s3.core import clients, options, preflight
+from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.choice import Wanted, choose
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
@@ -101,6 +102,7 @@ class RestoreResult:
     duration_seconds: float
 
 
+@one_error
 def restore(
     request: RestoreRequest,
     client: S3Client,
@@ -119,6 +121,7 @@ def restore(
     :raises IntegrityError: what S3 holds is not what was backed up.
     :raises ClientProgramError: pg_restore failed.
     :raises StorageError: S3 failed.
+    :raises ServerError: PostgreSQL failed.
     :raises Cancelled: told to stop.
     """
     check_request(request)

@@ -226,6 +226,7 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
     """Create an empty database with the source's encoding and locale, or with the server's defaults.
 
     :raises InputError: the server refuses.
+    :raises psycopg.Error: it has gone.
     """
     command = sql.SQL("create database {} template template0 {}").format(
         sql.Identifier(name), _locale_clauses(like, connection.info.server_version) if like else sql.SQL("")
@@ -233,6 +234,8 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
     try:
         connection.execute(command)
     except psycopg.Error as error:
+        if connection.closed:
+            raise
         raise InputError(f"the target database {name!r} does not exist and cannot be created: {error}") from error
 
 

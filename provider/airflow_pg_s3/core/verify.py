@@ -14,6 +14,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3 import __version__
+from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.checksum import check_objects
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.evidence import Difference, Level, Outcome, Verification, record
@@ -45,6 +46,7 @@ _NOT_THE_ARCHIVES_FAULT = re.compile(
             r"out of shared memory",
             r"too many clients already",
             r"remaining connection slots",
+            r"a worker process died",
             r"could not (?:connect|receive data|send data)",
             r"connection to (?:server|client)",
             r"server closed the connection",
@@ -125,6 +127,7 @@ class VerifyResult:
         return _one_line(f"{what} FAILED verification: {shown}{more}")
 
 
+@one_error
 def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event, log: Log) -> VerifyResult:
     """Verify a backup and record the outcome beside its manifest, whatever it is.
 
@@ -133,6 +136,7 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
     :raises InputError: there is no such backup, or the request makes no sense; nothing is recorded.
     :raises IntegrityError: the manifest itself is damaged; nothing is recorded.
     :raises StorageError: the manifest cannot be read; nothing is recorded.
+    :raises ServerError: PostgreSQL failed.
     :raises Cancelled: told to stop; nothing is recorded.
     """
     check_request(request)

@@ -1,0 +1,78 @@
+"""One of the core's verbs in a process of its own, as a task of Airflow, without the seconds that Airflow takes.
+
+``python -m lab.task`` reads what to do from its standard input, as JSON; says ``ready``; works; and prints how it
+ended, as JSON again. SIGTERM is heeded as Airflow's task runner does it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from airflow_pg_s3.core.backup import BackupRequest, back_up
+from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.libpq import parameters
+from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core.restore import RestoreRequest, restore
+from airflow_pg_s3.core.verify import VerifyRequest, verify
+
+CANCEL = threading.Event()
+LOG = logging.getLogger("task")
+
+
+def _back_up(client: Any, given: dict[str, Any]) -> str:
+    repository = Repository(client, given["repository"])
+    return back_up(BackupRequest(**given["arguments"]), repository, cancel=CANCEL, log=LOG).uri
+
+
+def _restore(client: Any, given: dict[str, Any]) -> str:
+    restore(RestoreRequest(**given["arguments"]), client, cancel=CANCEL, log=LOG)
+    return "restored"
+
+
+def _verify(client: Any, given: dict[str, Any]) -> str:
+    done = verify(VerifyRequest(**given["arguments"]), client, cancel=CANCEL, log=LOG)
+    return done.verification.outcome
+
+
+VERBS: dict[str, Callable[[Any, dict[str, Any]], str]] = {
+    "backup": _back_up,
+    "restore": _restore,
+    "verification": _verify,
+}
+
+
+def main() -> None:
+    given = json.load(sys.stdin)
+    for name in ("source", "target", "server"):
+        if name in given["arguments"]:
+            given["arguments"][name] = parameters(**given["arguments"][name])
+    config = Config(**given["s3"].pop("config"))
+    client = boto3.client("s3", **given["s3"], config=config)
+    signal.signal(signal.SIGTERM, lambda *_: CANCEL.set())
+    if given["open_files"] is not None:
+        is_open = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+        limit = is_open + given["open_files"]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    print("ready", flush=True)
+    try:
+        end, text = "success", VERBS[given["verb"]](client, given)
+    except PgS3Error as error:
+        end, text = "clear failure", f"{type(error).__name__}: {error}"
+    except Exception as error:
+        end, text = "crash", f"{type(error).__name__}: {error}"
+    print(json.dumps({"end": end, "text": text, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+
+
+if __name__ == "__main__":
+    main()

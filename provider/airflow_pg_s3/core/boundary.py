@@ -1,0 +1,42 @@
+"""The edge of the core's verbs: what PostgreSQL or the machine refuses leaves it as one of our errors."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import psycopg
+
+from airflow_pg_s3.core.errors import PgS3Error, ServerError
+from airflow_pg_s3.core.redaction import without_rows
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_ADVICE = {
+    errno.ENOSPC: "make room, or give a spool_dir with more",
+    errno.EDQUOT: "make room, or give a spool_dir with more",
+    errno.EMFILE: "raise the worker's limit on open files (ulimit -n), or use fewer jobs",
+    errno.ENFILE: "the machine has too many open files: raise fs.file-max, or run fewer tasks",
+    errno.ENOMEM: "the worker has too little memory: use fewer jobs",
+    errno.EAGAIN: "the worker has too many processes (ulimit -u): use fewer jobs",
+}
+
+
+def one_error(verb: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorate a verb: it raises nothing but `PgS3Error`, unless it has a bug."""
+
+    @functools.wraps(verb)
+    def checked(*arguments: _P.args, **keywords: _P.kwargs) -> _R:
+        try:
+            return verb(*arguments, **keywords)
+        except psycopg.Error as error:
+            # Not chained: its own text quotes rows.
+            raise ServerError(f"PostgreSQL failed: {without_rows(str(error).strip())}") from None
+        except OSError as error:
+            if error.errno not in _ADVICE:
+                raise
+            raise PgS3Error(f"{error}: {_ADVICE[error.errno]}") from error
+
+    return checked

@@ -1,0 +1,50 @@
+"""Faults and attacks: a seeded sample in CI, all of them with `make torture`."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab.postgres import Cluster
+from lab.s3 import Ceph, S3Server
+from tests.integration.faults.tally import TALLY
+from tests.integration.faults.world import BEFORE, World
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TALLY:
+        terminalreporter.section("faults")
+        for line in TALLY.lines():
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> S3Server:
+    """The strict one where it can be had: moto does not notice what is damaged on its way to it."""
+    name = "moto" if Ceph.available() else "ceph"
+    found: S3Server = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster(pg18: Cluster) -> Cluster:
+    return pg18
+
+
+@pytest.fixture(scope="module")
+def world(cluster: Cluster, server: S3Server) -> Iterator[World]:
+    made = World(cluster, server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def new_live(world: World, new_name: Callable[..., str]) -> Callable[[], str]:
+    """() → the name of a new live database, whose content a restore is to replace."""
+
+    def make() -> str:
+        live = new_name(world.cluster)
+        world.cluster.create_database(live)
+        world.cluster.psql(BEFORE, live)
+        return live
+
+    return make

@@ -1,0 +1,113 @@
+"""A verb at work in another process, which may be hit by anything."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from lab.s3 import REGION
+from tests.integration.conftest import processes_in
+from tests.integration.faults.world import World
+
+ROOT = Path(__file__).parents[3]
+PATIENCE_SECONDS = 120
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come to pass"
+        time.sleep(0.005)
+
+
+class Task:
+    """Runs one verb. Use as a `with` block, after which nothing of it is alive.
+
+    :param spool_dir: of this task alone.
+    :param open_files: how many files it may have open beside those it has at the start.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        verb: str,
+        arguments: Mapping[str, Any],
+        *,
+        spool_dir: Path,
+        repository: str | None = None,
+        open_files: int | None = None,
+    ) -> None:
+        self.spool_dir = spool_dir
+        self._given = {
+            "verb": verb,
+            "arguments": {**{k: _plain(v) for k, v in arguments.items()}, "spool_dir": str(spool_dir)},
+            "repository": repository,
+            "open_files": open_files,
+            "s3": {
+                "endpoint_url": world.server.endpoint_url,
+                "region_name": REGION,
+                "aws_access_key_id": world.server.access_key,
+                "aws_secret_access_key": world.server.secret_key,
+                "config": dict(world.server.config_kwargs),
+            },
+        }
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lab.task"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(self._given))
+        self.process.stdin.close()
+        assert self.process.stdout.readline() == "ready\n"
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def pids_of(self, program: str) -> list[int]:
+        """Pids of a client program, the leader first."""
+        parents = {}
+        for pid in processes_in(self.spool_dir):
+            try:
+                status = dict(
+                    line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+                )
+            except OSError:  # gone meanwhile
+                continue
+            if status["Name"] == program:
+                parents[pid] = int(status["PPid"])
+        return sorted(parents, key=lambda pid: (parents[pid] in parents, pid))
+
+    def end(self) -> dict[str, Any]:
+        """Wait for the end, and for what must not outlive it; how it ended."""
+        assert self.process.stdout
+        told = self.process.stdout.read()
+        self.process.wait(PATIENCE_SECONDS)
+        seconds = time.monotonic() - self._began
+        wait_until(lambda: not processes_in(self.spool_dir) and not list(self.spool_dir.iterdir()))
+        ended: dict[str, Any] = json.loads(told) if told else {"end": "killed", "text": ""}
+        return ended | {"seconds": seconds}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ConnectionParameters):
+        return {"database": value.database, "keywords": dict(value.keywords)}
+    return value

@@ -1,0 +1,174 @@
+"""Whatever is changed in a stored backup: verification says so at both levels, and no restore takes over."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyrage
+import pytest
+
+from airflow_pg_s3.core.errors import PgS3Error
+from tests.integration.faults.tally import SEED, TALLY, TORTURE, each
+from tests.integration.faults.world import World
+
+FLIPS = 200
+# Reading is quick; the restores are tried with some of the cases only, unless under torture.
+RESTORED = 1 if TORTURE else 20
+
+
+class Victim:
+    """A backup to damage, and another of the same database."""
+
+    def __init__(self, world: World, prefix: str, *, encrypted: bool) -> None:
+        self._world = world
+        identity = pyrage.x25519.Identity.generate()
+        self.identities = [str(identity)] if encrypted else []
+        recipients = [str(identity.to_public())] if encrypted else []
+        # The large table's data in volumes.
+        made = [
+            world.back_up(prefix, parts_per_volume=1, age_recipients=recipients, labels={"of": "the damaged"})
+            for _ in range(2)
+        ]
+        self.uri = made[0].uri
+        self.objects, self.others = ({key: self._get(key) for key in self._keys(backup)} for backup in made)
+
+    def flips(self) -> Iterator[tuple[str, str, bytes]]:
+        """Bits over all bytes of all objects, among them the first and the last of each."""
+        chance = random.Random(f"{SEED} flips")
+        places = [(key, at) for key, data in self.objects.items() for at in (0, len(data) - 1)]
+        keys, sizes = list(self.objects), [len(data) for data in self.objects.values()]
+        while len(places) < FLIPS:
+            # Half of them by size, half by object: else the manifest would hardly be hit.
+            (key,) = chance.choices(keys, sizes) if chance.random() < 0.5 else [chance.choice(keys)]
+            places.append((key, chance.randrange(len(self.objects[key]))))
+        for key, at in places:
+            data = bytearray(self.objects[key])
+            data[at] ^= 1 << chance.randrange(8)
+            yield f"bit flipped in byte {at}", key, bytes(data)
+
+    def others_of(self, key: str) -> Iterator[tuple[str, bytes | None]]:
+        """What else may be in the place of an object."""
+        data = self.objects[key]
+        yield "deleted", None
+        for size in {0, 1, len(data) // 2, len(data) - 1} - {len(data)}:
+            yield f"truncated to {size} bytes", data[:size]
+        yield "a byte more", data + b"\0"
+        yield "zeros", bytes(len(data))
+        for other in self.objects.values():
+            if other != data:
+                yield "another object of it", other
+        for other in self.others.values():
+            if other != data:
+                yield "an object of another backup", other
+
+    @contextlib.contextmanager
+    def damaged(self, changes: dict[str, bytes | None]) -> Iterator[None]:
+        try:
+            for key, data in changes.items():
+                self._put(key, data)
+            yield
+        finally:
+            for key in changes:
+                self._put(key, self.objects[key])
+
+    def _keys(self, backup: Any) -> Sequence[str]:
+        base = backup.key.rpartition("/")[0]
+        return [backup.key, *(f"{base}/{record.key}" for record in backup.manifest.objects)]
+
+    def _get(self, key: str) -> bytes:
+        return self._world.client.get_object(Bucket=self._world.bucket, Key=key)["Body"].read()
+
+    def _put(self, key: str, data: bytes | None) -> None:
+        if data is None:
+            self._world.client.delete_object(Bucket=self._world.bucket, Key=key)
+        else:
+            self._world.client.put_object(Bucket=self._world.bucket, Key=key, Body=data)
+
+
+@pytest.fixture(scope="module", params=["plain", "encrypted"])
+def victim(request: pytest.FixtureRequest, world: World) -> Victim:
+    made = Victim(world, request.param, encrypted=request.param == "encrypted")
+    assert len(made.objects) >= 5
+    assert any(key.endswith(".001") for key in made.objects)
+    return made
+
+
+@pytest.fixture(scope="module")
+def live(world: World) -> Iterator[str]:
+    world.cluster.create_database("live and well")
+    world.cluster.psql("create table before as select 1 as i", "live and well")
+    yield "live and well"
+    world.cluster.drop_database("live and well")
+
+
+@pytest.fixture
+def detect(world: World, victim: Victim, live: str) -> Callable[[str, str, dict[str, bytes | None], bool], None]:
+    """(kind, case, changes, whether to restore as well): all must notice."""
+
+    def is_noticed(level: str) -> bool:
+        try:
+            done = world.verify(
+                victim.uri, level=level, server=None if level == "checksum" else world.params("postgres"),
+                identities=victim.identities,
+            )  # fmt: skip
+        except PgS3Error:  # the manifest itself
+            return True
+        return done.verification.outcome == "failed"
+
+    def is_refused() -> bool:
+        with contextlib.suppress(PgS3Error):
+            world.replace(live, victim.uri, identities=victim.identities)
+            return False
+        return world.tables(live) == ["before"]
+
+    def all_of(kind: str, case: str, changes: dict[str, bytes | None], restored: bool) -> None:
+        with victim.damaged(changes):
+            ways = {"checksum": is_noticed("checksum")}
+            if restored:
+                ways |= {"verification": is_noticed("restore"), "restore": is_refused()}
+        for way, noticed in ways.items():
+            TALLY.count("corruption", kind, f"noticed by {way}" if noticed else f"NOT noticed by {way}")
+        TALLY.assert_none("undetected corruptions", [way for way, noticed in ways.items() if not noticed], case)
+        if restored:
+            TALLY.assert_none("leftovers", set(world.databases_like(f"{live}%")) - {live}, case)
+
+    return all_of
+
+
+def test_a_flipped_bit_is_noticed(victim: Victim, detect: Callable) -> None:
+    def check(case: tuple[int, tuple[str, str, bytes]]) -> None:
+        number, (what, key, data) = case
+        detect("bit flipped", f"{key}: {what}", {key: data}, number % RESTORED == 0)
+
+    each(enumerate(victim.flips()), check)
+
+
+def test_another_content_is_noticed(victim: Victim, detect: Callable) -> None:
+    cases = [(key, what, data) for key in victim.objects for what, data in victim.others_of(key)]
+
+    def check(case: tuple[int, tuple[str, str, bytes | None]]) -> None:
+        number, (key, what, data) = case
+        kind = "truncated" if what.startswith("truncated") else what
+        detect(kind, f"{key}: {what}", {key: data}, number % RESTORED == 0)
+
+    each(enumerate(cases), check)
+
+
+def test_two_objects_that_have_changed_places_are_noticed(victim: Victim, detect: Callable) -> None:
+    keys = list(victim.objects)
+    pairs = [(one, other) for number, one in enumerate(keys) for other in keys[:number]]
+
+    def check(case: tuple[int, tuple[str, str]]) -> None:
+        number, (one, other) = case
+        changes = {one: victim.objects[other], other: victim.objects[one]}
+        detect("two swapped", f"{one} and {other} swapped", changes, number % RESTORED == 0)
+
+    each(enumerate(pairs), check)
+
+
+def test_undamaged_it_is_verified_at_both_levels(world: World, victim: Victim) -> None:
+    """Last: what was damaged is whole again, so the tests before did not fail for another reason."""
+    for arguments in ({"level": "checksum", "server": None}, {}):
+        done = world.verify(victim.uri, identities=victim.identities, **arguments)
+        assert done.verification.outcome == "verified"

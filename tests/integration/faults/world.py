@@ -1,0 +1,190 @@
+"""A small database, backups of it, and what may be left of them."""
+
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg.conninfo import conninfo_to_dict
+
+from airflow_pg_s3.core.backup import BackupRequest, BackupResult, back_up
+from airflow_pg_s3.core.codec import Decoder
+from airflow_pg_s3.core.download import Downloader
+from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.evidence import Evidence, read_evidence
+from airflow_pg_s3.core.feeder import CheckedMember
+from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
+from airflow_pg_s3.core.prune import Pruned, PruneRequest, prune
+from airflow_pg_s3.core.repository import Repository, StoredManifest, read_manifest
+from airflow_pg_s3.core.restore import RestoreRequest, restore
+from airflow_pg_s3.core.retention import Retention
+from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.upload import StoredObject
+from airflow_pg_s3.core.verify import VerifyRequest, VerifyResult, verify
+from airflow_pg_s3.core.workspace import Workspace
+from lab.postgres import Cluster, installations
+from lab.s3 import S3Server
+
+MIB = 1 << 20
+DATABASE = "faulted"
+# What is large is several parts; what is small travels in packs.
+FILL = """
+create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 250000) i;
+create table small as select i from generate_series(1, 100) i;
+select lo_from_bytea(4711, 'a large object');
+"""
+BEFORE = "create table before as select 1 as i"
+LOG = logging.getLogger("faults")
+
+
+class World:
+    """A source database on a cluster, a bucket, and the core's verbs with a client that works unless one is given.
+
+    :param backup: the first of the source, under the prefix ``original``.
+    """
+
+    def __init__(self, cluster: Cluster, server: S3Server) -> None:
+        self.cluster = cluster
+        self.server = server
+        self.client = server.client()
+        self.bucket = server.create_bucket(f"faults-{uuid.uuid4().hex[:12]}")
+        self.search = [str(folder) for folder in installations().values()]
+        cluster.create_database(DATABASE)
+        cluster.psql(FILL, DATABASE)
+        self.backup = self.back_up("original")
+
+    def close(self) -> None:
+        self.cluster.drop_database(DATABASE)
+
+    # -- verbs ------------------------------------------------------------------------------------------------
+
+    def back_up(self, prefix: str, client: Any = None, **arguments: Any) -> BackupResult:
+        repository = Repository(client or self.client, f"s3://{self.bucket}/{prefix}")
+        request = BackupRequest(**self.backup_arguments() | arguments)
+        return back_up(request, repository, cancel=threading.Event(), log=LOG)
+
+    def backup_arguments(self) -> dict[str, Any]:
+        return {
+            "source": self.params(DATABASE),
+            "jobs": 1,
+            "part_bytes": 5 * MIB,
+            "client_path": self.search,
+        }
+
+    def replace(self, live: str, uri: str, client: Any = None, **arguments: Any) -> object:
+        """Restore into a live database."""
+        request = RestoreRequest(**self.replace_arguments(live, uri) | arguments)
+        return restore(request, client or self.client, cancel=threading.Event(), log=LOG)
+
+    def replace_arguments(self, live: str, uri: str) -> dict[str, Any]:
+        return {
+            "backup": uri,
+            "target": self.params(live),
+            "if_exists": "replace",
+            "keep_previous": False,
+            "jobs": 1,
+            "client_path": self.search,
+        }
+
+    def verify(self, uri: str, client: Any = None, **arguments: Any) -> VerifyResult:
+        """Verify on the same server, unless told otherwise."""
+        request = VerifyRequest(**self.verify_arguments(uri) | arguments)
+        return verify(request, client or self.client, cancel=threading.Event(), log=LOG)
+
+    def verify_arguments(self, uri: str) -> dict[str, Any]:
+        return {"backup": uri, "server": self.params("postgres"), "jobs": 1, "client_path": self.search}
+
+    def prune(self, prefix: str, client: Any = None, **arguments: Any) -> list[Pruned]:
+        repository = Repository(client or self.client, f"s3://{self.bucket}/{prefix}")
+        request = PruneRequest(**{"retention": Retention(keep_last=1)} | arguments)
+        return list(prune(request, repository, cancel=threading.Event(), log=LOG))
+
+    def params(self, database: str) -> ConnectionParameters:
+        keywords = conninfo_to_dict(self.cluster.dsn(database))
+        return parameters(database=str(keywords.pop("dbname")), keywords=keywords)
+
+    # -- S3 ---------------------------------------------------------------------------------------------------
+
+    def copy(self, source: str = "original") -> str:
+        """The prefix of a new repository with the same objects as another."""
+        prefix = uuid.uuid4().hex
+        for key in self.stored(source):
+            copied = {"Bucket": self.bucket, "Key": f"{source}/{key}"}
+            self.client.copy_object(Bucket=self.bucket, Key=f"{prefix}/{key}", CopySource=copied)
+        return prefix
+
+    def uri(self, prefix: str, backup: BackupResult | None = None) -> str:
+        """Where a backup lies in a copy of its repository."""
+        made = backup or self.backup
+        return f"s3://{self.bucket}/{prefix}/{made.key.partition('/')[2]}"
+
+    def stored(self, prefix: str) -> dict[str, str]:
+        """Key below the prefix → ETag; uploads that were not completed as well."""
+        listing = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{prefix}/")
+        uploads = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=f"{prefix}/").get("Uploads", [])
+        return {
+            entry["Key"].removeprefix(f"{prefix}/"): entry["ETag"]
+            for page in listing
+            for entry in page.get("Contents", [])
+        } | {entry["Key"].removeprefix(f"{prefix}/"): "an upload" for entry in uploads}
+
+    def evidence(self, uri: str) -> Evidence | None:
+        return read_evidence(self.client, self.bucket, read_manifest(self.client, uri))
+
+    def manifests(self, prefix: str) -> Iterator[StoredManifest]:
+        """Of everything that looks like a backup."""
+        repository = Repository(self.client, f"s3://{self.bucket}/{prefix}")
+        for ref in repository.backups(DATABASE):
+            yield read_manifest(self.client, ref.uri)
+
+    def false_completes(self, prefix: str) -> list[str]:
+        """What has a manifest, and cannot be read to its last byte."""
+        found = []
+        for stored in self.manifests(prefix):
+            try:
+                self.read_all(stored)
+            except PgS3Error as error:
+                found.append(f"{stored.manifest.backup_id}: {error}")
+        return found
+
+    def leftovers(self, prefix: str) -> list[str]:
+        """What belongs to no complete backup."""
+        expected = set()
+        for manifest, *_ in self.manifests(prefix):
+            expected |= {f"{DATABASE}/{record.key}" for record in manifest.objects}
+            # The record of who makes it may have outlived the commit; it is ignored, and goes with the backup.
+            around = (".json", ".verified.json", "/begun")
+            expected |= {f"{DATABASE}/{manifest.backup_id}{suffix}" for suffix in around}
+        return sorted(set(self.stored(prefix)) - expected)
+
+    def read_all(self, stored: StoredManifest) -> None:
+        """Read every member of a backup, and check its digest."""
+        manifest, base, _ = stored
+        keys = {
+            record.key: StoredObject(key=base + record.key, stored_bytes=record.stored_bytes)
+            for record in manifest.objects
+        }
+        with (
+            Workspace() as workspace,
+            Downloader(self.client, self.bucket, cancel=threading.Event(), threads=2) as downloader,
+        ):
+            decoder = Decoder(manifest.encryption, ())
+            archive = ServedArchive(manifest, base, downloader, decoder, workspace)
+            archive.fetch({member.name for member in manifest.members if member.packed})
+            for member in manifest.members:
+                if not member.packed:
+                    target = CheckedMember(member, os.open(os.devnull, os.O_WRONLY))
+                    decoder.decode(downloader.stream([keys[key] for key in member.objects]), target.write)
+                    target.close()
+
+    # -- PostgreSQL -------------------------------------------------------------------------------------------
+
+    def tables(self, database: str) -> list[str]:
+        query = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
+        return sorted(self.cluster.psql(query, database).split())
+
+    def databases_like(self, pattern: str) -> list[str]:
+        query = f"select datname from pg_database where datname like '{pattern}' order by 1"
+        return self.cluster.psql(query).split("\n")[:-1]

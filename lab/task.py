@@ -1,7 +1,7 @@
 """One of the core's verbs in a process of its own, as a task of Airflow, without the seconds that Airflow takes.
 
-``python -m lab.task`` reads what to do from its standard input, as JSON; says ``ready``; works; and prints how it
-ended, as JSON again. SIGTERM is heeded as Airflow's task runner does it.
+``python -m lab.task`` reads what to do from the first line of its input, as JSON; says ``ready``; waits for the end of
+its input; works; and prints how it ended, as JSON again. SIGTERM is heeded as Airflow's task runner does it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -53,7 +54,7 @@ VERBS: dict[str, Callable[[Any, dict[str, Any]], str]] = {
 
 
 def main() -> None:
-    given = json.load(sys.stdin)
+    given = json.loads(sys.stdin.readline())
     for name in ("source", "target", "server"):
         if name in given["arguments"]:
             given["arguments"][name] = parameters(**given["arguments"][name])
@@ -65,13 +66,20 @@ def main() -> None:
         limit = is_open + given["open_files"]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     print("ready", flush=True)
+    sys.stdin.read()
     try:
         end, text = "success", VERBS[given["verb"]](client, given)
     except PgS3Error as error:
         end, text = "clear failure", f"{type(error).__name__}: {error}"
     except Exception as error:
         end, text = "crash", f"{type(error).__name__}: {error}"
-    print(json.dumps({"end": end, "text": text, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    print(json.dumps({"end": end, "text": text, "peak_kib": _peak_kib()}))
+
+
+def _peak_kib() -> int:
+    """The most memory it ever had. Not getrusage's, which begins with what the parent had."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from airflow_pg_s3.core import s3
-from airflow_pg_s3.core.errors import InputError, IntegrityError
+from airflow_pg_s3.core.errors import InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.evidence import read_evidence
 from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.object_lock import ObjectLocks
@@ -80,7 +80,7 @@ class PrunePlanner:
                 Decision(backup_id=i, outcome="kept", reasons=tuple(reasons), stored_bytes=self._sizes.get(i, 0))
                 for i, reasons in kept.items()
             ),
-            *self._no_use.values(),
+            *(decision for i, decision in self._no_use.items() if i not in kept),
             *in_parallel(self._judge, others, cancel=self._cancel),
         ]
         return sorted((d for d in decisions if d is not None), key=lambda d: d.backup_id, reverse=True)
@@ -115,8 +115,10 @@ class PrunePlanner:
             stored = read_manifest(self._repository.client, self._uri(backup_id))
         except s3.Refused:
             raise
-        except (InputError, IntegrityError):
-            return None  # judged later on
+        except (InputError, IntegrityError) as error:
+            # Once and for all: read again it might be whole, and found to be of no use.
+            self._no_use[backup_id] = self._unreadable(backup_id, error)
+            return None
         evidence = read_evidence(self._repository.client, self._repository.bucket, stored)
         if evidence is None:
             return EVIDENCE_UNREADABLE
@@ -140,9 +142,7 @@ class PrunePlanner:
         except s3.Refused:
             raise
         except (InputError, IntegrityError) as error:
-            if not self._repository.is_committed(self._database, backup_id):
-                return None, []
-            return Decision(backup_id=backup_id, outcome="unreadable", reasons=(str(error),)), []
+            return self._unreadable(backup_id, error), []
         hold = manifest.labels.get(HOLD)
         decision = Decision(
             backup_id=backup_id,
@@ -151,6 +151,11 @@ class PrunePlanner:
             stored_bytes=manifest.stored_bytes,
         )
         return decision, [manifest_key, *(self._base + record.key for record in manifest.objects)]
+
+    def _unreadable(self, backup_id: str, error: PgS3Error) -> Decision | None:
+        if not self._repository.is_committed(self._database, backup_id):
+            return None
+        return Decision(backup_id=backup_id, outcome="unreadable", reasons=(str(error),))
 
     def _uri(self, backup_id: str) -> str:
         return self._repository.uri(f"{self._base}{backup_id}{MANIFEST_SUFFIX}")

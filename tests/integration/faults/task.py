@@ -29,6 +29,7 @@ class Task:
 
     :param spool_dir: of this task alone.
     :param open_files: how many files it may have open beside those it has at the start.
+    :param held: begin only when `go` is called.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class Task:
         spool_dir: Path,
         repository: str | None = None,
         open_files: int | None = None,
+        held: bool = False,
     ) -> None:
+        self._is_held = held
         self.spool_dir = spool_dir
         self._given = {
             "verb": verb,
@@ -68,11 +71,18 @@ class Task:
         )
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(json.dumps(self._given))
-        self.process.stdin.close()
+        self.process.stdin.write(json.dumps(self._given) + "\n")
+        self.process.stdin.flush()
         assert self.process.stdout.readline() == "ready\n"
-        self._began = time.monotonic()
+        if not self._is_held:
+            self.go()
         return self
+
+    def go(self) -> None:
+        """Begin, if it was held."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self._began = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()

@@ -15,10 +15,10 @@ import pytest
 from lab.postgres import Cluster
 from tests.integration.faults.tally import SEED, TALLY, TORTURE, each
 from tests.integration.faults.task import Task, wait_until
+from tests.integration.faults.verbs import VERBS, Verb
 from tests.integration.faults.world import World
 
 CASES = 12 if TORTURE else 1
-PROGRAM = {"backup": "pg_dump", "restore": "pg_restore", "verification": "pg_restore"}
 WHILE_SECONDS = 0.7
 SESSIONS = """
 select count(*) from pg_stat_activity
@@ -37,21 +37,20 @@ def cluster() -> Iterator[Cluster]:
 class Run:
     """A task at work."""
 
-    world: World
-    verb: str
+    verb: Verb
     task: Task
 
     @property
     def leader(self) -> int | None:
-        return next(iter(self.task.pids_of(PROGRAM[self.verb])), None)
+        return next(iter(self.task.pids_of(self.verb.program)), None)
 
     @property
     def worker(self) -> int | None:
-        workers = self.task.pids_of(PROGRAM[self.verb])[1:]
+        workers = self.task.pids_of(self.verb.program)[1:]
         return workers[-1] if workers else None
 
     def end_session(self, application: str) -> None:
-        self.world.cluster.psql(
+        self.verb.world.cluster.psql(
             "select pg_terminate_backend(pid) from pg_stat_activity "
             f"where application_name = '{application}' order by random() limit 1"
         )
@@ -83,15 +82,13 @@ FAULTS: dict[str, Callable[[Run], object]] = {
     "leader told to stop": lambda run: send(signal.SIGTERM, run.leader),
     "worker killed": lambda run: send(signal.SIGKILL, run.worker),
     "worker stands still for a while": lambda run: pause(run.worker),
-    "server crashes and recovers": lambda run: run.world.cluster.restart("immediate"),
-    "session of a worker ended": lambda run: run.end_session(PROGRAM[run.verb]),
+    "server crashes and recovers": lambda run: run.verb.world.cluster.restart("immediate"),
+    "session of a worker ended": lambda run: run.end_session(run.verb.program),
     "our session ended": lambda run: run.end_session("airflow-provider-pg-s3"),
 }
 KILLS_THE_TASK = {"task and its group killed", "task alone killed"}
 HARMLESS = {"task stands still for a while", "worker stands still for a while"}
 OF_THE_PROGRAM = {name for name in FAULTS if name.startswith(("leader", "worker", "session"))}
-
-pytestmark = pytest.mark.parametrize("fault", FAULTS)
 
 
 @pytest.fixture(scope="module")
@@ -100,18 +97,24 @@ def durations() -> dict[str, float]:
     return {}
 
 
-@pytest.fixture
-def hit(
-    world: World, durations: dict[str, float], tmp_path: Path, fault: str
-) -> Callable[[str, Callable[[], dict[str, Any]], Callable[[dict[str, Any], str], None]], None]:
-    """(verb, () → arguments of a new task, check of its end): hits tasks at random moments."""
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("verb", VERBS)
+def test_hit_at_any_moment(
+    world: World,
+    new_live: Callable[[], str],
+    durations: dict[str, float],
+    tmp_path: Path,
+    verb: str,
+    fault: str,
+) -> None:
+    tried = VERBS[verb](world, new_live)
 
-    def run(verb: str, arguments: dict[str, Any], moment: float | None) -> dict[str, Any]:
+    def run(arguments: dict[str, Any], moment: float | None) -> dict[str, Any]:
         spool = tmp_path / f"spool {time.monotonic_ns()}"
         spool.mkdir()
         with Task(world, verb, spool_dir=spool, **arguments) as task:
             if moment is not None:
-                running = Run(world, verb, task)
+                running = Run(tried, task)
                 while fault in OF_THE_PROGRAM and task.is_running and running.leader is None:
                     time.sleep(0.002)
                 time.sleep(moment)
@@ -121,76 +124,20 @@ def hit(
         wait_until(lambda: world.cluster.psql(SESSIONS) == "0\n")
         return ended
 
-    def all_of(verb: str, prepare: Callable[[], dict[str, Any]], check: Callable) -> None:
-        if verb not in durations:
-            clean = run(verb, prepare(), None)
-            assert clean["end"] == "success", clean
-            durations[verb] = clean["seconds"]
-        # The program itself works for a part of the time alone.
-        longest = durations[verb] * (0.3 if fault in OF_THE_PROGRAM else 1.05)
+    def check(number: int) -> None:
+        moment = random.Random(f"{SEED} {verb} {fault} {number}").uniform(0, longest)
+        given = tried.prepare()
+        ended = run(given, moment)
+        TALLY.count(verb, fault, ended["end"])
+        case = f"{verb}: {fault} after {moment:.3f} s: {ended['end']}: {ended['text']}"
+        allowed = {"success"} if fault in HARMLESS else {"success", "clear failure"}
+        assert ended["end"] in allowed | ({"killed"} if fault in KILLS_THE_TASK else set()), case
+        tried.check(given, ended["end"], case)
 
-        def one(number: int) -> None:
-            moment = random.Random(f"{SEED} {verb} {fault} {number}").uniform(0, longest)
-            case = f"{verb}: {fault} after {moment:.3f} s"
-            arguments = prepare()
-            ended = run(verb, arguments, moment)
-            TALLY.count(verb, fault, ended["end"])
-            case += f": {ended['end']}: {ended['text']}"
-            allowed = {"success"} if fault in HARMLESS else {"success", "clear failure"}
-            assert ended["end"] in allowed | ({"killed"} if fault in KILLS_THE_TASK else set()), case
-            check(arguments, ended["end"], case)
-
-        each(range(CASES), one)
-
-    return all_of
-
-
-def test_a_backup(world: World, hit: Callable) -> None:
-    def prepare() -> dict[str, Any]:
-        repository = f"s3://{world.bucket}/{world.copy()}"
-        return {"repository": repository, "arguments": world.backup_arguments() | {"jobs": 2}}
-
-    def check(given: dict[str, Any], end: str, case: str) -> None:
-        prefix = given["repository"].rpartition("/")[2]
-        made = len(list(world.manifests(prefix))) - 1
-        TALLY.assert_none("false completes", world.false_completes(prefix), case)
-        TALLY.assert_none("lost backups", ["the earlier one"] if made < (end == "success") else [], case)
-        TALLY.assert_none("false completes", ["after a failure"] if made and end == "clear failure" else [], case)
-        if end != "success":
-            world.back_up(prefix)
-        TALLY.assert_none("leftovers", world.leftovers(prefix), case)
-
-    hit("backup", prepare, check)
-
-
-def test_a_restore(world: World, new_live: Callable[[], str], hit: Callable) -> None:
-    def prepare() -> dict[str, Any]:
-        return {"arguments": world.replace_arguments(new_live(), world.backup.uri) | {"jobs": 2}}
-
-    def check(given: dict[str, Any], end: str, case: str) -> None:
-        live = given["arguments"]["target"].database
-        whole = ["large", "small"]
-        assert world.tables(live) in ([whole] if end == "success" else [["before"], whole]), case
-        if end != "success":
-            world.replace(live, world.backup.uri)
-        assert world.tables(live) == whole, case
-        assert world.cluster.psql("select count(*) from large", live) == "250000\n", case
-        TALLY.assert_none("leftovers", set(world.databases_like(f"{live}%")) - {live}, case)
-
-    hit("restore", prepare, check)
-
-
-def test_a_verification(world: World, hit: Callable) -> None:
-    def prepare() -> dict[str, Any]:
-        return {"arguments": world.verify_arguments(world.uri(world.copy())) | {"jobs": 2}}
-
-    def check(given: dict[str, Any], end: str, case: str) -> None:
-        uri = given["arguments"]["backup"]
-        recorded = world.evidence(uri)
-        outcomes = [found.outcome for found in recorded.verifications] if recorded else []
-        # What happens to processes says nothing of the backup.
-        assert "failed" not in outcomes, case
-        assert world.verify(uri).verification.outcome == "verified", case
-        TALLY.assert_none("leftovers", world.databases_like("%__verify_%"), case)
-
-    hit("verification", prepare, check)
+    if verb not in durations:
+        clean = run(tried.prepare(), None)
+        assert clean["end"] == "success", clean
+        durations[verb] = clean["seconds"]
+    # The program itself works for a part of the time alone.
+    longest = durations[verb] * (0.3 if fault in OF_THE_PROGRAM else 1.05)
+    each(range(CASES), check)

@@ -1,7 +1,7 @@
 """One of the core's verbs in a process of its own, as a task of Airflow, without the seconds that Airflow takes.
 
-``python -m lab.task`` reads what to do from the first line of its input, as JSON; says ``ready``; waits for the end of
-its input; works; and prints how it ended, as JSON again. SIGTERM is heeded as Airflow's task runner does it.
+``python -m lab.task`` reads what to do, as JSON, from the first line of its input; says ``ready``; waits until its
+input ends; works; and prints how it ended, as JSON again. SIGTERM is heeded as Airflow's task runner does it.
 """
 
 from __future__ import annotations

@@ -222,6 +222,12 @@ def _import_pyrage() -> Any:
 
 def _parse_recipient(text: str) -> Any:
     pyrage = _import_pyrage()
+    if any(word in text.upper() for word in ("AGE-SECRET-KEY", "PRIVATE KEY")):
+        # The message must not repeat it.
+        raise InputError(
+            "an age recipient is an identity, which is secret: give its public key, which begins with age1 or ssh- "
+            "(age-keygen -y tells it), and make a new identity, as this one stands in the DAG"
+        )
     try:
         if text.startswith("ssh-"):
             return pyrage.ssh.Recipient.from_str(text)

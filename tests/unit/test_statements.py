@@ -2,6 +2,7 @@
 
 import pytest
 
+from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.statements import Word, split, words
 
 WHOLE = [
@@ -42,7 +43,7 @@ def test_backslashes_escape_in_every_string_if_they_are_said_to() -> None:
 
 @pytest.mark.parametrize("script", ["SELECT 'a", 'SELECT "a', "SELECT $$a", "SELECT $a$ $$", "SELECT 1 /* /* */"])
 def test_a_script_that_ends_within_quotes_is_refused(script: str) -> None:
-    with pytest.raises(ValueError, match="the script ends within"):
+    with pytest.raises(IntegrityError, match="the script ends within"):
         list(split(script))
 
 

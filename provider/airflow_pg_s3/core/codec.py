@@ -225,8 +225,8 @@ def _parse_recipient(text: str) -> Any:
     if any(word in text.upper() for word in ("AGE-SECRET-KEY", "PRIVATE KEY")):
         # The message must not repeat it.
         raise InputError(
-            "an age recipient is an identity, which is secret: give its public key, which begins with age1 or ssh- "
-            "(age-keygen -y tells it), and make a new identity, as this one stands in the DAG"
+            "an age recipient is an identity, which is secret: give its public key, which age-keygen -y tells, "
+            "and make a new identity, as this one stands in the DAG"
         )
     try:
         if text.startswith("ssh-"):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from airflow_pg_s3.core.errors import IntegrityError
+
 _SPECIAL = re.compile(r"""['"$;()]|--|/\*""")
 _STRING = re.compile(r"'(?:[^']|'')*'")
 _STRING_WITH_ESCAPES = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
@@ -67,7 +69,7 @@ def split(script: str, *, backslashes: bool = False) -> Iterator[str]:
     """Cut a script into statements, without semicolons, comments, and psql's commands between statements.
 
     :param backslashes: they escape in every string (``standard_conforming_strings`` is off), not in ``E''`` alone.
-    :raises ValueError: the script ends within quotes or a comment.
+    :raises IntegrityError: the script ends within quotes or a comment.
     """
     statement: list[tuple[str, str]] = []
     depth = 0
@@ -150,7 +152,7 @@ def _end_of_piece(script: str, at: int, kind: str, backslashes: bool) -> int:
         string = _STRING_WITH_ESCAPES if backslashes else _STRING
         if match := {"'": string, '"': _NAME, "-": _LINE_COMMENT}[kind].match(script, at):
             return match.end()
-    raise ValueError(f"the script ends within what begins with {script[at : at + 20]!r}")
+    raise IntegrityError(f"the script ends within what begins with {script[at : at + 20]!r}")
 
 
 def _end_of_comment(script: str, at: int) -> int:
@@ -159,7 +161,7 @@ def _end_of_comment(script: str, at: int) -> int:
         depth += 1 if edge.group() == "/*" else -1
         if depth == 0:
             return edge.end()
-    raise ValueError("the script ends within a comment")
+    raise IntegrityError("the script ends within a comment")
 
 
 def _is_in_body(statement: list[tuple[str, str]]) -> bool:

@@ -47,6 +47,7 @@ _NOT_THE_ARCHIVES_FAULT = re.compile(
             r"too many clients already",
             r"remaining connection slots",
             r"a worker process died",
+            r"terminated by user",
             r"could not (?:connect|receive data|send data)",
             r"connection to (?:server|client)",
             r"server closed the connection",

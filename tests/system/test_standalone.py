@@ -5,6 +5,7 @@ import json
 import os
 import re
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,19 @@ BUCKET = "standalone"
 REPOSITORY = f"s3://{BUCKET}/backups"
 # What a connection carries while the road is blocked: more than a part of an upload, less than the table.
 BYTES_BEFORE_THE_BLOCK = 100_000_000
+# Longer than a task takes to come to the block, on a slow machine.
+SECONDS_BEFORE_THE_TIMEOUT = 40
+TIMEOUT_DAG = f"""
+from datetime import timedelta
+from airflow.sdk import DAG
+from airflow_pg_s3.operators.backup import PgS3BackupOperator
+
+with DAG(dag_id="ends_at_its_timeout", schedule=None):
+    PgS3BackupOperator(
+        task_id="backup", repository="{REPOSITORY}", postgres_conn_id="blocked_source", database="big",
+        execution_timeout=timedelta(seconds={SECONDS_BEFORE_THE_TIMEOUT}),
+    )
+"""
 
 
 def wait_until(fact, what, *, seconds=180):
@@ -85,6 +99,8 @@ class Standalone:
         self.home = home
         self.tmp = home / "tmp"
         self.tmp.mkdir()
+        shutil.copytree(DAGS, home / "dags")
+        (home / "dags/timeout.py").write_text(TIMEOUT_DAG)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._token = None
@@ -98,7 +114,7 @@ class Standalone:
                 "AIRFLOW__API__HOST": "127.0.0.1",
                 "AIRFLOW__API__PORT": str(self.port),
                 "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-                "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
                 "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
                 "AIRFLOW__CORE__PARALLELISM": "4",
@@ -317,3 +333,16 @@ def test_a_backup_ended_midway_leaves_no_process_and_no_spool_and_the_next_run_n
     assert [key for key in stored_keys(moto, f"backups/{big}/") if not key.startswith(of_this_backup)] == []
     assert open_uploads(moto) == []
     assert standalone.spool_folders() == []
+
+
+def test_a_backup_that_airflow_ends_at_its_timeout_undoes_all_of_itself(standalone, moto, big, road):
+    road.open.clear()
+    run_id = standalone.trigger("ends_at_its_timeout")
+    wait_until(lambda: standalone.processes("pg_dump") and open_uploads(moto), "an upload is open")
+    assert standalone.end_of("ends_at_its_timeout", run_id) == "failed"
+    assert "AirflowTaskTimeout" in standalone.task_log("ends_at_its_timeout", run_id, "backup")
+    assert standalone.processes("pg_dump") == []
+    assert standalone.spool_folders() == []
+    assert stored_keys(moto, f"backups/{big}/") == []
+    assert open_uploads(moto) == []
+    road.open.set()

@@ -37,6 +37,7 @@ from airflow_pg_s3.core.repository import Begun, Repository, read_manifest
 from airflow_pg_s3.core.shipper import ShippedMember, Shipper
 from airflow_pg_s3.core.spool import TOC, Spool
 from airflow_pg_s3.core.staging import StagedBackup
+from airflow_pg_s3.core.toc import check_toc
 from airflow_pg_s3.core.upload import PART_BYTES, PARTS_PER_VOLUME, Uploader
 from airflow_pg_s3.core.workspace import Workspace
 
@@ -287,7 +288,8 @@ class _Dump:
 def _describe(
     dump: _Dump, backup_id: str, encoder: Encoder, staged: StagedBackup, shipped: list[ShippedMember]
 ) -> Manifest:
-    """Write down what was shipped; refuse if the archive is not whole."""
+    """Write down what was shipped; refuse if the archive is not whole, or could not be restored."""
+    check_toc(dump.toc.read_bytes())
     tables = archive.tables_of_members(
         dump.workspace.make_folder("toc"),
         dump.toc,

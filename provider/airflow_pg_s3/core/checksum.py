@@ -21,6 +21,7 @@ from airflow_pg_s3.core.progress import Log, Progress, human
 from airflow_pg_s3.core.repository import StoredManifest
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
+from airflow_pg_s3.core.toc import LargeObjectNames
 from airflow_pg_s3.core.upload import StoredObject
 from airflow_pg_s3.core.workspace import Workspace
 
@@ -38,9 +39,12 @@ class _MemberDigest:
         self.problem: str | None = f"{called(member)} is missing"
         self.rows: int | None = None
         self._digest = ContentDigest()
+        self._names = LargeObjectNames() if member.name.endswith(".toc") else None
 
     def write(self, chunk: bytes) -> None:
         self._digest.update(chunk)
+        if self._names is not None:
+            self._names.update(chunk)
         # Whatever a damaged stream would still unpack to.
         if self._digest.raw_bytes > self.member.raw_bytes:
             raise IntegrityError(f"is longer than the {self.member.raw_bytes} bytes backed up")

@@ -21,6 +21,7 @@ from airflow_pg_s3.core.content import ContentDigest
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
 from airflow_pg_s3.core.manifest import Member
+from airflow_pg_s3.core.toc import LargeObjectNames
 from airflow_pg_s3.core.upload import StoredObject
 
 _F_SETPIPE_SZ = 1031
@@ -45,6 +46,7 @@ class CheckedMember:
         self._digest = ContentDigest()
         self._held_back = b""
         self._is_closed = False
+        self._names = LargeObjectNames() if member.name.endswith(".toc") else None
 
     @property
     def passed_bytes(self) -> int:
@@ -56,6 +58,8 @@ class CheckedMember:
         self._digest.update(chunk)
         if self._digest.raw_bytes > self._member.raw_bytes:
             raise IntegrityError(f"is longer than the {self._member.raw_bytes} bytes backed up")
+        if self._names is not None:
+            self._names.update(chunk)
         _write_all(self._target, self._held_back)
         self._held_back = chunk
 

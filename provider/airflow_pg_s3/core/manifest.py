@@ -189,6 +189,9 @@ class Manifest(Record):
                 raise ValueError(f"the member {member.name!r} is in an object that is not listed")
             if member.table is not None and not re.fullmatch(r"\d{1,10}\.dat", member.name):
                 raise ValueError(f"the member {member.name!r} cannot be the data of a table")
+            if ".toc." in member.name:
+                # pg_restore would unpack a list of large objects that we have not looked into.
+                raise ValueError(f"the member {member.name!r} is none that pg_dump writes")
             if member.packed and len(member.objects) != 1 and not _is_volumes(member.objects):
                 raise ValueError(f"the member {member.name!r} is in more than one pack")
         if "toc.dat" not in names:

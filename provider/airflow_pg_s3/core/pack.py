@@ -15,6 +15,8 @@ PACK_BYTES = 64 << 20
 TAR_END = b"\0" * (2 * tarfile.BLOCKSIZE)
 """What ends a pack."""
 _BLOCK = tarfile.BLOCKSIZE
+# A tar archive ends with zeros, which fill up its last record; and our decoder hands out 1 MiB at a time.
+_LONGEST_END_BYTES = 1 << 21
 
 
 def pack_name(number: int) -> str:
@@ -59,6 +61,8 @@ class PackReader:
         self._data_left = 0
         self._padding_left = 0
         self._ended = False
+        self._behind_end = 0
+        self._names: set[str] = set()
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes.
@@ -66,6 +70,11 @@ class PackReader:
         :raises IntegrityError: they are no tar archive of plain files.
         """
         rest = memoryview(chunk)
+        if self._ended:
+            self._behind_end += len(chunk)
+            if self._behind_end > _LONGEST_END_BYTES:
+                raise IntegrityError("goes on behind its end")
+            return
         while rest and not self._ended:
             if self._sink is not None:
                 rest = self._take_data(rest)
@@ -114,6 +123,9 @@ class PackReader:
             raise IntegrityError(f"holds {info.name!r}, which is not a plain file")
         if info.size < 0:
             raise IntegrityError(f"is damaged: {info.name!r} has a size of {info.size}")
+        if info.name in self._names:
+            raise IntegrityError(f"holds {info.name!r} twice")
+        self._names.add(info.name)
         sink = self._open_member(info.name, info.size)
         self._data_left = info.size
         self._padding_left = -info.size % _BLOCK

@@ -15,6 +15,8 @@ from airflow_pg_s3.core.feeder import CheckedMember, Feeder, called
 from airflow_pg_s3.core.manifest import Manifest, Member
 from airflow_pg_s3.core.pack import PackReader
 from airflow_pg_s3.core.progress import human
+from airflow_pg_s3.core.spool import TOC
+from airflow_pg_s3.core.toc import check_toc
 from airflow_pg_s3.core.upload import StoredObject
 from airflow_pg_s3.core.workspace import Workspace
 
@@ -56,6 +58,8 @@ class ServedArchive:
                 for member in missing:
                     if not (self.folder / member.name).exists():
                         raise IntegrityError(f"{objects[0]} does not hold {called(member)}")
+                if TOC in {member.name for member in missing}:
+                    check_toc((self.folder / TOC).read_bytes())
 
     def feeder(self, members: Sequence[Member], threads: int) -> Feeder:
         """Serve large members as named pipes."""

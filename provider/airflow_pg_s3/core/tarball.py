@@ -17,7 +17,7 @@ from airflow_pg_s3.core.room import make_sure_of_room
 
 _BLOCK = tarfile.BLOCKSIZE
 _SUFFIX = r"(\.gz|\.lz4|\.zst)?"
-_MEMBER = re.compile(rf"toc\.dat|(\d+|blob_\d+)\.dat{_SUFFIX}|blobs(_\d+)?\.toc{_SUFFIX}")
+_MEMBER = re.compile(rf"toc\.dat|(\d+|blob_\d+)\.dat{_SUFFIX}|blobs(_\d+)?\.toc")
 _MEMBERS_LIMIT = 1_000_000
 # Extended headers hold names and times; they are read into memory.
 _EXTENSION_LIMIT_BYTES = 1 << 20

@@ -1,0 +1,232 @@
+"""A backup whose manifest and objects somebody has made up: it reads nothing of the worker, and fills no disk."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backports import zstd
+
+from airflow_pg_s3.core.codec import Decoder
+from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
+from airflow_pg_s3.core.pack import PackReader, tar_header, tar_padding
+from airflow_pg_s3.core.toc import check_names, files_of
+from lab.postgres import Cluster
+from tests.integration.faults.tally import TALLY
+from tests.integration.faults.task import Task
+from tests.integration.faults.world import DATABASE, World
+from tests.shelf import sealed_json
+
+GIB = 1 << 30
+# What a task takes by itself, and something for one job's buffers.
+MEMORY_MIB = 256
+
+
+class Member:
+    """Collects what a pack holds."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, chunk: bytes) -> None:
+        self.data += chunk
+
+    def close(self) -> None:
+        pass
+
+
+class Forgery:
+    """A copy of a backup that can be edited, with sizes and digests that fit: what a thief of rights can do."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.prefix = world.copy()
+        self.uri = world.uri(self.prefix)
+        self.manifest = json.loads(self.get(self._key(f"{world.backup.manifest.backup_id}.json")))
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{DATABASE}/{name}"
+
+    def get(self, key: str) -> bytes:
+        data: bytes = self.world.client.get_object(Bucket=self.world.bucket, Key=key)["Body"].read()
+        return data
+
+    def member(self, name: str) -> dict[str, Any]:
+        return next(member for member in self.manifest["members"] if member["name"] == name)
+
+    def pack_of(self, name: str) -> tuple[str, dict[str, bytes]]:
+        """The object that a member is packed in, and what it holds."""
+        (key,) = self.member(name)["objects"]
+        found: dict[str, Member] = {}
+        reader = PackReader(lambda inner, _: found.setdefault(inner, Member()))
+        Decoder(None, ()).decode(iter([self.get(self._key(key))]), reader.write)
+        return key, {inner: member.data for inner, member in found.items()}
+
+    def edit(self, name: str, change: Callable[[bytes], bytes]) -> None:
+        """Change a member that is in a pack."""
+        key, members = self.pack_of(name)
+        members[name] = change(members[name])
+        self.member(name).update(raw_bytes=len(members[name]), sha256=hashlib.sha256(members[name]).hexdigest())
+        packed = b"".join(tar_header(n, len(d)) + d + tar_padding(len(d)) for n, d in members.items())
+        self.put(key, zstd.compress(packed + bytes(1024)))
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object in the place of another."""
+        self.world.client.put_object(Bucket=self.world.bucket, Key=self._key(key), Body=data)
+        record = next(record for record in self.manifest["objects"] if record["key"] == key)
+        record["stored_bytes"] = len(data)
+
+    def seal(self) -> str:
+        """Store the manifest; the backup's URI."""
+        self.world.client.put_object(
+            Bucket=self.world.bucket,
+            Key=self._key(f"{self.manifest['backup_id']}.json"),
+            Body=sealed_json(self.manifest),
+        )
+        return self.uri
+
+
+@pytest.fixture
+def forgery(world: World) -> Forgery:
+    return Forgery(world)
+
+
+@pytest.fixture
+def assert_refused(world: World, new_live: Callable[[], str]) -> Callable[[str, str, str], None]:
+    """(case, URI, message): no restore takes it, and no verification finds it right."""
+
+    def check(case: str, uri: str, message: str) -> None:
+        live = new_live()
+        with pytest.raises(IntegrityError, match=message):
+            world.replace(live, uri)
+        assert world.tables(live) == ["before"]
+        ends = set()
+        for arguments in ({}, {"level": "checksum", "server": None}):
+            try:
+                ends.add(world.verify(uri, **arguments).verification.outcome)
+            except PgS3Error:
+                ends.add("failed")
+        assert ends == {"failed"}
+        TALLY.count("hostile backup", case, "refused")
+
+    return check
+
+
+def text_of(name: bytes) -> bytes:
+    """A string as it stands in a toc.dat."""
+    return b"\0" + len(name).to_bytes(4, "little") + name
+
+
+def test_a_forgery_that_changes_nothing_is_restored(
+    world: World, forgery: Forgery, new_live: Callable[[], str]
+) -> None:
+    """Else the tests below would prove nothing."""
+    forgery.edit("toc.dat", lambda toc: toc)
+    live = new_live()
+    world.replace(live, forgery.seal())
+    assert world.tables(live) == ["large", "small"]
+
+
+def test_a_table_whose_data_is_a_file_of_the_worker_is_refused(
+    forgery: Forgery, assert_refused: Callable, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("1\n2\n\\.\n")
+    (name,) = (m["name"] for m in forgery.manifest["members"] if m["table"] and m["table"]["name"] == "small")
+    path = ("../" * 12 + str(secret)[1:]).encode()
+    forgery.edit("toc.dat", lambda toc: toc.replace(text_of(name.encode()), text_of(path)))
+    assert_refused("a table from a file", forgery.seal(), "names the file .*secret")
+
+
+@pytest.mark.parametrize("name", [b"../../../etc/passwd", b"/etc/passwd", b"blob_4711.dat/../x", b"toc.dat"])
+def test_a_large_object_whose_data_is_a_file_of_the_worker_is_refused(
+    forgery: Forgery, assert_refused: Callable, name: bytes
+) -> None:
+    (listed,) = (m["name"] for m in forgery.manifest["members"] if m["name"].endswith(".toc"))
+    forgery.edit(listed, lambda names: names.replace(b"blob_4711.dat", name))
+    assert_refused("a large object from a file", forgery.seal(), "names no large object")
+
+
+def test_a_list_of_large_objects_in_another_place_is_refused(forgery: Forgery, assert_refused: Callable) -> None:
+    (listed,) = (m["name"].encode() for m in forgery.manifest["members"] if m["name"].endswith(".toc"))
+    forgery.edit("toc.dat", lambda toc: toc.replace(text_of(listed), text_of(b"2.dat")))
+    assert_refused("a list from a file", forgery.seal(), "names the file b'2.dat'")
+
+
+def bomb(beginning: bytes = b"") -> bytes:
+    """Many gigabytes in little."""
+    compressor = zstd.ZstdCompressor(level=1)
+    zeros = bytes(1 << 24)
+    pieces = [compressor.compress(beginning), *(compressor.compress(zeros) for _ in range(4 * GIB // len(zeros)))]
+    return b"".join(pieces) + compressor.flush()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("a large member", "is longer than the"),
+        ("a pack of zeros", "goes on behind its end"),
+        ("a member in a pack", "is longer than the"),
+        ("a pack that goes on", "goes on behind its end"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["restore", "checksum"])
+def test_a_bomb_goes_off_within_the_manifests_sizes(
+    world: World, forgery: Forgery, new_live: Callable[[], str], tmp_path: Path, what: str, message: str, verb: str
+) -> None:
+    (large,) = (m["name"] for m in forgery.manifest["members"] if m["table"] and m["table"]["name"] == "large")
+    key, members = forgery.pack_of("toc.dat")
+    toc = members["toc.dat"]
+    whole = tar_header("toc.dat", len(toc)) + toc + tar_padding(len(toc)) + bytes(1024)
+    forgery.put(*{
+        "a large member": lambda: (forgery.member(large)["objects"][0], bomb()),
+        "a pack of zeros": lambda: (key, bomb()),
+        "a member in a pack": lambda: (key, bomb(tar_header("toc.dat", 8 * GIB - 1))),
+        "a pack that goes on": lambda: (key, bomb(whole)),
+    }[what]())  # fmt: skip
+    uri = forgery.seal()
+    given = (
+        ("restore", world.replace_arguments(new_live(), uri))
+        if verb == "restore"
+        else ("verification", {**world.verify_arguments(uri), "server": None, "level": "checksum"})
+    )
+    if given[1].get("server", 0) is None:
+        del given[1]["server"]
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with Task(world, given[0], given[1], spool_dir=spool) as task:
+        ended = task.end()
+    TALLY.count("hostile backup", f"a bomb: {what}", "refused")
+    if verb == "restore":
+        assert (ended["end"], message in ended["text"]) == ("clear failure", True), ended
+    else:
+        assert (ended["end"], ended["text"]) == ("success", "failed")
+    assert ended["peak_kib"] < MEMORY_MIB << 10
+
+
+@pytest.mark.parametrize("major", [15, 16, 18])
+def test_all_names_in_real_archives_are_known(
+    cluster_of: Callable[[int], Cluster], hard_database: Callable[[Cluster], str], tmp_path: Path, major: int
+) -> None:
+    cluster = cluster_of(major)
+    cluster.run("pg_dump", "-Fd", "-Z0", "-f", tmp_path / "archive", dbname=hard_database(cluster))
+    files = {path.name for path in (tmp_path / "archive").iterdir()}
+    named = {name.decode() for _, name in files_of((tmp_path / "archive/toc.dat").read_bytes())}
+    assert named == {name for name in files if name != "toc.dat" and not name.startswith("blob_")}
+    check_names(tmp_path / "archive")
+
+
+def test_a_toc_that_ends_anywhere_or_is_of_tomorrow_is_refused(pg18: Cluster, tmp_path: Path) -> None:
+    toc = dump_toc(pg18, tmp_path)
+    for length in range(len(toc)):
+        with pytest.raises(IntegrityError):
+            files_of(toc[:length])
+    with pytest.raises(PgS3Error, match=r"version 1\.17.*upgrade"):
+        files_of(toc[:6] + b"\x11" + toc[7:])
+
+
+def dump_toc(cluster: Cluster, folder: Path) -> bytes:
+    cluster.run("pg_dump", "-Fd", "-Z0", "-f", folder / "small", dbname="postgres")
+    return (folder / "small/toc.dat").read_bytes()

@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup lint format test test-fast demo ceph tools clean
+.PHONY: help setup lint format test test-fast torture demo ceph tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,12 @@ test: $(READY) ## all tests: unit, integration, system
 
 test-fast: $(READY) ## unit tests alone
 	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+torture: SECONDS_OF_FUZZING := 60
+torture: $(READY) ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
+	PG_S3_TORTURE=1 $(BIN)/python -m pytest --timeout 7200 tests/integration/faults $(ARGS)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group torture
+	$(BIN)/python -m lab.fuzzing $(SECONDS_OF_FUZZING)
 
 demo: $(READY) ## back up, list, restore and compare a realistic database, through Airflow
 	$(BIN)/python -m demo

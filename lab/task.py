@@ -61,10 +61,11 @@ def main() -> None:
     config = Config(**given["s3"].pop("config"))
     client = boto3.client("s3", **given["s3"], config=config)
     signal.signal(signal.SIGTERM, lambda *_: CANCEL.set())
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if given["open_files"] is not None:
         is_open = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
         limit = is_open + given["open_files"]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
     print("ready", flush=True)
     sys.stdin.read()
     try:
@@ -73,6 +74,7 @@ def main() -> None:
         end, text = "clear failure", f"{type(error).__name__}: {error}"
     except Exception as error:
         end, text = "crash", f"{type(error).__name__}: {error}"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
     print(json.dumps({"end": end, "text": text, "peak_kib": _peak_kib()}))
 
 

@@ -44,11 +44,12 @@ class Tally:
 TALLY = Tally()
 
 
-def sample(cases: Sequence[int], size: int, *name: str) -> Sequence[int]:
+def sample(cases: Sequence[Any], size: int, *name: str) -> Sequence[Any]:
     """All of them under torture, else a few, by the seed and a name."""
     if TORTURE or len(cases) <= size:
         return cases
-    return sorted(random.Random(f"{SEED} {name}").sample(cases, size))
+    chosen = sorted(random.Random(f"{SEED} {name}").sample(range(len(cases)), size))
+    return [cases[number] for number in chosen]
 
 
 def each(cases: Iterable[Any], check: Callable[[Any], None]) -> None:

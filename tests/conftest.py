@@ -1,7 +1,9 @@
 """Airflow's environment, set before anything imports airflow, and real servers, started when asked for."""
 
 import atexit
+import base64
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -30,6 +32,7 @@ import pytest  # noqa: E402
 from lab.hard import create_hard_database  # noqa: E402
 from lab.postgres import Cluster, installations  # noqa: E402
 from lab.s3 import Ceph, Moto, S3Server  # noqa: E402
+from tests.tally import TALLY  # noqa: E402
 
 MAJORS = (15, 16, 18)
 MAJORS_OF_THE_WHEEL = (16, 18)  # pip installs them, so they are never legitimately missing in CI
@@ -134,3 +137,25 @@ def s3(request: pytest.FixtureRequest) -> S3Server:
 def bucket(s3: S3Server) -> str:
     """The name of a new, empty bucket of `s3`."""
     return s3.create_bucket(f"test-{uuid.uuid4().hex[:12]}")
+
+
+# -- the tally of faults, which the worker processes of pytest-xdist hand in at their end -------------------------
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = base64.b64encode(pickle.dumps(TALLY)).decode()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    handed_in = getattr(node, "workeroutput", {}).get("tally")
+    if handed_in is not None:
+        TALLY.merge(pickle.loads(base64.b64decode(handed_in)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TALLY:
+        terminalreporter.section("faults")
+        for line in TALLY.lines():
+            terminalreporter.write_line(line)

@@ -253,7 +253,9 @@ def test_every_level_in_range_works(level):
 
 
 @pytest.mark.parametrize(
-    "recipient", ["", "age1", "age1nonsense", "ssh-rsa AAAA", "postgres", RECIPIENT[:-1], "\0"]
+    "recipient",
+    ["", "age1", "age1nonsense", "ssh-rsa AAAA", "postgres", RECIPIENT[:-1], "\0"],
+    ids=["empty", "a beginning", "nonsense", "no SSH key", "a word", "cut off", "a NUL"],
 )
 def test_a_recipient_that_is_none_is_refused_and_named(recipient):
     with pytest.raises(InputError) as caught:
@@ -270,6 +272,7 @@ def test_a_recipient_that_is_none_is_refused_and_named(recipient):
         "CANARY",
         "",
     ],
+    ids=["cut off", "nonsense", "no SSH key", "a word", "empty"],
 )
 def test_an_identity_that_is_none_is_refused_without_being_repeated(identity):
     with pytest.raises(InputError, match="the age identity is not valid") as caught:

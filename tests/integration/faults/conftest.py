@@ -6,15 +6,7 @@ import pytest
 
 from lab.postgres import Cluster
 from lab.s3 import Ceph, S3Server
-from tests.integration.faults.tally import TALLY
 from tests.integration.faults.world import BEFORE, World
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TALLY:
-        terminalreporter.section("faults")
-        for line in TALLY.lines():
-            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.retention import Retention
 from lab.postgres import Cluster
 from lab.proxy import FaultProxy, Request
-from tests.integration.faults.tally import TALLY, each, sample
 from tests.integration.faults.task import Task
 from tests.integration.faults.verbs import WHOLE, Backup
 from tests.integration.faults.world import DATABASE, FILL, World
+from tests.tally import TALLY, each, sample
 
 AT_ONCE = 8
 JOBS = 2

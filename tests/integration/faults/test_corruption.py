@@ -9,8 +9,8 @@ import pyrage
 import pytest
 
 from airflow_pg_s3.core.errors import PgS3Error
-from tests.integration.faults.tally import SEED, TALLY, TORTURE, each, sample
 from tests.integration.faults.world import World
+from tests.tally import SEED, TALLY, TORTURE, each, sample
 
 FLIPS = 200
 # In CI; of these, the restores are tried with some only, as reading is quicker.

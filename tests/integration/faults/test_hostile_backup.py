@@ -14,10 +14,10 @@ from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
 from airflow_pg_s3.core.pack import PackReader, tar_header, tar_padding
 from airflow_pg_s3.core.toc import check_names, files_of
 from lab.postgres import Cluster
-from tests.integration.faults.tally import TALLY
 from tests.integration.faults.task import Task
 from tests.integration.faults.world import DATABASE, World
 from tests.shelf import sealed_json
+from tests.tally import TALLY
 
 GIB = 1 << 30
 # What a task takes by itself, and something for one job's buffers.

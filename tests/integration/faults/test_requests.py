@@ -27,8 +27,8 @@ from lab.proxy import (
     since,
 )
 from lab.s3 import S3Server
-from tests.integration.faults.tally import TALLY, each, sample
 from tests.integration.faults.world import World
+from tests.tally import TALLY, each, sample
 
 # Of each operation, kind of fault and duration, in CI.
 SAMPLE = 2

@@ -27,7 +27,7 @@ from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.dumps import dump
 from lab.postgres import Cluster
 from lab.s3 import S3Server
-from tests.integration.faults.tally import TALLY
+from tests.tally import TALLY
 
 PASSWORD = "c4nary Passw0rd:of\\role"
 SSLPASSWORD = "c4nary-sslpassword"

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.integration.faults.tally import TALLY
 from tests.integration.faults.world import World
+from tests.tally import TALLY
 
 WHOLE = ["large", "small"]
 

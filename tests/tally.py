@@ -27,6 +27,10 @@ class Tally:
         self._sins[sin] += len(found)
         assert not found, f"{case}: {sin}: {found}"
 
+    def merge(self, other: "Tally") -> None:
+        self._ends += other._ends
+        self._sins += other._sins
+
     def __bool__(self) -> bool:
         return bool(self._ends)
 

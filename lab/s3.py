@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -100,6 +101,30 @@ class Moto(S3Server):
         argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
         sandbox.start("moto", argv, env=environment_without("AWS_", "MOTO_"))
         sandbox.wait_until_ready("moto", lambda: accepts_connections(self._port))
+
+    def user(self, name: str, policy: str) -> S3Server:
+        """The same server, as a new user sees it; after `check_rights` with the rights of this IAM policy."""
+        iam = boto3.client(
+            "iam",
+            endpoint_url=self.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+        )
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="policy", PolicyDocument=policy)
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        seen = S3Server()
+        seen.access_key, seen.secret_key = made["AccessKeyId"], made["SecretAccessKey"]
+        seen._port = self._port
+        return seen
+
+    def check_rights(self) -> None:
+        """From now on, nobody but its users may do anything, and these what their policies say."""
+        request = urllib.request.Request(
+            f"{self.endpoint_url}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
+        )
+        urllib.request.urlopen(request).close()
 
 
 CEPH_CONF = """\

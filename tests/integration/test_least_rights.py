@@ -1,18 +1,26 @@
 """The rights that SECURITY.md names are enough, on S3 and in PostgreSQL, and none of them is more."""
 
 import json
+import logging
 import re
+import threading
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 from psycopg import sql
 
+from airflow_pg_s3.core.prune import PruneRequest, prune
+from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core.retention import Retention
+from airflow_pg_s3.core.verify import VerifyRequest, verify
 from lab.compare import compare_databases
 from lab.postgres import Cluster
-from lab.s3 import Ceph, S3Server
+from lab.s3 import Ceph, Moto, S3Server
+from tests.shelf import Shelf
 
 DOCUMENT = (Path(__file__).parents[2] / "SECURITY.md").read_text()
 PREFIX = "prod"
@@ -123,6 +131,44 @@ def test_the_rights_on_s3(
     ):
         with pytest.raises(ClientError, match="AccessDenied"):
             getattr(client, operation)(Bucket=bucket, **arguments)
+
+
+def test_the_rights_to_prune_and_to_verify() -> None:
+    """On moto: Ceph 16 lets no bucket policy grant the deletion of several objects in one request."""
+    log, cancel = logging.getLogger("rights"), threading.Event()
+    with Moto() as server:
+        bucket = server.create_bucket("rights")
+        shelf = Shelf(server.client(), f"s3://{bucket}/{PREFIX}")
+        new, old = (shelf.put_backup("shop", datetime.now(UTC) - timedelta(days=days)) for days in (0, 1))
+        for backup_id in (new, old):
+            shelf.put(f"shop/{backup_id}/pack-0001.tar.zst", b"abcd")
+
+        def user(name: str, *more: dict) -> S3Server:
+            policy = json.loads(block("json", name).replace("acme-backups", bucket))
+            policy["Statement"] += more
+            return server.user(name, json.dumps(policy))
+
+        # Of the objects named in the body, moto asks no policy, but of the bucket, as AWS does not.
+        multiple = {"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{bucket}"}
+        pruner, verifier = user("prune", multiple), user("verify")
+        server.check_rights()
+
+        request = VerifyRequest(backup=shelf.uri("shop", new), level="checksum")
+        done = verify(request, verifier.client(), cancel=cancel, log=log)
+        assert done.evidence_uri is not None
+        repository = Repository(pruner.client(), f"s3://{bucket}/{PREFIX}")
+        (pruned,) = prune(PruneRequest(retention=Retention(keep_last=1)), repository, cancel=cancel, log=log)
+        assert [(d.backup_id, d.outcome) for d in pruned.decisions] == [(new, "kept"), (old, "deleted")]
+        data, manifest = (f"{PREFIX}/shop/{new}{end}" for end in ("/pack-0001.tar.zst", ".json"))
+        for client, operation, arguments in (
+            (pruner.client(), "get_object", {"Key": data}),
+            (pruner.client(), "put_object", {"Key": manifest, "Body": b""}),
+            (verifier.client(), "put_object", {"Key": data, "Body": b""}),
+            (verifier.client(), "put_object", {"Key": manifest, "Body": b""}),
+            (verifier.client(), "delete_object", {"Key": data}),
+        ):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                getattr(client, operation)(Bucket=bucket, **arguments)
 
 
 @pytest.mark.parametrize("s3", ["moto"], indirect=True)

@@ -23,7 +23,7 @@ from unittest import mock
 from backports import zstd
 from psycopg.conninfo import conninfo_to_dict
 
-from airflow_pg_s3.core import archive, clients, evidence, formats, options, statements
+from airflow_pg_s3.core import archive, clients, evidence, formats, options, statements, toc
 from airflow_pg_s3.core import manifest as manifests
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.codec import Decoder
@@ -125,6 +125,26 @@ def pack(data: bytes) -> None:
     assert all(size >= 0 for _, size in names)
 
 
+def table_of_contents(data: bytes) -> None:
+    """What we do not refuse, C reads just as we do, and names no file outside of the archive."""
+    with contextlib.suppress(IntegrityError, InputError):
+        for kind, name in toc.files_of(data):
+            assert b"\0" not in kind + name
+            toc._check([(kind, name)])
+            assert b"/" not in name, name
+
+
+def large_object_names(data: bytes) -> None:
+    """Whatever fgets and sscanf would read is a name that pg_dump writes."""
+    names = toc.LargeObjectNames()
+    with contextlib.suppress(IntegrityError):
+        for chunk in _chunks(data):
+            names.update(chunk)
+        names.finish()
+        assert all(re.fullmatch(rb"\d+ blob_\d+\.dat", line) for line in data.split(b"\n")[:-1]), data
+        assert data.split(b"\n")[-1] == b"", data
+
+
 def copy_commands(data: bytes) -> None:
     """The script that pg_restore makes of a table of contents is read, or refused."""
     for codec in ("utf-8", "euc_jp"):
@@ -211,6 +231,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         stored_object,
         directory_in_tar,
         pack,
+        table_of_contents,
+        large_object_names,
         copy_commands,
         sql_script,
         user_options,
@@ -235,6 +257,23 @@ def _tar_of(*names: str) -> bytes:
     return packed.getvalue()
 
 
+def _toc() -> bytes:
+    """A toc.dat of version 1.16 with one table's data."""
+    texts = [b"1259", b"16385", b"t", b"TABLE DATA"]
+
+    def number(value: int) -> bytes:
+        return bytes([value < 0]) + abs(value).to_bytes(4, "little")
+
+    def text(value: bytes | None) -> bytes:
+        return number(-1) if value is None else number(len(value)) + value
+
+    head = b"PGDMP\x01\x10\x00\x04\x08\x03\x00" + number(0) * 7 + text(b"shop") + text(b"18.4") * 2
+    section, relkind = number(3), number(0)
+    entry = number(5) + number(1) + b"".join(map(text, texts)) + section + text(b"") * 5
+    entry += text(b"heap") + relkind + text(b"owner") + text(b"false") + text(b"4") + text(None) + text(b"5.dat")
+    return head + number(1) + entry
+
+
 def _example() -> bytes:
     """The manifest in docs/format.md."""
     document = (Path(__file__).parents[1] / "docs/format.md").read_text()
@@ -249,6 +288,8 @@ SEEDS: dict[str, list[bytes]] = {
     "compressed": [gzip.compress(b"PGDMP" * 100), zstd.compress(b"PGDMP" * 100)],
     "stored_object": [zstd.compress(b"1\t2\n" * 100)],
     "directory_in_tar": [_tar_of("dump/toc.dat", "dump/1.dat"), _tar_of("toc.dat")],
+    "table_of_contents": [_toc()],
+    "large_object_names": [b"16395 blob_16395.dat\n16396 blob_16396.dat\n"],
     "pack": [tar_header("1.dat", 3) + b"abc" + tar_padding(3) + bytes(1024)],
     "user_options": [b"--no-owner", b"--table\norders", b"-vOx\n-t\na", b"--exclude-schema=x"],
     "connection": [

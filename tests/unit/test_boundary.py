@@ -24,10 +24,34 @@ def test_what_postgresql_says_is_kept_without_the_rows_that_it_quotes():
     with pytest.raises(ServerError) as caught:
         raising(psycopg.errors.UniqueViolation(said))("x")
     assert str(caught.value) == (
-        'PostgreSQL failed: duplicate key value violates unique constraint "k"\n'
+        'PostgreSQL failed (23505): duplicate key value violates unique constraint "k"\n'
         "DETAIL:  Key (name)=(not shown) already exists"
     )
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'invalid input syntax for type integer: "SECRET"',
+        'invalid input value for enum mood: "SECRET"',
+        'malformed array literal: "SECRET"',
+        'date/time field value out of range: "SECRET"',
+        'value "SECRET" is out of range for type integer',
+    ],
+)
+def test_values_in_the_message_itself_are_hidden_too(said: str):
+    with pytest.raises(ServerError) as caught:
+        raising(psycopg.errors.DataError(said))("x")
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+    assert "(not shown)" in str(caught.value)
+
+
+def test_where_it_happened_is_told():
+    with pytest.raises(ServerError) as caught:
+        raising(psycopg.errors.UndefinedTable("no such table"))("x")
+    assert str(caught.value) == "PostgreSQL failed (42P01): no such table"
+    assert caught.traceback[-1].name == "verb"
 
 
 @pytest.mark.parametrize(

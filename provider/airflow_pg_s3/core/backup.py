@@ -289,7 +289,7 @@ def _describe(
     dump: _Dump, backup_id: str, encoder: Encoder, staged: StagedBackup, shipped: list[ShippedMember]
 ) -> Manifest:
     """Write down what was shipped; refuse if the archive is not whole, or could not be restored."""
-    check_toc(dump.toc.read_bytes())
+    check_toc(dump.toc)
     tables = archive.tables_of_members(
         dump.workspace.make_folder("toc"),
         dump.toc,

@@ -24,6 +24,12 @@ _ADVICE = {
 }
 
 
+def server_error(error: psycopg.Error) -> ServerError:
+    """What PostgreSQL says, without the rows that it quotes."""
+    code = f" ({error.sqlstate})" if error.sqlstate else ""
+    return ServerError(f"PostgreSQL failed{code}: {without_rows(str(error).strip())}")
+
+
 def one_error(verb: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a verb: it raises nothing but `PgS3Error`, unless it has a bug."""
 
@@ -32,8 +38,8 @@ def one_error(verb: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return verb(*arguments, **keywords)
         except psycopg.Error as error:
-            # Not chained: its own text quotes rows.
-            raise ServerError(f"PostgreSQL failed: {without_rows(str(error).strip())}") from None
+            # Not chained, as its own text quotes rows; but where it happened is kept.
+            raise server_error(error).with_traceback(error.__traceback__) from None
         except OSError as error:
             if error.errno not in _ADVICE:
                 raise

@@ -50,6 +50,8 @@ class _MemberDigest:
             raise IntegrityError(f"is longer than the {self.member.raw_bytes} bytes backed up")
 
     def close(self) -> None:
+        if self._names is not None:
+            self._names.finish()
         content = self._digest.finish()
         self.rows = content.copy_rows
         found = _difference(self.member, content)

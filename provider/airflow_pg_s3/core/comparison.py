@@ -11,10 +11,11 @@ from functools import partial
 import psycopg
 
 from airflow_pg_s3.core import large_objects, restored_state
+from airflow_pg_s3.core.boundary import server_error
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.comparison_work import Found, Work, do_all
 from airflow_pg_s3.core.copy_reader import CopyReader
-from airflow_pg_s3.core.errors import InputError, PgS3Error
+from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.evidence import Difference, TableResult
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Member
@@ -78,7 +79,8 @@ def compare(
             work = _work(archive, schemas, readers[0], with_roles=with_roles, locate=locate)
             found = do_all(work, readers, cancel=cancel, log=log)
     except psycopg.Error as error:
-        raise PgS3Error(f"{target.endpoint} cannot be compared: {error}") from error
+        said = f"{target.endpoint} cannot be compared: {server_error(error)}"
+        raise ServerError(said).with_traceback(error.__traceback__) from None
     in_order = [found.tables[member.name] for member in manifest.members if member.table is not None]
     return Comparison(tables=in_order, differences=found.differences, warnings=found.warnings)
 

@@ -68,6 +68,8 @@ class CheckedMember:
 
         :raises IntegrityError: they are not the bytes that were backed up.
         """
+        if self._names is not None:
+            self._names.finish()
         content = self._digest.finish()
         if (content.raw_bytes, content.sha256) != (self._member.raw_bytes, self._member.sha256):
             raise IntegrityError(

@@ -16,9 +16,10 @@ _DATA = [
         r"^(DETAIL:  (?:Partition k|Existing k|K)ey \(.+?\)=)",
         r"^(DETAIL:  Partition key of the failing row contains \(.+?\) = )",
         r"^(DETAIL:  Failing row contains )",
-        r"(ERROR:  (?:invalid input syntax for type|invalid input value for enum|malformed) .+?: )\"",
-        r"(ERROR:  (?:date/time field value out of range|time zone displacement out of range): )\"",
-        r"(ERROR:  value )\".*\" is out of range for type",
+        # psycopg leaves the severity out.
+        r"((?:^|ERROR:  )(?:invalid input syntax for type|invalid input value for enum|malformed) .+?: )\"",
+        r"((?:^|ERROR:  )(?:date/time field value out of range|time zone displacement out of range): )\"",
+        r"((?:^|ERROR:  )value )\".*\" is out of range for type",
     )
 ]
 # What PostgreSQL says behind a key's values.

@@ -59,7 +59,7 @@ class ServedArchive:
                     if not (self.folder / member.name).exists():
                         raise IntegrityError(f"{objects[0]} does not hold {called(member)}")
                 if TOC in {member.name for member in missing}:
-                    check_toc((self.folder / TOC).read_bytes())
+                    check_toc(self.folder / TOC)
 
     def feeder(self, members: Sequence[Member], threads: int) -> Feeder:
         """Serve large members as named pipes."""

@@ -7,7 +7,9 @@ names that pg_dump would not have written is refused. Source of the format: Post
 
 from __future__ import annotations
 
+import mmap
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
@@ -17,6 +19,9 @@ _DATA_OF_A_TABLE = re.compile(rb"[0-9]{1,10}\.dat")
 _LIST = re.compile(rb"blobs(_[0-9]{1,10})?\.toc")
 _LARGE_OBJECT = re.compile(rb"[0-9]{1,10} blob_[0-9]{1,10}\.dat")
 _LONGEST_LINE_BYTES = 64
+_READ_BYTES = 1 << 20
+_INT_BYTES = 4
+_LARGEST_INT = (1 << 31) - 1
 
 
 class LargeObjectNames:
@@ -33,9 +38,21 @@ class LargeObjectNames:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             if not _LARGE_OBJECT.fullmatch(line):
-                raise IntegrityError(f"holds {line[:_LONGEST_LINE_BYTES]!r}, which names no large object")
+                raise _no_large_object(line)
         if len(self._rest) > _LONGEST_LINE_BYTES:
-            raise IntegrityError(f"holds {self._rest[:_LONGEST_LINE_BYTES]!r}, which names no large object")
+            raise _no_large_object(self._rest)
+
+    def finish(self) -> None:
+        """Say that all bytes have come.
+
+        :raises IntegrityError: the last line has no end; pg_restore would read it all the same.
+        """
+        if self._rest:
+            raise _no_large_object(self._rest)
+
+
+def _no_large_object(line: bytes) -> IntegrityError:
+    return IntegrityError(f"holds {line[:_LONGEST_LINE_BYTES]!r}, which names no large object")
 
 
 def check_names(folder: Path) -> None:
@@ -44,31 +61,42 @@ def check_names(folder: Path) -> None:
     :raises IntegrityError: one leads out of the folder, or a table of contents is damaged.
     :raises InputError: it is of a version that is not known here.
     """
-    check_toc((folder / "toc.dat").read_bytes())
+    check_toc(folder / "toc.dat")
     for path in folder.glob("blobs*.toc"):
-        if path.is_file():
-            try:
-                LargeObjectNames().update(path.read_bytes())
-            except IntegrityError as error:
-                raise IntegrityError(f"the archive's member {path.name} {error}") from error
+        names = LargeObjectNames()
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_READ_BYTES):
+                    names.update(chunk)
+            names.finish()
+        except IntegrityError as error:
+            raise IntegrityError(f"the archive's member {path.name} {error}") from error
 
 
-def check_toc(toc: bytes) -> None:
-    """Look at the names in the bytes of a toc.dat; raises as `check_names` does."""
-    for kind, name in files_of(toc):
+def check_toc(file: Path) -> None:
+    """Look at the names in a toc.dat; raises as `check_names` does."""
+    if file.stat().st_size == 0:
+        raise IntegrityError("the archive's table of contents is empty")
+    # Not read into memory: what it is made of comes from outside, and so does its size.
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as toc:
+        _check(files_of(toc))
+
+
+def _check(files: Iterable[tuple[bytes, bytes]]) -> None:
+    for kind, name in files:
         if not (_LIST if kind == b"BLOBS" else _DATA_OF_A_TABLE).fullmatch(name):
             raise IntegrityError(
                 f"the archive's table of contents names the file {name!r}, which pg_dump would not have written"
             )
 
 
-def files_of(toc: bytes) -> list[tuple[bytes, bytes]]:
+def files_of(toc: bytes | mmap.mmap) -> Iterator[tuple[bytes, bytes]]:
     """Kind of entry, and name of the file that it has its data in, of all entries of a toc.dat that have data.
 
-    :raises IntegrityError: it is damaged.
+    :raises IntegrityError: it is damaged, or says what pg_dump would not have written.
     :raises InputError: it is of a version that is not known here.
     """
-    if not toc.startswith(b"PGDMP") or len(toc) < 8:
+    if toc[:5] != b"PGDMP" or len(toc) < 8:
         raise IntegrityError("the archive's table of contents is damaged")
     version = (toc[5], toc[6])
     if not _OLDEST <= version <= _NEWEST:
@@ -77,29 +105,34 @@ def files_of(toc: bytes) -> list[tuple[bytes, bytes]]:
             f"airflow-provider-pg-s3 knows {_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]}: upgrade it"
         )
     try:
-        return _Toc(toc, version).files()
+        yield from _Toc(toc, version).files()
     except IndexError as error:
         raise IntegrityError("the archive's table of contents ends too early") from error
 
 
 class _Toc:
-    """Reads a toc.dat field by field.
+    """Reads a toc.dat field by field, and nothing that pg_restore might read otherwise.
 
     :param version: of its format.
     """
 
-    def __init__(self, data: bytes, version: tuple[int, int]) -> None:
+    def __init__(self, data: bytes | mmap.mmap, version: tuple[int, int]) -> None:
         self._data = data
         self._version = version
         self._at = 8
-        self._int_bytes = self._byte()
 
-    def files(self) -> list[tuple[bytes, bytes]]:
+    def files(self) -> Iterator[tuple[bytes, bytes]]:
         self._head()
-        entries = [self._entry() for _ in range(self._int())]
-        return [(kind or b"", name) for kind, name in entries if name]
+        for _ in range(self._count()):
+            kind, name = self._entry()
+            if name:
+                yield kind or b"", name
+        if self._at != len(self._data):
+            raise IntegrityError("the archive's table of contents goes on behind its end")
 
     def _head(self) -> None:
+        if self._byte() != _INT_BYTES:
+            raise IntegrityError("the archive's table of contents has integers of another size than pg_dump's")
         self._byte()  # size of an offset
         self._byte()  # format
         if self._version >= (1, 15):
@@ -136,22 +169,32 @@ class _Toc:
 
     def _int(self) -> int:
         sign = self._byte()
-        end = self._at + self._int_bytes
-        self._reach(end)
-        value = int.from_bytes(self._data[self._at : end], "little")
-        self._at = end
+        value = int.from_bytes(self._take(_INT_BYTES), "little")
+        # In C it would wrap, and mean something else.
+        if sign not in (0, 1) or value > _LARGEST_INT:
+            raise IntegrityError("the archive's table of contents holds a number that pg_dump cannot have written")
         return -value if sign else value
+
+    def _count(self) -> int:
+        count = self._int()
+        if count < 0:
+            raise IntegrityError(f"the archive's table of contents claims to have {count} entries")
+        return count
 
     def _text(self) -> bytes | None:
         size = self._int()
         if size < 0:
             return None
-        end = self._at + size
-        self._reach(end)
-        text = self._data[self._at : end]
-        self._at = end
+        text = self._take(size)
+        # There a string would end for pg_restore.
+        if b"\0" in text:
+            raise IntegrityError("the archive's table of contents holds a NUL, which PostgreSQL knows in no name")
         return text
 
-    def _reach(self, end: int) -> None:
+    def _take(self, size: int) -> bytes:
+        end = self._at + size
         if end > len(self._data):
             raise IndexError
+        taken = self._data[self._at : end]
+        self._at = end
+        return taken

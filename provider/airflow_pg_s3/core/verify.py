@@ -14,7 +14,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3 import __version__
-from airflow_pg_s3.core.boundary import one_error
+from airflow_pg_s3.core.boundary import one_error, server_error
 from airflow_pg_s3.core.checksum import check_objects
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.evidence import Difference, Level, Outcome, Verification, record
@@ -36,8 +36,10 @@ _SHOWN = 3
 _LINE_CHARACTERS = 2000
 _WARNINGS_SHOWN = 20
 # What goes wrong outside, and is no bug.
-_TROUBLE = (PgS3Error, psycopg.Error, ClientError, BotoCoreError, OSError)
+_TROUBLE = (PgS3Error, ClientError, BotoCoreError, OSError)
 # In pg_restore's words: the server, the machine or the role is not up to it. All else is the archive's fault.
+# The leader says so when a worker has said why it ended; alone, it means that the worker was killed.
+_WORKER_DIED = re.compile(r"^pg_restore: error: a worker process died unexpectedly$", re.MULTILINE)
 _NOT_THE_ARCHIVES_FAULT = re.compile(
     "|".join(
         (
@@ -46,7 +48,6 @@ _NOT_THE_ARCHIVES_FAULT = re.compile(
             r"out of shared memory",
             r"too many clients already",
             r"remaining connection slots",
-            r"a worker process died",
             r"terminated by user",
             r"could not (?:connect|receive data|send data)",
             r"connection to (?:server|client)",
@@ -150,6 +151,8 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
         _look(request, client, bucket, stored, findings, cancel=cancel, log=log)
     except Cancelled:
         raise
+    except psycopg.Error as error:
+        trouble = server_error(error)
     except _TROUBLE as error:
         trouble = error
     outcome, reason = _judge(findings, trouble)
@@ -278,7 +281,9 @@ def _is_damage(trouble: Exception, findings: Findings) -> bool:
         return False
     # With other orders than the source's, a row may belong into another partition.
     is_other_locale = findings.missing_locale is not None
-    return not is_other_locale and _NOT_THE_ARCHIVES_FAULT.search(trouble.stderr_tail) is None
+    said, deaths = _WORKER_DIED.subn("", trouble.stderr_tail)
+    was_killed = deaths > 0 and "error: " not in said
+    return not is_other_locale and not was_killed and _NOT_THE_ARCHIVES_FAULT.search(said) is None
 
 
 def _one_line(text: str) -> str:

@@ -92,17 +92,18 @@ class Task:
     def is_running(self) -> bool:
         return self.process.poll() is None
 
-    def pids_of(self, program: str) -> list[int]:
-        """Pids of a client program, the leader first."""
+    def pids_of(self, program: str, argument: str) -> list[int]:
+        """Pids of a client program that has an argument beginning so, the leader first."""
         parents = {}
         for pid in processes_in(self.spool_dir):
             try:
                 status = dict(
                     line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
                 )
+                arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
             except OSError:  # gone meanwhile
                 continue
-            if status["Name"] == program:
+            if status["Name"] == program and any(given.startswith(argument) for given in arguments):
                 parents[pid] = int(status["PPid"])
         return sorted(parents, key=lambda pid: (parents[pid] in parents, pid))
 

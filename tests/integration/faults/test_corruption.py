@@ -32,6 +32,7 @@ class Victim:
             for _ in range(2)
         ]
         self.uri = made[0].uri
+        self.manifest_key = made[0].key
         self.objects, self.others = ({key: self._get(key) for key in self._keys(backup)} for backup in made)
 
     def flips(self) -> Iterator[tuple[str, str, bytes]]:
@@ -107,14 +108,14 @@ def live(world: World) -> Iterator[str]:
 def detect(world: World, victim: Victim, live: str) -> Callable[[str, str, dict[str, bytes | None], bool], None]:
     """(kind, case, changes, whether to restore as well): all must notice."""
 
-    def is_noticed(level: str) -> bool:
+    def is_noticed(level: str, changes: dict[str, bytes | None]) -> bool:
         try:
             done = world.verify(
                 victim.uri, level=level, server=None if level == "checksum" else world.params("postgres"),
                 identities=victim.identities,
             )  # fmt: skip
-        except PgS3Error:  # the manifest itself
-            return True
+        except PgS3Error:
+            return victim.manifest_key in changes
         return done.verification.outcome == "failed"
 
     def is_refused() -> bool:
@@ -125,9 +126,9 @@ def detect(world: World, victim: Victim, live: str) -> Callable[[str, str, dict[
 
     def all_of(kind: str, case: str, changes: dict[str, bytes | None], restored: bool) -> None:
         with victim.damaged(changes):
-            ways = {"checksum": is_noticed("checksum")}
+            ways = {"checksum": is_noticed("checksum", changes)}
             if restored:
-                ways |= {"verification": is_noticed("restore"), "restore": is_refused()}
+                ways |= {"verification": is_noticed("restore", changes), "restore": is_refused()}
         for way, noticed in ways.items():
             TALLY.count("corruption", kind, f"noticed by {way}" if noticed else f"NOT noticed by {way}")
         TALLY.assert_none("undetected corruptions", [way for way, noticed in ways.items() if not noticed], case)

@@ -12,7 +12,7 @@ from backports import zstd
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
 from airflow_pg_s3.core.pack import PackReader, tar_header, tar_padding
-from airflow_pg_s3.core.toc import check_names, files_of
+from airflow_pg_s3.core.toc import _Toc, check_names, files_of
 from lab.postgres import Cluster
 from tests.integration.faults.task import Task
 from tests.integration.faults.world import DATABASE, World
@@ -20,6 +20,7 @@ from tests.shelf import sealed_json
 from tests.tally import TALLY
 
 GIB = 1 << 30
+PATH = b"../../../../../../../etc/hostname"
 # What a task takes by itself, and something for one job's buffers.
 MEMORY_MIB = 256
 
@@ -104,10 +105,7 @@ def assert_refused(world: World, new_live: Callable[[], str]) -> Callable[[str, 
         assert world.tables(live) == ["before"]
         ends = set()
         for arguments in ({}, {"level": "checksum", "server": None}):
-            try:
-                ends.add(world.verify(uri, **arguments).verification.outcome)
-            except PgS3Error:
-                ends.add("failed")
+            ends.add(world.verify(uri, **arguments).verification.outcome)
         assert ends == {"failed"}
         TALLY.count("hostile backup", case, "refused")
 
@@ -117,6 +115,19 @@ def assert_refused(world: World, new_live: Callable[[], str]) -> Callable[[str, 
 def text_of(name: bytes) -> bytes:
     """A string as it stands in a toc.dat."""
     return b"\0" + len(name).to_bytes(4, "little") + name
+
+
+def wrapped(number: int) -> bytes:
+    """A number that is this one where it wraps at 32 bits, and another where it does not."""
+    return b"\1" + ((1 << 32) - number).to_bytes(4, "little")
+
+
+def with_count_wrapped(toc: bytes) -> bytes:
+    """The table of contents with the number of its entries written so."""
+    reader = _Toc(toc, (toc[5], toc[6]))
+    reader._head()
+    at = reader._at
+    return toc[:at] + wrapped(int.from_bytes(toc[at + 1 : at + 5], "little")) + toc[at + 5 :]
 
 
 def test_a_forgery_that_changes_nothing_is_restored(
@@ -138,6 +149,54 @@ def test_a_table_whose_data_is_a_file_of_the_worker_is_refused(
     path = ("../" * 12 + str(secret)[1:]).encode()
     forgery.edit("toc.dat", lambda toc: toc.replace(text_of(name.encode()), text_of(path)))
     assert_refused("a table from a file", forgery.seal(), "names the file .*secret")
+
+
+@pytest.mark.parametrize(
+    ("what", "edit", "message"),
+    [
+        # As C reads these numbers, they are the right ones.
+        ("length", lambda toc, name: toc.replace(text_of(name), wrapped(len(PATH)) + PATH), "cannot have written"),
+        ("number of entries", lambda toc, name: with_count_wrapped(toc), "cannot have written"),
+        ("end", lambda toc, name: toc + b"x", "goes on behind its end"),
+        # For C, a string ends here.
+        ("kind", lambda toc, name: toc.replace(text_of(b"BLOBS"), text_of(b"BLOBS\0x")), "a NUL"),
+        ("name", lambda toc, name: toc.replace(text_of(name), text_of(PATH + b"\0.dat")), "a NUL"),
+        ("size of integers", lambda toc, name: toc[:8] + b"\x08" + toc[9:], "integers of another size"),
+    ],
+    ids=["length", "number of entries", "end", "kind", "name", "size of integers"],
+)
+def test_what_pg_restore_would_read_otherwise_than_we_do_is_refused(
+    forgery: Forgery, assert_refused: Callable, what: str, edit: Callable[[bytes, bytes], bytes], message: str
+) -> None:
+    (name,) = (m["name"] for m in forgery.manifest["members"] if m["table"] and m["table"]["name"] == "small")
+
+    def change(toc: bytes) -> bytes:
+        changed = edit(toc, name.encode())
+        assert changed != toc
+        return changed
+
+    forgery.edit("toc.dat", change)
+    assert_refused(f"an ambiguous table of contents: {what}", forgery.seal(), message)
+
+
+def test_a_last_line_without_an_end_is_refused(forgery: Forgery, assert_refused: Callable) -> None:
+    (listed,) = (m["name"] for m in forgery.manifest["members"] if m["name"].endswith(".toc"))
+    forgery.edit(listed, lambda names: names + b"4712 " + PATH)
+    assert_refused("a large object from a file", forgery.seal(), "names no large object")
+
+
+def test_rows_that_do_not_load_are_the_archives_fault_with_any_number_of_jobs(
+    world: World, forgery: Forgery
+) -> None:
+    """pg_restore's leader then says no more than that a worker died; as it does of one that was killed."""
+    (name,) = (m["name"] for m in forgery.manifest["members"] if m["table"] and m["table"]["name"] == "small")
+    forgery.edit(name, lambda rows: rows.replace(b"77\n", b"no number\n"))
+    table = forgery.member(name)["table"]
+    _, members = forgery.pack_of(name)
+    table["content_sha256"] = hashlib.sha256(members[name].removesuffix(b"\\.\n\n\n")).hexdigest()
+    uri = forgery.seal()
+    for jobs in (1, 2):
+        assert world.verify(uri, jobs=jobs).verification.outcome == "failed"
 
 
 @pytest.mark.parametrize("name", [b"../../../etc/passwd", b"/etc/passwd", b"blob_4711.dat/../x", b"toc.dat"])
@@ -222,9 +281,9 @@ def test_a_toc_that_ends_anywhere_or_is_of_tomorrow_is_refused(pg18: Cluster, tm
     toc = dump_toc(pg18, tmp_path)
     for length in range(len(toc)):
         with pytest.raises(IntegrityError):
-            files_of(toc[:length])
+            list(files_of(toc[:length]))
     with pytest.raises(PgS3Error, match=r"version 1\.17.*upgrade"):
-        files_of(toc[:6] + b"\x11" + toc[7:])
+        list(files_of(toc[:6] + b"\x11" + toc[7:]))
 
 
 def dump_toc(cluster: Cluster, folder: Path) -> bytes:

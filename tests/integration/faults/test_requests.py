@@ -47,6 +47,18 @@ FAULTS: dict[str, Fault] = {
     "stale list": StaleList(),
 }
 DURATIONS = {"once": at, "from then on": since}
+# Where a fault can happen; the others can anywhere.
+WITH_AN_ANSWER = {
+    "GetObject", "ListObjectsV2", "ListMultipartUploads", "CreateMultipartUpload", "CompleteMultipartUpload",
+    "DeleteObjects",
+}  # fmt: skip
+PLACES = {
+    "reset midway": WITH_AN_ANSWER,
+    "truncated": WITH_AN_ANSWER,
+    "stalled": WITH_AN_ANSWER,
+    "corrupted": WITH_AN_ANSWER | {"PutObject", "UploadPart"},
+    "stale list": {"ListObjectsV2", "ListMultipartUploads"},
+}
 
 pytestmark = [pytest.mark.parametrize("duration", DURATIONS), pytest.mark.parametrize("fault", FAULTS)]
 
@@ -110,21 +122,25 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def requests() -> dict[str, int]:
-    """How many requests each operation makes when nothing goes wrong."""
+def requests() -> dict[str, list[str]]:
+    """The requests that each verb makes when nothing goes wrong."""
     return {}
 
 
 @pytest.fixture
-def swept(proxy: FaultProxy, requests: dict[str, int], fault: str, duration: str) -> Callable[..., Iterator[Case]]:
+def swept(
+    proxy: FaultProxy, requests: dict[str, list[str]], fault: str, duration: str
+) -> Callable[..., Iterator[Case]]:
     """(what, a run without faults) → the cases to go through."""
 
     def cases(what: str, clean: Callable[[], object]) -> Iterator[Case]:
         if what not in requests:
             proxy.reset()
             clean()
-            requests[what] = len(proxy.requests)
-        for index in sample(range(requests[what]), SAMPLE, what, fault, duration):
+            requests[what] = [request.operation for request in proxy.requests]
+        places = PLACES.get(fault, set(requests[what]))
+        indices = [index for index, operation in enumerate(requests[what]) if operation in places]
+        for index in sample(indices, SAMPLE, what, fault, duration):
             yield Case(what, fault, duration, index, proxy)
 
     return cases

@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s.
+PROCESSES ?= 2
 
 .PHONY: help setup lint format test test-fast torture demo ceph tools clean
 
@@ -36,16 +38,16 @@ format: $(READY) ## apply ruff's fixes and format
 	$(BIN)/ruff format .
 
 test: $(READY) ## all tests: unit, integration, system
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-fast: $(READY) ## unit tests alone
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 torture: SECONDS_OF_FUZZING := 60
 torture: $(READY) ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
-	PG_S3_TORTURE=1 $(BIN)/python -m pytest --timeout 7200 tests/integration/faults $(ARGS)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group torture
 	$(BIN)/python -m lab.fuzzing $(SECONDS_OF_FUZZING)
+	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 tests/integration/faults $(ARGS)
 
 demo: $(READY) ## back up, list, restore and compare a realistic database, through Airflow
 	$(BIN)/python -m demo

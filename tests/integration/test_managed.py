@@ -8,7 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core import replacement
-from airflow_pg_s3.core.errors import ClientProgramError, PgS3Error
+from airflow_pg_s3.core.errors import ClientProgramError, PgS3Error, ServerError
 from lab.compare import compare_databases
 from lab.dumps import dump
 from lab.postgres import Cluster
@@ -229,7 +229,7 @@ def test_another_lack_of_rights_fails_the_restore(
 ) -> None:
     source = source_of(pg16, "create schema s; create table s.t (i int)")
     target = new_database(pg16)  # of the superuser's, in which others may create nothing
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for database"):
+    with pytest.raises(ServerError, match="permission denied for database"):
         restore(pg16, target, backup=back_up(pg16, source)["uri"], **weak(pg16, target))
 
 
@@ -239,7 +239,7 @@ def test_an_error_that_is_none_of_rights_fails_the_restore(
     source = source_of(pg16, "create function f() returns int language sql as 'select 1'")
     in_the_way = "create function f() returns int language sql as 'select 1'; create view v as select f();"
     target = new_database(pg16, f"{in_the_way} alter function f owner to restorer", owner="restorer")
-    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+    with pytest.raises(ServerError, match="other objects depend on it"):
         restore(pg16, target, backup=back_up(pg16, source)["uri"], if_exists="clean", **weak(pg16, target))
 
 

@@ -195,15 +195,15 @@ class Ceph(S3Server):
         reason = self.available()
         if reason is not None:
             raise LookupError(reason)
-        self._home = sandbox.path
+        self.home = sandbox.path
         # The tools are Python programs of the system: they must not see this virtualenv's settings.
-        self._env = environment_without("CEPH_", "PYTHON") | {"CEPH_CONF": f"{self._home}/ceph.conf"}
+        self._env = environment_without("CEPH_", "PYTHON") | {"CEPH_CONF": f"{self.home}/ceph.conf"}
         fsid = str(uuid.uuid4())
         monitor = f"[v2:127.0.0.1:{free_port()},v1:127.0.0.1:{free_port()}]"
-        settings = CEPH_CONF.format(fsid=fsid, home=self._home, monitor=monitor, port=self._port)
+        settings = CEPH_CONF.format(fsid=fsid, home=self.home, monitor=monitor, port=self._port)
         Path(self._env["CEPH_CONF"]).write_text(settings)
         for folder in ("run", "osd.0", "rgw"):
-            (self._home / folder).mkdir()
+            (self.home / folder).mkdir()
         self._start_monitor(sandbox, fsid=fsid, address=monitor)
         self._start_storage(sandbox)
         sandbox.start("radosgw", ["radosgw", "-f", "-n", "client.rgw.a"], env=self._env)
@@ -211,7 +211,7 @@ class Ceph(S3Server):
         self._create_user("lab", self)
 
     def _start_monitor(self, sandbox: Sandbox, *, fsid: str, address: str) -> None:
-        keyring, monmap = f"{self._home}/keyring", f"{self._home}/monmap"
+        keyring, monmap = f"{self.home}/keyring", f"{self.home}/monmap"
         self._run("ceph-authtool", "--create-keyring", keyring)
         for name, capabilities in CEPH_KEYS.items():
             granted = [word for subject, what in capabilities.items() for word in ("--cap", subject, what)]
@@ -239,6 +239,6 @@ class Ceph(S3Server):
         self._run("radosgw-admin", "user", "create", f"--uid={name}", f"--display-name={name}", *pair)
 
     def _run(self, *argv: str) -> None:
-        done = subprocess.run(argv, capture_output=True, text=True, env=self._env, cwd=self._home, timeout=300)
+        done = subprocess.run(argv, capture_output=True, text=True, env=self._env, cwd=self.home, timeout=300)
         if done.returncode:
             raise RuntimeError(f"{argv[0]} ended with status {done.returncode}:\n{done.stderr[-2000:]}")

@@ -76,6 +76,7 @@ def main() -> None:
         end, text = "crash", f"{type(error).__name__}: {error}"
     resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
     print(json.dumps({"end": end, "text": text, "peak_kib": _peak_kib()}))
+    sys.exit(0 if end == "success" else 1)
 
 
 def _peak_kib() -> int:

@@ -1,0 +1,137 @@
+"""What a command takes, with all its children: seconds, CPU, memory, disk, S3 requests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run.
+
+    :param cpu_seconds: user and system, of the command and its children; the servers' are not among them.
+    :param peak_rss_bytes: proportional set size over all of them (smaps_rollup), the most that was seen.
+    :param peak_disk_bytes: in the command's own folder, likewise.
+    :param requests: that the S3 server has answered.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_rss_bytes: int
+    peak_disk_bytes: int
+    requests: int
+
+
+def measure(
+    script: str, *, env: Mapping[str, str], folder: Path, requests: Callable[[], int], stdin: str = ""
+) -> Measured:
+    """Run a bash script in a folder; a failure raises with what it said.
+
+    :param requests: how many the S3 server has answered so far.
+    """
+    before, began = requests(), time.monotonic()
+    log = folder.with_suffix(".log")
+    with log.open("wb") as output, _watched(folder) as most:
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script],
+            env=dict(env),
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        assert process.stdin
+        most.group = process.pid
+        process.stdin.write(stdin.encode())
+        process.stdin.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+    if status:
+        raise RuntimeError(f"{script}\nended with {os.waitstatus_to_exitcode(status)}:\n{log.read_text()[-4000:]}")
+    return Measured(
+        seconds=seconds,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_rss_bytes=most.rss,
+        peak_disk_bytes=most.disk,
+        requests=requests() - before,
+    )
+
+
+class _Most(threading.Thread):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder = folder
+        self.group = 0
+        self.rss = 0
+        self.disk = 0
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(_LOOK_SECONDS):
+            self.rss = max(self.rss, sum(map(_pss_of, _members_of(self.group))))
+            self.disk = max(self.disk, _disk_of(self.folder))
+
+
+@contextlib.contextmanager
+def _watched(folder: Path) -> Iterator[_Most]:
+    most = _Most(folder)
+    most.start()
+    try:
+        yield most
+    finally:
+        most.ended.set()
+        most.join()
+
+
+def _members_of(group: int) -> Iterator[int]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.getpgid(int(name)) == group:
+                    yield int(name)
+
+
+def _pss_of(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _disk_of(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    return total
+
+
+def ceph_requests(home: Path) -> Callable[[], int]:
+    """() → how many requests radosgw has got, by its own count."""
+    (socket,) = (home / "run").glob("client.rgw.a*.asok")
+
+    def count() -> int:
+        done = subprocess.run(
+            ["ceph", "--admin-daemon", str(socket), "perf", "dump", "rgw"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+            | {"CEPH_CONF": str(home / "ceph.conf")},
+        )
+        return int(json.loads(done.stdout)["rgw"]["req"])
+
+    return count

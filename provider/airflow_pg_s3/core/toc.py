@@ -142,24 +142,24 @@ class _Toc:
         for _ in range(7):
             self._int()  # time of the dump
         for _ in range(3):
-            self._text()  # database, versions of server and pg_dump
+            self._skip_text()  # database, versions of server and pg_dump
 
     def _entry(self) -> tuple[bytes | None, bytes | None]:
         self._int()  # dump id
         self._int()  # whether it has data
         for _ in range(3):
-            self._text()  # catalog's oid, oid, tag
+            self._skip_text()  # catalog's oid, oid, tag
         kind = self._text()
         self._int()  # section
         for _ in range(5):
-            self._text()  # definition, DROP, COPY, namespace, tablespace
+            self._skip_text()  # definition, DROP, COPY, namespace, tablespace
         if self._version >= (1, 14):
-            self._text()  # table access method
+            self._skip_text()  # table access method
         if self._version >= (1, 16):
             self._int()  # kind of relation
-        self._text()  # owner
-        self._text()  # with oids
-        while self._text() is not None:
+        self._skip_text()  # owner
+        self._skip_text()  # with oids
+        while self._skip_text():
             pass  # dependencies
         return kind, self._text()
 
@@ -169,7 +169,11 @@ class _Toc:
 
     def _int(self) -> int:
         sign = self._byte()
-        value = int.from_bytes(self._take(_INT_BYTES), "little")
+        end = self._at + _INT_BYTES
+        if end > len(self._data):
+            raise IndexError
+        value = int.from_bytes(self._data[self._at : end], "little")
+        self._at = end
         # In C it would wrap, and mean something else.
         if sign not in (0, 1) or value > _LARGEST_INT:
             raise IntegrityError("the archive's table of contents holds a number that pg_dump cannot have written")
@@ -182,19 +186,19 @@ class _Toc:
         return count
 
     def _text(self) -> bytes | None:
+        begin = self._at + 1 + _INT_BYTES  # behind its length
+        return self._data[begin : self._at] if self._skip_text() else None
+
+    def _skip_text(self) -> bool:
+        """Go behind a string; False if it is NULL."""
         size = self._int()
         if size < 0:
-            return None
-        text = self._take(size)
-        # There a string would end for pg_restore.
-        if b"\0" in text:
-            raise IntegrityError("the archive's table of contents holds a NUL, which PostgreSQL knows in no name")
-        return text
-
-    def _take(self, size: int) -> bytes:
-        end = self._at + size
+            return False
+        begin, end = self._at, self._at + size
         if end > len(self._data):
             raise IndexError
-        taken = self._data[self._at : end]
+        # There the string would end for pg_restore.
+        if self._data.find(b"\0", begin, end) >= 0:
+            raise IntegrityError("the archive's table of contents holds a NUL, which PostgreSQL knows in no name")
         self._at = end
-        return taken
+        return True

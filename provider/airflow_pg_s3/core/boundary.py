@@ -24,6 +24,11 @@ _ADVICE = {
 }
 
 
+def is_lack(error: OSError) -> bool:
+    """Whether the machine has not enough of something, so that trying again later may help."""
+    return error.errno in _ADVICE
+
+
 def server_error(error: psycopg.Error) -> ServerError:
     """What PostgreSQL says, without the rows that it quotes."""
     code = f" ({error.sqlstate})" if error.sqlstate else ""
@@ -41,7 +46,7 @@ def one_error(verb: Callable[_P, _R]) -> Callable[_P, _R]:
             # Not chained, as its own text quotes rows; but where it happened is kept.
             raise server_error(error).with_traceback(error.__traceback__) from None
         except OSError as error:
-            if error.errno not in _ADVICE:
+            if error.errno is None or not is_lack(error):
                 raise
             raise PgS3Error(f"{error}: {_ADVICE[error.errno]}") from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from airflow_pg_s3.core.boundary import is_lack
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
 
 STANDARD_PLACES = (
@@ -179,7 +180,11 @@ def _version(folder: Path) -> str | None:
         answer = subprocess.run(
             [str(programs[0]), "--version"], capture_output=True, timeout=10, check=True, env=environment()
         ).stdout.decode(errors="replace")
-    except (OSError, subprocess.SubprocessError):
+    except OSError as error:
+        if is_lack(error):
+            raise
+        return None
+    except subprocess.SubprocessError:
         return None
     match = re.search(r"\(PostgreSQL\) (\d+[\w.]*)", answer)
     return match.group(1) if match else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from airflow_pg_s3.core import janitor
+from airflow_pg_s3.core.boundary import is_lack
 from airflow_pg_s3.core.errors import InputError
 
 _PREFIX = "airflow-pg-s3-"
@@ -28,6 +28,7 @@ class Workspace:
 
     :param parent: folder to make it in; the system's temporary folder if None.
     :raises InputError: `parent` is not a writable folder.
+    :raises OSError: the machine lacks disk, or open files.
     """
 
     def __init__(self, parent: str | None = None) -> None:
@@ -41,6 +42,8 @@ class Workspace:
         try:
             self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
         except OSError as error:
+            if is_lack(error):
+                raise
             raise InputError(f"spool_dir {self._parent} cannot be written: {error.strerror}") from error
         try:
             # It gets its name when it is locked: a sweep takes what nobody has locked for abandoned.
@@ -60,7 +63,10 @@ class Workspace:
             )
         except BaseException:
             self._close()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            # Opening nothing, as too many open files may be why: there is nothing but the lock in it.
+            for name in ("lock", _LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            self.folder.rmdir()
             raise
         return self
 

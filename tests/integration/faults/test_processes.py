@@ -88,6 +88,7 @@ FAULTS: dict[str, tuple[Callable[[Run], int | None], Callable[[Run, int], object
     "task stands still for a while": (the_task, lambda run, pid: pause(pid)),
     "leader killed": (lambda run: run.leader, lambda run, pid: send(signal.SIGKILL, pid)),
     "leader told to stop": (lambda run: run.leader, lambda run, pid: send(signal.SIGTERM, pid)),
+    "leader stands still for a while": (lambda run: run.leader, lambda run, pid: pause(pid)),
     "worker killed": (lambda run: run.worker, lambda run, pid: send(signal.SIGKILL, pid)),
     "worker stands still for a while": (lambda run: run.worker, lambda run, pid: pause(pid)),
     "server crashes and recovers": (the_task, lambda run, _: run.verb.world.cluster.restart("immediate")),
@@ -95,7 +96,7 @@ FAULTS: dict[str, tuple[Callable[[Run], int | None], Callable[[Run, int], object
     "our session ended": (lambda run: run.session_of("airflow-provider-pg-s3"), Run.end_session),
 }
 KILLS_THE_TASK = {"task and its group killed", "task alone killed"}
-HARMLESS = {"task stands still for a while", "worker stands still for a while"}
+HARMLESS = {f"{who} stands still for a while" for who in ("task", "leader", "worker")}
 OF_THE_PROGRAM = {name for name in FAULTS if name.startswith(("leader", "worker", "session"))}
 
 

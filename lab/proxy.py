@@ -109,6 +109,15 @@ class Reset(Fault):
 
 
 @dataclass(frozen=True)
+class FailLate(Fault):
+    """The server has done its work, and answers 500 all the same."""
+
+    async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
+        await proxy.forward(request)
+        return await INTERNAL_ERROR.happen(proxy, request, connection)
+
+
+@dataclass(frozen=True)
 class Truncate(Fault):
     """The body ends half-way, the connection is closed in good order."""
 
@@ -164,6 +173,7 @@ SLOW_DOWN = Refuse(503, "SlowDown")
 INTERNAL_ERROR = Refuse(500, "InternalError")
 TOO_MANY = Refuse(429, "TooManyRequests")
 EXPIRED = Refuse(400, "ExpiredToken")
+DENIED = Refuse(403, "AccessDenied")
 
 Rule = Callable[[Request], Fault | None]
 

@@ -324,7 +324,7 @@ def test_a_small_table_of_a_large_backup_is_read_alone(
 @pytest.mark.parametrize(
     ("selection", "there"),
     [({"schemas": ["schéma"]}, {"café", "côté"}), ({"tables": ["schéma.café"]}, {"café"})],
-    ids=str,
+    ids=["schema", "table"],
 )
 def test_names_in_another_encoding_can_be_selected(
     pg18: Cluster, new_database, back_up, restore, target: str, selection: dict, there: set[str]

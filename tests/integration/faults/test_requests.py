@@ -12,11 +12,13 @@ from airflow_pg_s3.core import download
 from airflow_pg_s3.core import evidence as evidences
 from airflow_pg_s3.core.errors import PgS3Error
 from lab.proxy import (
+    DENIED,
     EXPIRED,
     INTERNAL_ERROR,
     SLOW_DOWN,
     TOO_MANY,
     Corrupt,
+    FailLate,
     Fault,
     FaultProxy,
     Reset,
@@ -38,9 +40,11 @@ FAULTS: dict[str, Fault] = {
     "503": SLOW_DOWN,
     "429": TOO_MANY,
     "expired": EXPIRED,
+    "denied": DENIED,
     "reset before": Reset("before"),
     "reset midway": Reset("midway"),
     "answer lost": Reset("after"),
+    "500 after the work": FailLate(),
     "truncated": Truncate(),
     "corrupted": Corrupt(),
     "stalled": Stall(),

@@ -66,7 +66,9 @@ def test_it_passes_everything_through(proxy: FaultProxy, s3: S3Server, bucket: s
     assert "Contents" not in s3.client().list_objects_v2(Bucket=bucket)
 
 
-@pytest.mark.parametrize("fault", [SLOW_DOWN, INTERNAL_ERROR, TOO_MANY, Reset("before"), Reset("after"), FailLate()])
+@pytest.mark.parametrize(
+    "fault", [SLOW_DOWN, INTERNAL_ERROR, TOO_MANY, Reset("before"), Reset("after"), FailLate()]
+)
 def test_a_fault_that_passes_is_retried_by_botocore(proxy: FaultProxy, bucket: str, fault: object) -> None:
     proxy.reset(at(0, fault))
     proxy.client().put_object(Bucket=bucket, Key="new", Body=b"new")

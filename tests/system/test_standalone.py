@@ -184,6 +184,15 @@ class Standalone:
     def task_log(self, dag_id, run_id, task_id):
         return json.dumps(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"))
 
+    def log_with(self, text, *of_the_task):
+        """The task's log, of which the end may come a little later than its state."""
+
+        def log():
+            found = self.task_log(*of_the_task)
+            return found if text in found else None
+
+        return wait_until(log, f"{text} is in the log of {of_the_task}")
+
     def processes(self, program=None):
         """Pids of all processes with a path of this Airflow's home in their environment.
 
@@ -280,9 +289,9 @@ def test_the_scheduler_runs_the_backup_by_itself(standalone, moto, pg18):
         return [run for run in standalone.runs("pg_s3_backup") if run["state"] in ("success", "failed")]
 
     run = wait_until(scheduled, "a scheduled backup has ended")[0]
-    log = standalone.task_log("pg_s3_backup", run["dag_run_id"], "backup")
-    assert (run["state"], run["run_type"]) == ("success", "scheduled"), log
-    assert "committed s3://" in log
+    of_the_task = ("pg_s3_backup", run["dag_run_id"], "backup")
+    assert (run["state"], run["run_type"]) == ("success", "scheduled"), standalone.task_log(*of_the_task)
+    log = standalone.log_with("committed s3://", *of_the_task)
     assert pg18.password not in log
     assert manifests(moto, "nightly")
 
@@ -340,7 +349,7 @@ def test_a_backup_that_airflow_ends_at_its_timeout_undoes_all_of_itself(standalo
     run_id = standalone.trigger("ends_at_its_timeout")
     wait_until(lambda: standalone.processes("pg_dump") and open_uploads(moto), "an upload is open")
     assert standalone.end_of("ends_at_its_timeout", run_id) == "failed"
-    assert "AirflowTaskTimeout" in standalone.task_log("ends_at_its_timeout", run_id, "backup")
+    standalone.log_with("AirflowTaskTimeout", "ends_at_its_timeout", run_id, "backup")
     assert standalone.processes("pg_dump") == []
     assert standalone.spool_folders() == []
     assert stored_keys(moto, f"backups/{big}/") == []

@@ -37,9 +37,9 @@ _LINE_CHARACTERS = 2000
 _WARNINGS_SHOWN = 20
 # What goes wrong outside, and is no bug.
 _TROUBLE = (PgS3Error, ClientError, BotoCoreError, OSError)
-# In pg_restore's words: the server, the machine or the role is not up to it. All else is the archive's fault.
 # The leader says so when a worker has said why it ended; alone, it means that the worker was killed.
 _WORKER_DIED = re.compile(r"^pg_restore: error: a worker process died unexpectedly$", re.MULTILINE)
+# In pg_restore's words: the server, the machine or the role is not up to it. All else is the archive's fault.
 _NOT_THE_ARCHIVES_FAULT = re.compile(
     "|".join(
         (

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lab.postgres import Cluster
+from lab.proxy import FaultProxy
 from lab.s3 import Ceph, S3Server
 from tests.integration.faults.world import BEFORE, World
 
@@ -15,6 +16,13 @@ def server(request: pytest.FixtureRequest) -> S3Server:
     name = "moto" if Ceph.available() else "ceph"
     found: S3Server = request.getfixturevalue(name)
     return found
+
+
+@pytest.fixture(scope="module")
+def proxy(server: S3Server) -> Iterator[FaultProxy]:
+    """The server, through a proxy that fails as it is told to."""
+    with FaultProxy(server) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

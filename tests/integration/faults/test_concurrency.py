@@ -28,12 +28,6 @@ MIB_OF_A_TASK = 256
 SAMPLE = 4
 
 
-@pytest.fixture
-def proxy(world: World) -> Iterator[FaultProxy]:
-    with FaultProxy(world.server) as running:
-        yield running
-
-
 def test_backups_of_one_database_at_once_are_all_whole(world: World) -> None:
     prefix = world.copy()
     with ThreadPoolExecutor(4) as pool:

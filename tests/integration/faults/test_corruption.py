@@ -9,7 +9,7 @@ import pyrage
 import pytest
 
 from airflow_pg_s3.core.errors import PgS3Error
-from tests.integration.faults.world import World
+from tests.integration.faults.world import BEFORE, World
 from tests.tally import SEED, TALLY, TORTURE, each, sample
 
 FLIPS = 200
@@ -99,7 +99,7 @@ def victim(request: pytest.FixtureRequest, world: World) -> Victim:
 @pytest.fixture(scope="module")
 def live(world: World) -> Iterator[str]:
     world.cluster.create_database("live and well")
-    world.cluster.psql("create table before as select 1 as i", "live and well")
+    world.cluster.psql(BEFORE, "live and well")
     yield "live and well"
     world.cluster.drop_database("live and well")
 

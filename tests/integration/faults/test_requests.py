@@ -28,7 +28,7 @@ from lab.proxy import (
     at,
     since,
 )
-from lab.s3 import S3Server
+from tests.integration.faults.verbs import WHOLE
 from tests.integration.faults.world import World
 from tests.tally import TALLY, each, sample
 
@@ -65,12 +65,6 @@ PLACES = {
 }
 
 pytestmark = [pytest.mark.parametrize("duration", DURATIONS), pytest.mark.parametrize("fault", FAULTS)]
-
-
-@pytest.fixture(scope="module")
-def proxy(server: S3Server) -> Iterator[FaultProxy]:
-    with FaultProxy(server) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +162,10 @@ def test_a_restore(world: World, new_live: Callable[[], str], faulty: object, sw
     def check(case: Case) -> None:
         live = new_live()
         case.run(lambda: world.replace(live, world.backup.uri, faulty))
-        assert world.tables(live) == (["before"] if case.error else ["large", "small"]), case
+        assert world.tables(live) == (["before"] if case.error else WHOLE), case
         if case.error is not None:
             world.replace(live, world.backup.uri)
-        assert world.tables(live) == ["large", "small"], case
+        assert world.tables(live) == WHOLE, case
         TALLY.assert_none("leftovers", set(world.databases_like(f"{live}%")) - {live}, case)
 
     each(swept("restore", lambda: world.replace(new_live(), world.backup.uri, faulty)), check)

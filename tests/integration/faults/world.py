@@ -1,7 +1,6 @@
 """A small database, backups of it, and what may be left of them."""
 
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -14,14 +13,12 @@ from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.evidence import Evidence, read_evidence
-from airflow_pg_s3.core.feeder import CheckedMember
 from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
 from airflow_pg_s3.core.prune import Pruned, PruneRequest, prune
 from airflow_pg_s3.core.repository import Repository, StoredManifest, read_manifest
 from airflow_pg_s3.core.restore import RestoreRequest, restore
 from airflow_pg_s3.core.retention import Retention
 from airflow_pg_s3.core.served import ServedArchive
-from airflow_pg_s3.core.upload import StoredObject
 from airflow_pg_s3.core.verify import VerifyRequest, VerifyResult, verify
 from airflow_pg_s3.core.workspace import Workspace
 from lab.postgres import Cluster, installations
@@ -115,10 +112,9 @@ class World:
             self.client.copy_object(Bucket=self.bucket, Key=f"{prefix}/{key}", CopySource=copied)
         return prefix
 
-    def uri(self, prefix: str, backup: BackupResult | None = None) -> str:
-        """Where a backup lies in a copy of its repository."""
-        made = backup or self.backup
-        return f"s3://{self.bucket}/{prefix}/{made.key.partition('/')[2]}"
+    def uri(self, prefix: str) -> str:
+        """Where the original backup lies in a copy of its repository."""
+        return f"s3://{self.bucket}/{prefix}/{self.backup.key.partition('/')[2]}"
 
     def stored(self, prefix: str) -> dict[str, str]:
         """Key below the prefix → ETag; uploads that were not completed as well."""
@@ -162,22 +158,13 @@ class World:
     def read_all(self, stored: StoredManifest) -> None:
         """Read every member of a backup, and check its digest."""
         manifest, base, _ = stored
-        keys = {
-            record.key: StoredObject(key=base + record.key, stored_bytes=record.stored_bytes)
-            for record in manifest.objects
-        }
         with (
             Workspace() as workspace,
             Downloader(self.client, self.bucket, cancel=threading.Event(), threads=2) as downloader,
         ):
-            decoder = Decoder(manifest.encryption, ())
-            archive = ServedArchive(manifest, base, downloader, decoder, workspace)
-            archive.fetch({member.name for member in manifest.members if member.packed})
+            archive = ServedArchive(manifest, base, downloader, Decoder(manifest.encryption, ()), workspace)
             for member in manifest.members:
-                if not member.packed:
-                    target = CheckedMember(member, os.open(os.devnull, os.O_WRONLY))
-                    decoder.decode(downloader.stream([keys[key] for key in member.objects]), target.write)
-                    target.close()
+                archive.read(member, lambda _: None)
 
     # -- PostgreSQL -------------------------------------------------------------------------------------------
 

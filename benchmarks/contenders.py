@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from lab.postgres import Cluster
 from lab.s3 import REGION, S3Server
+from lab.task import told
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,13 +67,11 @@ class Contender:
             names = f"B={shlex.quote(place.bucket)} T={shlex.quote(place.target)}"
             return f"{names}\n{self.script}", ""
         verb, arguments = self.verb
-        return f"exec {shlex.quote(sys.executable)} -m lab.task", json.dumps(
-            _task(verb, arguments, place, backup_uri)
-        )
+        return f"exec {shlex.quote(sys.executable)} -m lab.task", _told(verb, arguments, place, backup_uri)
 
 
-def _task(verb: str, arguments: Mapping[str, Any], place: Place, backup_uri: str | None) -> dict[str, Any]:
-    cluster, server = place.cluster, place.server
+def _told(verb: str, arguments: Mapping[str, Any], place: Place, backup_uri: str | None) -> str:
+    cluster = place.cluster
     keywords = {
         "host": cluster.host,
         "port": str(cluster.port),
@@ -89,19 +87,7 @@ def _task(verb: str, arguments: Mapping[str, Any], place: Place, backup_uri: str
         given["source"] = {"database": place.database, "keywords": keywords}
     else:
         given |= {"target": {"database": place.target, "keywords": keywords}, "backup": backup_uri}
-    return {
-        "verb": verb,
-        "arguments": given,
-        "repository": f"s3://{place.bucket}/ours",
-        "open_files": None,
-        "s3": {
-            "endpoint_url": server.endpoint_url,
-            "region_name": REGION,
-            "aws_access_key_id": server.access_key,
-            "aws_secret_access_key": server.secret_key,
-            "config": dict(server.config_kwargs),
-        },
-    }
+    return told(verb, given, place.server, repository=f"s3://{place.bucket}/ours")
 
 
 def backups(jobs: int) -> list[Contender]:

@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from airflow_pg_s3.core.libpq import parameters
 from airflow_pg_s3.core.repository import Repository
 from airflow_pg_s3.core.restore import RestoreRequest, restore
 from airflow_pg_s3.core.verify import VerifyRequest, verify
+from lab.s3 import REGION, S3Server
 
 CANCEL = threading.Event()
 LOG = logging.getLogger("task")
@@ -51,6 +52,36 @@ VERBS: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "restore": _restore,
     "verification": _verify,
 }
+
+
+def told(
+    verb: str,
+    arguments: Mapping[str, Any],
+    server: S3Server,
+    *,
+    repository: str | None = None,
+    open_files: int | None = None,
+) -> str:
+    """What to write to its standard input.
+
+    :param arguments: of the verb's request; connections as what `parameters` takes.
+    :param open_files: how many files it may have open beside those it has at the start.
+    """
+    return json.dumps(
+        {
+            "verb": verb,
+            "arguments": dict(arguments),
+            "repository": repository,
+            "open_files": open_files,
+            "s3": {
+                "endpoint_url": server.endpoint_url,
+                "region_name": REGION,
+                "aws_access_key_id": server.access_key,
+                "aws_secret_access_key": server.secret_key,
+                "config": dict(server.config_kwargs),
+            },
+        }
+    )
 
 
 def main() -> None:

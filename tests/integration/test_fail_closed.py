@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,10 +24,9 @@ from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from lab.postgres import Cluster
 from lab.s3 import S3Server
 from tests.integration.conftest import only_on
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 MIB = 1 << 20
-# For what happens at once, unless it never does.
-PATIENCE_SECONDS = 120
 DATABASE = "fail closed"
 # Hexadecimal digits halve at best, so the large tables are several parts each.
 FILL = """
@@ -144,13 +142,6 @@ def in_background(action: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=action, daemon=True)
     thread.start()
     return thread
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it has not come to pass"
-        time.sleep(0.01)
 
 
 def pg_dump_pids(processes: Callable[[], list[int]]) -> list[int]:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from airflow_pg_s3.core.errors import ClientProgramError, IntegrityError, PgS3Er
 from lab.dumps import COMPRESS, FORMATS, dump
 from lab.postgres import Cluster, installations
 from lab.s3 import S3Server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -272,13 +272,6 @@ def test_a_script_whose_restore_is_killed_commits_nothing(
                 process.kill()
         wait_until(lambda: processes() == [])
         assert pg16.psql("select count(*) from pg_class where relname = 't'", target) == "0\n"
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,9 +21,7 @@ from lab.compare import compare_databases
 from lab.postgres import Cluster
 from lab.s3 import S3Server
 from tests.integration.conftest import back_up_once
-
-# For what happens at once, unless it never does.
-PATIENCE_SECONDS = 120
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -196,13 +194,6 @@ def test_obstacles_are_all_named_at_once_and_nothing_is_touched(
         assert databases(pg16) == before
     finally:
         pg16.psql("drop role weak")
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it has not come to pass"
-        time.sleep(0.005)
 
 
 class Client(threading.Thread):

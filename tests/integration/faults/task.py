@@ -4,24 +4,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from airflow_pg_s3.core.libpq import ConnectionParameters
-from lab.s3 import REGION
+from lab.task import told
 from tests.integration.conftest import processes_in
 from tests.integration.faults.world import World
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_SECONDS = 120
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it has not come to pass"
-        time.sleep(0.005)
 
 
 class Task:
@@ -45,19 +38,8 @@ class Task:
     ) -> None:
         self._is_held = held
         self.spool_dir = spool_dir
-        self._given = {
-            "verb": verb,
-            "arguments": {**{k: _plain(v) for k, v in arguments.items()}, "spool_dir": str(spool_dir)},
-            "repository": repository,
-            "open_files": open_files,
-            "s3": {
-                "endpoint_url": world.server.endpoint_url,
-                "region_name": REGION,
-                "aws_access_key_id": world.server.access_key,
-                "aws_secret_access_key": world.server.secret_key,
-                "config": dict(world.server.config_kwargs),
-            },
-        }
+        plain = {name: _plain(value) for name, value in arguments.items()} | {"spool_dir": str(spool_dir)}
+        self._told = told(verb, plain, world.server, repository=repository, open_files=open_files)
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -71,7 +53,7 @@ class Task:
         )
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(json.dumps(self._given) + "\n")
+        self.process.stdin.write(self._told + "\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "ready\n"
         if not self._is_held:

@@ -2,10 +2,12 @@
 
 ``python -m lab.task`` reads what to do, as JSON, from the first line of its input; says ``ready``; waits until its
 input ends; works; and prints how it ended, as JSON again. SIGTERM is heeded as Airflow's task runner does it.
+If it has not ended within the time that it is given, it prints what its threads are doing instead, and gives up.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -61,11 +63,13 @@ def told(
     *,
     repository: str | None = None,
     open_files: int | None = None,
+    patience_seconds: float | None = None,
 ) -> str:
     """What to write to its standard input.
 
     :param arguments: of the verb's request; connections as what `parameters` takes.
     :param open_files: how many files it may have open beside those it has at the start.
+    :param patience_seconds: after which it is taken to hang.
     """
     return json.dumps(
         {
@@ -73,6 +77,7 @@ def told(
             "arguments": dict(arguments),
             "repository": repository,
             "open_files": open_files,
+            "patience_seconds": patience_seconds,
             "s3": {
                 "endpoint_url": server.endpoint_url,
                 "region_name": REGION,
@@ -99,6 +104,8 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
     print("ready", flush=True)
     sys.stdin.read()
+    if given["patience_seconds"] is not None:
+        faulthandler.dump_traceback_later(given["patience_seconds"], file=sys.stdout, exit=True)
     try:
         end, text = "success", VERBS[given["verb"]](client, given)
     except PgS3Error as error:

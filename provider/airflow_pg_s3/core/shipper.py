@@ -64,8 +64,9 @@ class Shipper:
         self._small_bytes = small_bytes
         self._pack_bytes = pack_bytes
         self._packs = 0
-        self._large: queue.SimpleQueue[SpooledMember | None] = queue.SimpleQueue()
-        self._small: queue.SimpleQueue[SpooledMember | None] = queue.SimpleQueue()
+        # Not SimpleQueue: with several readers, its get() may outlast its timeout for ever (CPython 3.11).
+        self._large: queue.Queue[SpooledMember | None] = queue.Queue()
+        self._small: queue.Queue[SpooledMember | None] = queue.Queue()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._threads = [self._start(self._ship_large, f"ship {n}") for n in range(jobs)]
@@ -121,7 +122,7 @@ class Shipper:
         # pg_restore reads toc.dat and the lists of large objects only uncompressed: packs become plain files.
         return member.size > self._small_bytes and not member.name.endswith(".toc") and member.name not in _LAST
 
-    def _hand_out(self, member: SpooledMember, target: queue.SimpleQueue[SpooledMember | None]) -> None:
+    def _hand_out(self, member: SpooledMember, target: queue.Queue[SpooledMember | None]) -> None:
         member.assigned = True
         target.put(member)
 
@@ -143,7 +144,7 @@ class Shipper:
     def _cancelled(self) -> bool:
         return self._uploader.cancel.is_set()
 
-    def _next(self, source: queue.SimpleQueue[SpooledMember | None]) -> SpooledMember | None:
+    def _next(self, source: queue.Queue[SpooledMember | None]) -> SpooledMember | None:
         while True:
             try:
                 return source.get(timeout=_POLL_SECONDS)

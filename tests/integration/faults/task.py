@@ -39,7 +39,14 @@ class Task:
         self._is_held = held
         self.spool_dir = spool_dir
         plain = {name: _plain(value) for name, value in arguments.items()} | {"spool_dir": str(spool_dir)}
-        self._told = told(verb, plain, world.server, repository=repository, open_files=open_files)
+        self._told = told(
+            verb,
+            plain,
+            world.server,
+            repository=repository,
+            open_files=open_files,
+            patience_seconds=PATIENCE_SECONDS,
+        )
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -94,6 +101,7 @@ class Task:
         assert self.process.stdout
         told = self.process.stdout.read()
         self.process.wait(PATIENCE_SECONDS)
+        assert not told or told.startswith("{"), f"it hangs:\n{told}"
         seconds = time.monotonic() - self._began
         wait_until(lambda: not processes_in(self.spool_dir) and not list(self.spool_dir.iterdir()))
         ended: dict[str, Any] = json.loads(told) if told else {"end": "killed", "text": ""}

@@ -1,4 +1,7 @@
-"""What is measured: the limits of the machine, what people run, and this package."""
+"""What is measured: the limits of the machine, what people run, and this package.
+
+Contenders that are `thorough` alone are measured on one shape only, as they differ from others in one setting.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,34 @@ from lab.s3 import REGION, S3Server
 from lab.task import told
 
 ROOT = Path(__file__).parents[1]
+# As with TLS, nobody signs bodies: nor does `aws`, nor do we.
+AWS_CONFIG = Path(__file__).parent / "aws.ini"
+UNSIGNED = {"addressing_style": "path", "payload_signing_enabled": False}
+
+
+OURS = "ours, 2 jobs, level 1"
+OUR_RESTORE = "ours, 2 jobs"
+ENCRYPTED = f"{OURS}, encrypted"
+DISCARDED = f"{OURS}, S3 discards"
 
 
 @dataclass(frozen=True)
 class Place:
     """Where contenders read from and write to.
 
+    :param sink: takes the place of `server` where nothing but the backup is to be measured.
     :param folder: for what they keep on disk; empty before each run.
+    :param identity: of age, and its recipient, for what is encrypted.
     """
 
     cluster: Cluster
     server: S3Server
+    sink: S3Server
     bucket: str
     database: str
     target: str
     folder: Path
+    identity: tuple[str, str]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,6 +55,7 @@ class Place:
             "AWS_SECRET_ACCESS_KEY": self.server.secret_key,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": self.server.endpoint_url,
+            "AWS_CONFIG_FILE": str(AWS_CONFIG),
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
             "PYTHONPATH": str(ROOT),
@@ -53,87 +70,105 @@ class Contender:
     :param needs: name of the contender whose backup a restore reads; its folder, if it was kept on disk.
     :param stores: key prefix of what it leaves on S3; None if it leaves files.
     :param verb: of ours, with its arguments, instead of a script.
+    :param thorough: whether it is measured on one shape alone.
     """
 
     name: str
     script: str = ""
-    needs: str | None = None
+    needs: str = ""
     stores: str | None = None
     verb: tuple[str, Mapping[str, Any]] | None = None
+    thorough: bool = False
 
     def command(self, place: Place, backup_uri: str | None) -> tuple[str, str]:
         """The script, and what it is told on its standard input."""
         if self.verb is None:
             names = f"B={shlex.quote(place.bucket)} T={shlex.quote(place.target)}"
             return f"{names}\n{self.script}", ""
-        verb, arguments = self.verb
-        return f"exec {shlex.quote(sys.executable)} -m lab.task", _told(verb, arguments, place, backup_uri)
+        return f"exec {shlex.quote(sys.executable)} -m lab.task", self._told(place, *self.verb, backup_uri)
 
-
-def _told(verb: str, arguments: Mapping[str, Any], place: Place, backup_uri: str | None) -> str:
-    cluster = place.cluster
-    keywords = {
-        "host": cluster.host,
-        "port": str(cluster.port),
-        "user": cluster.user,
-        "password": cluster.password,
-    }
-    given: dict[str, Any] = {
-        **arguments,
-        "spool_dir": str(place.folder),
-        "client_path": [str(cluster.pg_bin)],
-    }
-    if verb == "backup":
-        given["source"] = {"database": place.database, "keywords": keywords}
-    else:
-        given |= {"target": {"database": place.target, "keywords": keywords}, "backup": backup_uri}
-    return told(verb, given, place.server, repository=f"s3://{place.bucket}/ours")
+    def _told(self, place: Place, verb: str, arguments: Mapping[str, Any], backup_uri: str | None) -> str:
+        cluster = place.cluster
+        keywords = {
+            "host": cluster.host,
+            "port": str(cluster.port),
+            "user": cluster.user,
+            "password": cluster.password,
+        }
+        given: dict[str, Any] = {
+            **arguments,
+            "spool_dir": str(place.folder),
+            "client_path": [str(cluster.pg_bin)],
+        }
+        identity, recipient = place.identity
+        if verb == "backup":
+            given["source"] = {"database": place.database, "keywords": keywords}
+            given["age_recipients"] = [recipient] if self.name == ENCRYPTED else []
+        else:
+            given |= {"target": {"database": place.target, "keywords": keywords}, "backup": backup_uri}
+            given["identities"] = [identity] if self.needs == ENCRYPTED else []
+        repository = f"s3://{place.bucket}/{(self.stores or '').rstrip('/')}"
+        server = place.sink if self.name == DISCARDED else place.server
+        config = {**server.config_kwargs, "s3": UNSIGNED}
+        return told(verb, given, server, repository=repository, config=config) + "\n"
 
 
 def backups(jobs: int) -> list[Contender]:
     """Ways to back up; the first is the limit that all others are measured by."""
+
+    def ours(name: str, jobs: int = 2, level: int = 1, *, stores: str = "varied/", thorough: bool) -> Contender:
+        arguments = {"jobs": jobs, "compression_level": level}
+        return Contender(name, verb=("backup", arguments), stores=stores, thorough=thorough)
+
     return [
         Contender("read limit", f"pg_dump -Fd -j{jobs} -Z0 -f dump"),
         Contender(
             "pg_dump -Fc | aws s3 cp",
-            "pg_dump -Fc | aws s3 cp --only-show-errors - s3://$B/fc.dump",
-            stores="fc.dump",
+            "pg_dump -Fc | aws s3 cp --only-show-errors - s3://$B/fc/dump",
+            stores="fc/",
         ),
         Contender(
             "pg_dump -Ft | gzip, aws s3 cp",
-            "pg_dump -Ft | gzip > dump.tar.gz && aws s3 cp --only-show-errors dump.tar.gz s3://$B/seed.tar.gz",
-            stores="seed.tar.gz",
+            "pg_dump -Ft | gzip > dump.tar.gz && aws s3 cp --only-show-errors dump.tar.gz s3://$B/seed/dump.tar.gz",
+            stores="seed/",
+            thorough=True,
         ),
         Contender(
             "pg_dump -Fc | zstd -5 -T0 | aws s3 cp",
-            "pg_dump -Fc -Z0 | zstd -q -5 -T0 | aws s3 cp --only-show-errors - s3://$B/fc.dump.zst",
-            stores="fc.dump.zst",
+            "pg_dump -Fc -Z0 | zstd -q -5 -T0 | aws s3 cp --only-show-errors - s3://$B/zstd/dump",
+            stores="zstd/",
         ),
         Contender(
             "pg_dump -Fd, aws s3 sync",
             f"pg_dump -Fd -j{jobs} -f dump && aws s3 sync --only-show-errors dump s3://$B/fd",
             stores="fd/",
         ),
-        *(
-            Contender(f"ours, {n} jobs, level {level}", verb=("backup", {"jobs": n, "compression_level": level}),
-                      stores="ours/")
-            for n, level in ((1, 1), (2, 1), (4, 1), (2, 3), (2, 6))
-        ),
-    ]  # fmt: skip
+        ours(OURS, stores="ours/", thorough=False),
+        ours(DISCARDED, stores="discarded/", thorough=False),
+        ours(ENCRYPTED, stores="encrypted/", thorough=True),
+        ours("ours, 1 job, level 1", jobs=1, thorough=True),
+        ours("ours, 4 jobs, level 1", jobs=4, thorough=True),
+        ours("ours, 2 jobs, level 3", level=3, thorough=True),
+        ours("ours, 2 jobs, level 6", level=6, thorough=True),
+    ]
 
 
 def restores(jobs: int) -> list[Contender]:
     """Ways to restore what `backups` has left; the first is the limit."""
+
+    def ours(name: str, jobs: int = 2, *, needs: str = OURS, thorough: bool) -> Contender:
+        return Contender(name, verb=("restore", {"jobs": jobs}), needs=needs, thorough=thorough)
+
     return [
         Contender("write limit", f"pg_restore -j{jobs} -d $T $OLDPWD/dump", needs="read limit"),
         Contender(
             "aws s3 cp | pg_restore",
-            "aws s3 cp --only-show-errors s3://$B/fc.dump - | pg_restore -d $T",
+            "aws s3 cp --only-show-errors s3://$B/fc/dump - | pg_restore -d $T",
             needs="pg_dump -Fc | aws s3 cp",
         ),
         Contender(
             "aws s3 cp | zstd -d | pg_restore",
-            "aws s3 cp --only-show-errors s3://$B/fc.dump.zst - | zstd -q -d | pg_restore -d $T",
+            "aws s3 cp --only-show-errors s3://$B/zstd/dump - | zstd -q -d | pg_restore -d $T",
             needs="pg_dump -Fc | zstd -5 -T0 | aws s3 cp",
         ),
         Contender(
@@ -141,8 +176,8 @@ def restores(jobs: int) -> list[Contender]:
             f"aws s3 sync --only-show-errors s3://$B/fd dump && pg_restore -j{jobs} -d $T dump",
             needs="pg_dump -Fd, aws s3 sync",
         ),
-        *(
-            Contender(f"ours, {n} jobs", verb=("restore", {"jobs": n}), needs="ours, 2 jobs, level 1")
-            for n in (1, 2, 4)
-        ),
+        ours(OUR_RESTORE, thorough=False),
+        ours("ours, 2 jobs, encrypted", needs=ENCRYPTED, thorough=True),
+        ours("ours, 1 job", jobs=1, thorough=True),
+        ours("ours, 4 jobs", jobs=4, thorough=True),
     ]

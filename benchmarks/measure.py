@@ -8,11 +8,16 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
+
+from airflow_pg_s3.core.codec import Encoder
+from airflow_pg_s3.core.spool import READ_BYTES
 
 _LOOK_SECONDS = 0.1
+_READY_SECONDS = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,7 @@ class Measured:
     :param peak_rss_bytes: proportional set size over all of them (smaps_rollup), the most that was seen.
     :param peak_disk_bytes: in the command's own folder, likewise.
     :param requests: that the S3 server has answered.
+    :param own: what a task of ours tells of its own process: CPU seconds of its work, and the most memory it had.
     """
 
     seconds: float
@@ -30,6 +36,7 @@ class Measured:
     peak_rss_bytes: int
     peak_disk_bytes: int
     requests: int
+    own: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(
@@ -38,8 +45,9 @@ def measure(
     """Run a bash script in a folder; a failure raises with what it said.
 
     :param requests: how many the S3 server has answered so far.
+    :param stdin: for a task of ours; its time begins when it is ready, as does that of an operator in Airflow.
     """
-    before, began = requests(), time.monotonic()
+    before = requests()
     log = folder.with_suffix(".log")
     with log.open("wb") as output, _watched(folder) as most:
         process = subprocess.Popen(
@@ -54,6 +62,10 @@ def measure(
         assert process.stdin
         most.group = process.pid
         process.stdin.write(stdin.encode())
+        process.stdin.flush()
+        while stdin and not log.stat().st_size and process.poll() is None:
+            time.sleep(_READY_SECONDS)
+        began = time.monotonic()
         process.stdin.close()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - began
@@ -65,7 +77,34 @@ def measure(
         peak_rss_bytes=most.rss,
         peak_disk_bytes=most.disk,
         requests=requests() - before,
+        own=_told(log.read_text()),
     )
+
+
+def _told(log: str) -> Mapping[str, float]:
+    last = log.rstrip("\n").rpartition("\n")[2]
+    if not last.startswith('{"end": "success"'):
+        return {}
+    found = json.loads(last)
+    return {"cpu_seconds": found["own_cpu_seconds"], "peak_bytes": found["peak_kib"] << 10}
+
+
+def compression_seconds(files: Iterable[Path], level: int) -> float:
+    """CPU seconds that zstd alone takes for files, in the pieces that a backup gives it."""
+    taken = 0.0
+    for path in files:
+        encoder = Encoder(level=level)
+        with path.open("rb") as file:
+
+            def pieces(file: BinaryIO = file) -> Iterator[bytes]:
+                nonlocal taken
+                while chunk := file.read(READ_BYTES):
+                    began = time.thread_time()
+                    yield chunk
+                    taken += time.thread_time() - began
+
+            encoder.encode(pieces(), lambda _: None)
+    return taken
 
 
 class _Most(threading.Thread):

@@ -6,16 +6,20 @@ import json
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Measured
 
+if TYPE_CHECKING:
+    from benchmarks.goals import Goal
+
 MB = 1_000_000
+RESULTS = "results.json"
 COLUMNS = (
-    "contender", "seconds (median)", "spread", "÷ limit", "CPU s", "peak memory MB", "peak disk MB", "stored MB",
+    "seconds (median)", "spread", "÷ limit", "CPU s", "peak memory MB", "peak disk MB", "stored MB",
     "S3 requests",
 )  # fmt: skip
 
@@ -24,14 +28,14 @@ COLUMNS = (
 class Row:
     """All runs of one contender on one shape.
 
-    :param stored_bytes: on S3 afterwards; 0 if it leaves nothing there.
+    :param stored_bytes: on S3 afterwards, in so many objects; 0 if it leaves nothing there.
     """
 
-    shape: str
     phase: str
     contender: str
     runs: Sequence[Measured]
     stored_bytes: int
+    objects: int
 
     @property
     def seconds(self) -> float:
@@ -52,63 +56,70 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """A ratio of two contenders' medians, and what it should be."""
+class Shape:
+    """All that was measured on one shape, in one run.
 
-    shape: str
-    phase: str
-    over: str
-    under: str
-    sign: str
-    limit: float
+    :param facts: that the figures depend on.
+    """
 
-    def result(self, rows: Iterable[Row]) -> tuple[float, bool] | None:
-        """The ratio and whether it is as it should be; None if one of the two was not measured."""
-        found = {(row.shape, row.phase, row.contender): row.seconds for row in rows}
-        over, under = (found.get((self.shape, self.phase, name)) for name in (self.over, self.under))
-        if over is None or under is None:
-            return None
-        ratio = over / under
-        return ratio, ratio <= self.limit if self.sign == "≤" else ratio >= self.limit
+    facts: Mapping[str, Any]
+    rows: Sequence[Row]
+
+    def row(self, phase: str, contender: str) -> Row:
+        """One row; raises LookupError."""
+        for row in self.rows:
+            if (row.phase, row.contender) == (phase, contender):
+                return row
+        raise LookupError(contender)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: a line a contender, with its ratio to the first of its shape and phase."""
-    lines = []
-    for shape, phase in dict.fromkeys((row.shape, row.phase) for row in rows):
-        group = [row for row in rows if (row.shape, row.phase) == (shape, phase)]
-        lines += [f"### {phase}, {shape}", "", _line(COLUMNS), "|---" + "|---:" * 8 + "|"]
-        for row in group:
+def text(goals: Sequence[Goal], shapes: Mapping[str, Shape]) -> str:
+    """Markdown: the goals, then a table a shape and phase."""
+    return "\n".join([*_goals(goals, shapes), *(line for name in shapes for line in _tables(name, shapes[name]))])
+
+
+def _goals(goals: Sequence[Goal], shapes: Mapping[str, Shape]) -> Iterator[str]:
+    yield from ("# Figures", "", "Made by `make bench`; what they mean: [README](README.md).", "", "## Goals", "")
+    yield from ("| goal | measured | |", "|---|---:|---|")
+    for goal in goals:
+        found = goal.result(shapes)
+        if found is not None:
+            figure, is_met = found
+            what = f"{goal.shape}, {goal.what} {goal.sign} {goal.limit:g}"
+            yield _line((what, f"{figure:.2f}", "met" if is_met else "**missed**"))
+
+
+def _tables(name: str, shape: Shape) -> Iterator[str]:
+    """A line a contender, with its ratio to the first of its phase."""
+    facts = shape.facts
+    yield from (
+        "",
+        f"## {name[:1].upper()}{name[1:]}",
+        "",
+        f"{facts['raw_bytes'] / MB:.0f} MB as pg_dump writes them, {facts['rounds']} rounds, PostgreSQL "
+        f"{facts['major']}, {facts['date']}; {facts['cores']} cores of {facts['cpu']}, {facts['memory_gib']} GiB, "
+        f"Linux {facts['kernel']}; {facts['s3']}.",
+    )
+    for phase in dict.fromkeys(row.phase for row in shape.rows):
+        rows = [row for row in shape.rows if row.phase == phase]
+        yield from ("", _line((phase, *COLUMNS)), "|---" + "|---:" * len(COLUMNS) + "|")
+        for row in rows:
             cells = (
                 row.contender,
                 f"{row.seconds:.2f}",
                 f"{100 * row.spread:.0f} %",
-                f"{row.seconds / group[0].seconds:.2f}",
+                f"{row.seconds / rows[0].seconds:.2f}",
                 f"{row.cpu_seconds:.1f}",
                 f"{row.most('peak_rss_bytes') / MB:.0f}",
                 f"{row.most('peak_disk_bytes') / MB:.0f}",
-                f"{row.stored_bytes / MB:.1f}",
-                str(row.most("requests")),
+                f"{row.stored_bytes / MB:.1f}" if row.stored_bytes else "",
+                str(row.most("requests") or ""),
             )
-            lines.append(_line(cells))
-        lines.append("")
-    return "\n".join(lines)
+            yield _line(cells)
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def goals_table(goals: Sequence[Goal], rows: Sequence[Row]) -> str:
-    """Markdown: each goal that could be measured, and whether it was met."""
-    lines = ["| goal | measured | |", "|---|---:|---|"]
-    for goal in goals:
-        found = goal.result(rows)
-        if found is not None:
-            ratio, is_met = found
-            what = f"{goal.phase}, {goal.shape}: {goal.over} ÷ {goal.under} {goal.sign} {goal.limit:g}"
-            lines.append(_line((what, f"{ratio:.2f}", "met" if is_met else "**missed**")))
-    return "\n".join(lines)
 
 
 def machine() -> dict[str, Any]:
@@ -127,30 +138,64 @@ def machine() -> dict[str, Any]:
     }
 
 
-def as_json(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
-    measured = [asdict(row) | {"median_seconds": row.seconds, "spread": row.spread} for row in rows]
-    return json.dumps({"machine": facts, "rows": measured}, indent=1) + "\n"
+def load(folder: Path) -> dict[str, Shape]:
+    """What was measured before."""
+    try:
+        found = json.loads((folder / RESULTS).read_text())
+    except FileNotFoundError:
+        return {}
+    return {
+        name: Shape(
+            shape["facts"],
+            [Row(**row | {"runs": [Measured(**run) for run in row["runs"]]}) for row in shape["rows"]],
+        )
+        for name, shape in found.items()
+    }
 
 
-def plot(rows: Sequence[Row], folder: Path) -> None:
-    """A picture for each shape and phase: a bar a contender, a line for its fastest and slowest run."""
+def save(shapes: Mapping[str, Shape], folder: Path) -> None:
+    """Write all down, for `load` and for whoever wants more than medians."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {name: asdict(shape) for name, shape in shapes.items()}
+    (folder / RESULTS).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def plot(name: str, shape: Shape, folder: Path) -> None:
+    """A picture for each phase: a bar a contender, a line from its fastest to its slowest run."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    for shape, phase in dict.fromkeys((row.shape, row.phase) for row in rows):
-        group = [row for row in rows if (row.shape, row.phase) == (shape, phase)][::-1]
-        figure, axes = pyplot.subplots(figsize=(9, 0.45 * len(group) + 1.2))
-        medians = [row.seconds for row in group]
+    for phase in dict.fromkeys(row.phase for row in shape.rows):
+        rows = [row for row in shape.rows if row.phase == phase][::-1]
+        figure, axes = pyplot.subplots(figsize=(9, 0.45 * len(rows) + 1.2))
+        medians = [row.seconds for row in rows]
         errors = [
-            [row.seconds - min(run.seconds for run in row.runs) for row in group],
-            [max(run.seconds for run in row.runs) - row.seconds for row in group],
+            [row.seconds - min(run.seconds for run in row.runs) for row in rows],
+            [max(run.seconds for run in row.runs) - row.seconds for row in rows],
         ]
-        colors = ["#2a6f97" if row.contender.startswith("ours") else "#a9a9a9" for row in group]
-        axes.barh([row.contender for row in group], medians, xerr=errors, color=colors)
+        colors = ["#2a6f97" if row.contender.startswith("ours") else "#a9a9a9" for row in rows]
+        axes.barh([row.contender for row in rows], medians, xerr=errors, color=colors)
         axes.set_xlabel("seconds")
-        axes.set_title(f"{phase}, {shape}")
+        axes.set_title(f"{phase}, {name}")
         figure.tight_layout()
-        figure.savefig(folder / f"{phase}-{shape}.png".replace(" ", "-"), dpi=110)
+        figure.savefig(folder / f"{phase}-{name}.png".replace(" ", "-"), dpi=110)
         pyplot.close(figure)
+
+
+def plot_levels(shape: Shape, folder: Path) -> None:
+    """A picture of the trade between seconds and bytes: a point a contender that stores."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for row in shape.rows:
+        if row.phase == "backup" and row.stored_bytes:
+            color = "#2a6f97" if row.contender.startswith("ours") else "#a9a9a9"
+            axes.scatter(row.seconds, row.stored_bytes / MB, color=color)
+            axes.annotate(row.contender, (row.seconds, row.stored_bytes / MB), fontsize=8)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("MB stored")
+    figure.tight_layout()
+    figure.savefig(folder / "levels.png", dpi=110)
+    pyplot.close(figure)

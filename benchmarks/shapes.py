@@ -33,6 +33,11 @@ def one_big_table(cluster: Cluster, name: str, megabytes: int) -> None:
     create_bulk_database(cluster, name, megabytes=megabytes)
 
 
+def one_dominant(cluster: Cluster, name: str, megabytes: int) -> None:
+    """Nine tables, the last of which holds three fifths of all."""
+    create_bulk_database(cluster, name, megabytes=megabytes, shape="one-dominant")
+
+
 def balanced(cluster: Cluster, name: str, megabytes: int) -> None:
     create_bulk_database(cluster, name, megabytes=megabytes, shape="balanced")
 
@@ -55,8 +60,11 @@ def large_objects(cluster: Cluster, name: str, megabytes: int) -> None:
 
 SHAPES: dict[str, Callable[[Cluster, str, int], None]] = {
     "one big table": one_big_table,
+    "one dominant table": one_dominant,
     "8 balanced tables": balanced,
     "jsonb and bytea": wide,
     "many small tables": many_tables,
     "large objects": large_objects,
 }
+# The shape on which all contenders are measured.
+THOROUGH = {"8 balanced tables"}

@@ -14,7 +14,6 @@ SQL = Path(__file__).parent / "sql"
 ROLES = "00-roles.sql"
 EXTENSIONS = "75-extensions.sql"
 BULK_ROW_BYTES = 243  # of COPY text, measured on 1,000,000 rows
-BALANCED_TABLES = 8
 WIDE_ROW_BYTES = 8_200
 
 
@@ -39,19 +38,25 @@ def create_hard_database(cluster: Cluster, name: str, *, extensions: bool = True
 
 
 def create_bulk_database(
-    cluster: Cluster, name: str, *, megabytes: int, shape: Literal["one-table", "balanced"] = "one-table"
+    cluster: Cluster,
+    name: str,
+    *,
+    megabytes: int,
+    shape: Literal["one-table", "balanced", "one-dominant"] = "one-table",
 ) -> None:
-    """Business data: so many MB (10^6 bytes) of COPY text, in one table or in eight equal ones."""
+    """Business data: so many MB (10^6 bytes) of COPY text, in one table, in eight equal ones, or most of it in the
+    last of nine.
+    """
     cluster.create_database(name, template="template0", encoding="UTF8")
-    tables = 1 if shape == "one-table" else BALANCED_TABLES
-    rows = megabytes * 1_000_000 // BULK_ROW_BYTES // tables
+    rows = megabytes * 1_000_000 // BULK_ROW_BYTES
+    shares = {"one-table": [1.0], "balanced": [1 / 8] * 8, "one-dominant": [1 / 20] * 8 + [12 / 20]}[shape]
 
     def fill(number: int) -> None:
-        variables = {"table": f"orders_{number}", "first": number * rows + 1, "rows": rows}
-        cluster.psql(SQL / "bulk.sql", name, **variables)
+        variables = {"first": int(rows * sum(shares[:number])) + 1, "rows": int(rows * shares[number])}
+        cluster.psql(SQL / "bulk.sql", name, table=f"orders_{number}", **variables)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(fill, range(tables)))
+        list(pool.map(fill, range(len(shares))))
 
 
 def create_wide_table(cluster: Cluster, name: str, table: str, *, megabytes: int) -> None:

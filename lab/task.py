@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,14 @@ def told(
     repository: str | None = None,
     open_files: int | None = None,
     patience_seconds: float | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> str:
     """What to write to its standard input.
 
     :param arguments: of the verb's request; connections as what `parameters` takes.
     :param open_files: how many files it may have open beside those it has at the start.
     :param patience_seconds: after which it is taken to hang.
+    :param config: botocore's settings instead of the server's.
     """
     return json.dumps(
         {
@@ -83,7 +86,7 @@ def told(
                 "region_name": REGION,
                 "aws_access_key_id": server.access_key,
                 "aws_secret_access_key": server.secret_key,
-                "config": dict(server.config_kwargs),
+                "config": dict(config or server.config_kwargs),
             },
         }
     )
@@ -104,6 +107,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
     print("ready", flush=True)
     sys.stdin.read()
+    began = time.process_time()
     if given["patience_seconds"] is not None:
         faulthandler.dump_traceback_later(given["patience_seconds"], file=sys.stdout, exit=True)
     try:
@@ -113,7 +117,8 @@ def main() -> None:
     except Exception as error:
         end, text = "crash", f"{type(error).__name__}: {error}"
     resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
-    print(json.dumps({"end": end, "text": text, "peak_kib": _peak_kib()}))
+    facts = {"peak_kib": _peak_kib(), "own_cpu_seconds": time.process_time() - began}
+    print(json.dumps({"end": end, "text": text} | facts))
     sys.exit(0 if end == "success" else 1)
 
 

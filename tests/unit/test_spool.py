@@ -62,9 +62,15 @@ def test_a_file_that_is_open_for_writing_is_not_closed(spool, create):
         assert not members(spool)["5.dat"].is_closed
 
 
-def test_a_file_is_closed_from_the_second_look_on_at_which_nobody_had_it_open(spool, create):
+def test_an_empty_file_is_closed_from_the_second_look_on_at_which_nobody_had_it_open(spool, create):
     create().close()
     assert not members(spool)["5.dat"].is_closed
+    assert members(spool)["5.dat"].is_closed
+
+
+def test_a_file_that_holds_something_has_been_open_and_is_closed_when_nobody_has_it_open(spool, create):
+    with create() as file:
+        file.write(b"x")
     assert members(spool)["5.dat"].is_closed
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 
 from airflow_pg_s3.core.codec import Decoder
-from airflow_pg_s3.core.content import ContentDigest
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
 from airflow_pg_s3.core.manifest import Member
@@ -43,7 +43,8 @@ class CheckedMember:
     def __init__(self, member: Member, target: int) -> None:
         self._member = member
         self._target = target
-        self._digest = ContentDigest()
+        self._sha256 = hashlib.sha256()
+        self._passed_bytes = 0
         self._held_back = b""
         self._is_closed = False
         self._names = LargeObjectNames() if member.name.endswith(".toc") else None
@@ -51,12 +52,13 @@ class CheckedMember:
     @property
     def passed_bytes(self) -> int:
         """Bytes taken so far."""
-        return self._digest.raw_bytes
+        return self._passed_bytes
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        self._digest.update(chunk)
-        if self._digest.raw_bytes > self._member.raw_bytes:
+        self._sha256.update(chunk)
+        self._passed_bytes += len(chunk)
+        if self._passed_bytes > self._member.raw_bytes:
             raise IntegrityError(f"is longer than the {self._member.raw_bytes} bytes backed up")
         if self._names is not None:
             self._names.update(chunk)
@@ -70,10 +72,10 @@ class CheckedMember:
         """
         if self._names is not None:
             self._names.finish()
-        content = self._digest.finish()
-        if (content.raw_bytes, content.sha256) != (self._member.raw_bytes, self._member.sha256):
+        sha256 = self._sha256.hexdigest()
+        if (self._passed_bytes, sha256) != (self._member.raw_bytes, self._member.sha256):
             raise IntegrityError(
-                f"has {content.raw_bytes} bytes with SHA-256 {content.sha256}, but {self._member.raw_bytes} with "
+                f"has {self._passed_bytes} bytes with SHA-256 {sha256}, but {self._member.raw_bytes} with "
                 f"{self._member.sha256} were backed up"
             )
         _write_all(self._target, self._held_back)

@@ -23,6 +23,7 @@ from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.errors import InputError
 
 _SERVICE = "airflow_pg_s3"
+_SERVICE_FILE = "pg_service.conf"
 _SERVICE_VALUE_BYTES = 950  # libpq takes lines of up to 1,023 bytes
 # What the members of a backup contain must not depend on the connection.
 _NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
@@ -118,9 +119,20 @@ class ConnectionParameters:
                 raise InputError(
                     f"the connection has both 'service' and {sorted(service)}: write these into the service file"
                 )
-            env["PGSERVICE"] = _SERVICE
-            env["PGSERVICEFILE"] = str(_write_service_file(private_folder, service))
+            env |= _service(private_folder, service)
         return env
+
+
+def service_file_of(environment: dict[str, str], private_folder: Path) -> Path | None:
+    """The file that libpq reads at the beginning of each connection, made and set if there is none yet.
+
+    :param environment: as `ConnectionParameters.environment` has made it with the same folder.
+    :returns: None if the connection names a service of its user's.
+    """
+    if "PGSERVICE" not in environment:
+        environment |= _service(private_folder, {})
+    path = private_folder / _SERVICE_FILE
+    return path if environment.get("PGSERVICEFILE") == str(path) else None
 
 
 @dataclass(frozen=True)
@@ -204,6 +216,10 @@ def _write_passfile(folder: Path, password: str) -> Path:
     return _write_private(folder / "pgpass", f"*:*:*:*:{escaped}\n")
 
 
+def _service(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    return {"PGSERVICE": _SERVICE, "PGSERVICEFILE": str(_write_service_file(folder, settings))}
+
+
 def _write_service_file(folder: Path, settings: Mapping[str, str]) -> Path:
     for keyword, value in settings.items():
         if value != value.strip() or "\n" in value or len(value.encode()) > _SERVICE_VALUE_BYTES:
@@ -212,7 +228,7 @@ def _write_service_file(folder: Path, settings: Mapping[str, str]) -> Path:
                 f"{_SERVICE_VALUE_BYTES} bytes, which libpq's service file cannot carry"
             )
     lines = [f"[{_SERVICE}]", *(f"{keyword}={value}" for keyword, value in settings.items())]
-    return _write_private(folder / "pg_service.conf", "\n".join(lines) + "\n")
+    return _write_private(folder / _SERVICE_FILE, "\n".join(lines) + "\n")
 
 
 def _write_private(path: Path, text: str) -> Path:

@@ -6,10 +6,12 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
-from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.largest_first import LargestFirst
+from airflow_pg_s3.core.libpq import ConnectionParameters, service_file_of
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.passes import Pass, passes_of
 from airflow_pg_s3.core.process import ClientProgram, running
@@ -121,7 +123,12 @@ def _run(
         errors.see(line)
         log.info("%s", line)
 
-    with archive.feeder(large, one.jobs) as feeder, running(argv, env=env, on_line=on_line) as program:
+    with ExitStack() as stack:
+        feeder = stack.enter_context(archive.feeder(large, one.jobs))
+        order = None
+        if large and one.jobs > 1 and (file := service_file_of(env, archive.workspace.folder)) is not None:
+            order = stack.enter_context(LargestFirst(archive.folder, large, file))
+        program = stack.enter_context(running(argv, env=env, on_line=on_line))
         total = sum(member.raw_bytes for member in large)
         progress = Progress(
             log.info,
@@ -132,7 +139,8 @@ def _run(
         )
         # Asked before serving, so that a member is served that was opened just before the end.
         while program.poll() is None and not (tolerant and errors.are_serious):
-            feeder.serve()
+            if order is None or order.look():
+                feeder.serve()
             if cancel.wait(_LOOK_SECONDS):
                 break
             progress.tick()

@@ -43,7 +43,7 @@ class SpooledMember:
     """
 
     name: str
-    path: Path
+    path: str
     size: int = 0
     shipped: int = 0
     closed_looks: int = 0
@@ -53,7 +53,7 @@ class SpooledMember:
     def is_closed(self) -> bool:
         """Whether pg_dump is done with it.
 
-        One look is not enough: a file that is being created exists a moment before it is open.
+        One look is not enough for an empty file: when it is being created, it exists a moment before it is open.
         """
         return self.closed_looks > 1
 
@@ -87,16 +87,20 @@ class Spool:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.archive) as entries:
             for entry in entries:
                 if entry.name not in self._open and entry.name not in self._shipped:
-                    self._open[entry.name] = SpooledMember(name=entry.name, path=Path(entry.path))
+                    self._open[entry.name] = SpooledMember(name=entry.name, path=entry.path)
         members = list(self._open.values())
         for member in members:
-            # Its reader may finish it just now.
-            with contextlib.suppress(FileNotFoundError):
-                if not member.is_closed:
-                    # Closed first, then its size: it must be the last one.
-                    member.closed_looks = member.closed_looks + 1 if self._is_closed(member.path) else 0
-                    member.size = member.path.stat().st_size
+            if not member.is_closed:
+                # Its reader may finish it just now.
+                with contextlib.suppress(FileNotFoundError):
+                    self._look_at(member)
         return sorted((m for m in members if not m.assigned), key=lambda m: not m.is_closed)
+
+    def _look_at(self, member: SpooledMember) -> None:
+        was_open = os.stat(member.path).st_size > 0
+        # Closed first, then its size: it must be the last one.
+        member.closed_looks = member.closed_looks + 1 + was_open if self._is_closed(member.path) else 0
+        member.size = os.stat(member.path).st_size
 
     def used_bytes(self) -> int:
         """Disk space of what is written and not yet shipped, as of the last look.
@@ -116,21 +120,30 @@ class Spool:
 
         :raises Cancelled: told to stop while waiting.
         """
-        with open(member.path, "rb", buffering=0) as file:
+        descriptor = os.open(member.path, os.O_RDONLY)
+        try:
+            # What is small and closed is read at once; its space is given back when it is finished.
+            is_whole = member.is_closed and member.size < READ_BYTES
+            count = member.size + 1 if is_whole else READ_BYTES
             while True:
-                chunk = file.read(READ_BYTES)
-                if not chunk:
-                    # Closed first, then read again: what was written in between must not be missed.
+                # Closed first, then read: what was written in between must not be missed.
+                closed = member.is_closed
+                chunk = os.read(descriptor, count)
+                if not chunk and not closed:
                     closed = self._is_closed(member.path)
-                    chunk = file.read(READ_BYTES)
-                    if not chunk and closed:
-                        break
-                if not chunk:
-                    if self._cancel.wait(_POLL_SECONDS):
-                        raise Cancelled(f"stopped while reading {member.name}")
-                    continue
-                yield chunk
-                self._give_back(member, len(chunk))
+                    chunk = os.read(descriptor, count)
+                if chunk:
+                    yield chunk
+                    if not is_whole:
+                        self._give_back(member, len(chunk))
+                    member.shipped += len(chunk)
+                elif closed:
+                    break
+                # Many small reads would take more time than pg_dump has to write what is worth one.
+                if len(chunk) < count and not closed and self._cancel.wait(_POLL_SECONDS):
+                    raise Cancelled(f"stopped while reading {member.name}")
+        finally:
+            os.close(descriptor)
         self._finish(member)
 
     def check_complete(self) -> None:
@@ -141,7 +154,7 @@ class Spool:
         for name in self._open:
             raise PgS3Error(f"the archive's member {name} was not shipped")
         for name, shipped in self._shipped.items():
-            size = (self._shipped_folder / name).stat().st_size
+            size = os.stat(f"{self._shipped_folder}/{name}").st_size
             if size != shipped:
                 raise PgS3Error(f"the archive's member {name} has {size} bytes, but {shipped} were shipped")
 
@@ -160,7 +173,7 @@ class Spool:
         """How many members pg_dump has begun."""
         return len(self._open) + len(self._shipped)
 
-    def _is_closed(self, path: Path) -> bool:
+    def _is_closed(self, path: str) -> bool:
         return self._all_closed.is_set() or _has_no_writer(path)
 
     def _give_back(self, member: SpooledMember, count: int) -> None:
@@ -172,9 +185,8 @@ class Spool:
                 if _libc.fallocate64(file.fileno(), mode, start, member.shipped + count - start) != 0:
                     number = ctypes.get_errno()
                     if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
-                        raise OSError(number, os.strerror(number), str(member.path))
+                        raise OSError(number, os.strerror(number), member.path)
                     self.can_punch_holes = False
-        member.shipped += count
 
     def _finish(self, member: SpooledMember) -> None:
         # Before the rename: look() must not take the name for a new one.
@@ -183,15 +195,15 @@ class Spool:
             self._finished_bytes += member.shipped
         # The file stays, without its blocks, so that check_complete can see its size at the end; out of the
         # way, so that looking at 100,000 members is not looking at all of them each time.
-        target = self._shipped_folder / member.name
+        target = f"{self._shipped_folder}/{member.name}"
         os.rename(member.path, target)
-        if target.stat().st_size == member.shipped:
+        if os.stat(target).st_size == member.shipped:
             os.truncate(target, 0)
             os.truncate(target, member.shipped)
         del self._open[member.name]
 
 
-def _has_no_writer(path: Path) -> bool:
+def _has_no_writer(path: str | Path) -> bool:
     """Whether no process has the file open for writing: the kernel grants a read lease exactly then."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

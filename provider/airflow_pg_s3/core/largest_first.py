@@ -1,0 +1,95 @@
+"""Lets a parallel pg_restore begin with the largest tables, although their data come through named pipes.
+
+pg_restore takes the sizes of the archive's files once, and gives its workers the largest first
+(``_PrepParallelRestore`` in PostgreSQL's pg_backup_directory.c). A named pipe has no size. So the data of each
+table is a sparse file of its length at first, and becomes a named pipe before anybody can open it.
+
+When that is: pg_restore's leader connects, takes the sizes, and starts the workers, which connect before they open
+anything. Each connection begins with libpq reading the service file; and who holds a lease (fcntl(2)) on a file
+learns when another wants to open it, and lets it wait until then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from airflow_pg_s3.core.manifest import Member
+
+_F_SETSIG = 10
+
+
+class LargestFirst:
+    """A ruse around one run of pg_restore; without effect where the filesystem knows no leases.
+
+    Should it fail, a worker reads a file of NULs, which COPY refuses: hence only the data of tables.
+
+    :param archive: folder of the archive, in which the data of `members` are named pipes.
+    :param service_file: which each connection of pg_restore reads.
+    """
+
+    def __init__(self, archive: Path, members: Sequence[Member], service_file: Path) -> None:
+        self._archive = archive
+        self._members = [member for member in members if member.table is not None]
+        self._service_file = service_file
+        self._pipes = archive / "pipes"
+        self._for_workers = service_file.with_suffix(".workers")
+        self._leases: list[int] = []
+
+    def __enter__(self) -> LargestFirst:
+        shutil.copy(self._service_file, self._for_workers)
+        try:
+            for path in (self._service_file, self._for_workers):
+                self._leases.append(_lease(path))
+        except OSError:
+            self._release()
+            return self
+        self._pipes.mkdir(mode=0o700)
+        for member in self._members:
+            os.rename(self._archive / member.name, self._pipes / member.name)
+            with open(self._archive / member.name, "xb") as sparse:
+                sparse.truncate(member.raw_bytes)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def look(self) -> bool:
+        """Whether the named pipes are in their places; called again and again until they are."""
+        if len(self._leases) == 2 and _is_wanted(self._leases[0]):
+            # The leader. The workers are to find the other file, which is held as well.
+            os.rename(self._for_workers, self._service_file)
+            os.close(self._leases.pop(0))
+        elif len(self._leases) == 1 and _is_wanted(self._leases[0]):
+            # A worker.
+            for member in self._members:
+                os.rename(self._pipes / member.name, self._archive / member.name)
+            os.close(self._leases.pop())
+        return not self._leases
+
+    def _release(self) -> None:
+        while self._leases:
+            os.close(self._leases.pop())
+
+
+def _lease(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Who opens the file makes the kernel signal us; SIGURG is ignored by default.
+        fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_wanted(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_WRLCK

@@ -53,9 +53,9 @@ def many_tables(cluster: Cluster, name: str, megabytes: int) -> None:
 
 
 def large_objects(cluster: Cluster, name: str, megabytes: int) -> None:
-    """A hundred for each megabyte that the other shapes have, of 512 bytes."""
+    """Ten for each megabyte that the other shapes have, of 512 bytes."""
     cluster.create_database(name)
-    cluster.psql(LARGE_OBJECTS.format(count=megabytes * 100), name)
+    cluster.psql(LARGE_OBJECTS.format(count=megabytes * 10), name)
 
 
 SHAPES: dict[str, Callable[[Cluster, str, int], None]] = {

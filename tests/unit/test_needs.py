@@ -1,5 +1,8 @@
 """What pg_restore's commands need is read out of them, and nothing that only looks like it."""
 
+import re
+
+from airflow_pg_s3.core import needs as needs_module
 from airflow_pg_s3.core.needs import GRANTEE, NAMED, OWNER, parse
 
 SCRIPT = r"""
@@ -64,3 +67,20 @@ def test_backslashes_hide_nothing_where_the_database_has_them_escape() -> None:
 def test_the_role_to_restore_as_is_needed() -> None:
     needs = parse('\nSET ROLE "a b";\nSELECT 1;\nSET ROLE NONE;\n')
     assert (needs.roles, needs.acted_as) == ({"a b": {OWNER}}, {"a b"})
+
+
+def test_statements_that_are_not_cut_into_words_need_what_they_would_need_so(monkeypatch):
+    script = """
+ALTER TABLE public.orders OWNER TO shop;
+ALTER TABLE public."Orders" OWNER TO "Shop";
+ALTER SEQUENCE public.orders_id_seq OWNER TO shop_2;
+ALTER LARGE OBJECT 4711 OWNER TO keeper;
+ALTER SCHEMA public OWNER TO admin;
+CREATE TABLE public.orders (id integer, name text collate "de_DE");
+CREATE TABLE public.plain (id integer, name text DEFAULT 'ALTER TABLE x OWNER TO nobody');
+"""
+    quickly = parse(script)
+    monkeypatch.setattr(needs_module, "_PLAIN_CHANGE_OF_OWNER", re.compile("(?!)"))
+    monkeypatch.setattr(needs_module, "_MAY_NEED", re.compile(""))
+    assert quickly == parse(script)
+    assert set(quickly.roles) == {"shop", "Shop", "shop_2", "keeper", "admin"}

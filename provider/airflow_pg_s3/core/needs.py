@@ -6,6 +6,7 @@ format differs between majors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,11 @@ NAMED = "policies or user mappings"
 _DATA = ("TABLE DATA", "BLOBS", "STATISTICS DATA")
 # In place of a role.
 _NOBODY = ("PUBLIC", "CURRENT_USER", "CURRENT_ROLE", "SESSION_USER", "DEFAULT", "NONE")
+# An archive holds tens of thousands of statements, and most are of these two sorts: they are not cut into words.
+_PLAIN_CHANGE_OF_OWNER = re.compile(r"ALTER (?:TABLE|SEQUENCE|LARGE OBJECT) [\w.]+ OWNER TO (\w+)")
+_MAY_NEED = re.compile(
+    "OWNER|GRANT|REVOKE|PRIVILEGES|POLICY|MAPPING|AUTHORIZATION|ROLE|TABLESPACE|EXTENSION|COLLAT", re.IGNORECASE
+)
 
 
 @dataclass
@@ -61,6 +67,12 @@ def parse(script: str) -> Needs:
     # A database can have it off, and then its archive has.
     backslashes = "\nSET standard_conforming_strings = off;\n" in script
     for statement in split(script, backslashes=backslashes):
+        if match := _PLAIN_CHANGE_OF_OWNER.fullmatch(statement):
+            needs.roles.setdefault(match.group(1), set()).add(OWNER)
+            needs.acted_as.add(match.group(1))
+            continue
+        if not _MAY_NEED.search(statement):
+            continue
         said = words(statement, backslashes=backslashes)
         for role, purpose in _roles(said):
             needs.roles.setdefault(role, set()).add(purpose)

@@ -40,7 +40,7 @@ _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 PRIVILEGES = ("ACL", "DEFAULT ACL")
 # Longest first, as "TABLE" also begins "TABLE DATA".
 _KINDS = sorted({*RELATIONS, *_ATTACHED, _FOREIGN_KEY, *_OTHERS}, key=len, reverse=True)
-_LINE = re.compile(r"^(\d+); \d+ \d+ (.*)$")
+_LINE = re.compile(rf"^(\d+); \d+ \d+ (?:({'|'.join(_KINDS)}) )?(.*)$")
 _DEPENDS = ";\tdepends on:"
 
 
@@ -76,15 +76,8 @@ def list_entries(
         if line.startswith(_DEPENDS) and entries:
             entries[-1].needs += [int(number) for number in line.removeprefix(_DEPENDS).split()]
         elif match := _LINE.match(line):
-            kind = next((k for k in _KINDS if match.group(2).startswith(k + " ")), "")
-            entries.append(
-                TocEntry(
-                    dump_id=int(match.group(1)),
-                    kind=kind,
-                    rest=match.group(2).removeprefix(kind).strip(),
-                    line=line,
-                )
-            )
+            dump_id, kind, rest = match.groups()
+            entries.append(TocEntry(dump_id=int(dump_id), kind=kind or "", rest=rest.strip(), line=line))
     return entries
 
 

@@ -50,13 +50,15 @@ class ServedArchive:
         :raises IntegrityError: a pack or member is not what was backed up.
         :raises InputError: the spool's disk has no room for them.
         """
+        present = set(os.listdir(self.folder))
         for objects, members in self.manifest.packs():
-            missing = [m for m in members if m.name in names and not (self.folder / m.name).exists()]
+            missing = [m for m in members if m.name in names and m.name not in present]
             if missing:
                 self._make_room(sum(member.raw_bytes for member in members))
                 self._fetch_pack(objects, {member.name: member for member in members})
+                present = set(os.listdir(self.folder))
                 for member in missing:
-                    if not (self.folder / member.name).exists():
+                    if member.name not in present:
                         raise IntegrityError(f"{objects[0]} does not hold {called(member)}")
                 if TOC in {member.name for member in missing}:
                     check_toc(self.folder / TOC)
@@ -104,9 +106,8 @@ class ServedArchive:
             # The name becomes a file's: only the manifest's own names, which were checked, are taken.
             if name not in members:
                 raise IntegrityError(f"holds {name!r}, which the manifest does not name")
-            return CheckedMember(
-                members[name], os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            )
+            path = f"{self.folder}/{name}"
+            return CheckedMember(members[name], os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
 
         reader = PackReader(open_member)
         try:

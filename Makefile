@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 # Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s.
 PROCESSES ?= 2
 
-.PHONY: help setup lint format test test-fast torture bench demo ceph tools clean
+.PHONY: help setup lint format test test-fast torture bench scale demo ceph tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ torture: $(READY) ## every fault at every request, hundreds of kills, all corrup
 bench: $(READY) ## measure backups and restores beside what people run, on Ceph: an hour or two
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+scale: $(READY) ## 20 GB, 100,000 objects, 100,000 backups, 50 databases under Airflow: an hour
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 demo: $(READY) ## back up, list, restore and compare a realistic database, through Airflow
 	$(BIN)/python -m demo

@@ -21,10 +21,12 @@ from benchmarks.contenders import OURS, Contender, Place, backups, restores
 from benchmarks.goals import GOALS
 from benchmarks.measure import Measured, ceph_requests, compression_seconds, measure
 from benchmarks.report import Row, Shape, load, machine, plot, plot_levels, save, text
-from benchmarks.shapes import SHAPES, THOROUGH
+from benchmarks.shapes import MANY_FILES, SHAPES, THOROUGH
 from benchmarks.sink import Sink
 from lab.postgres import Cluster
 from lab.s3 import Ceph, S3Server
+
+MEMORY = Path("/dev/shm")
 
 
 class Bench:
@@ -42,6 +44,7 @@ class Bench:
         self._bucket = server.create_bucket(f"bench-{uuid.uuid4().hex[:12]}")
         self._kept: dict[str, Path] = {}
         self._uris: dict[str, str] = {}
+        self._stored: dict[str, list[int]] = {}
         key = pyrage.x25519.Identity.generate()
         self._identity = (str(key), str(key.to_public()))
         say(f"making {shape} ({given.megabytes} MB)")
@@ -64,7 +67,7 @@ class Bench:
                 say(f"{self._shape}: {phase} {number + 1}: {contender.name}: {done.seconds:.2f} s")
                 runs[contender.name].append(done)
         for contender in contenders:
-            stored = [size for _, size in self._keys(contender.stores)] if contender.stores else []
+            stored = self._stored.get(contender.name, []) if phase == "backup" else []
             yield Row(phase, contender.name, runs[contender.name], sum(stored), len(stored))
 
     def dumped(self) -> list[Path]:
@@ -91,6 +94,8 @@ class Bench:
             for key, _ in self._keys(contender.stores or ""):
                 if key.endswith(".json"):
                     self._uris[contender.name] = f"s3://{self._bucket}/{key}"
+        if phase == "backup" and contender.stores is not None:
+            self._stored[contender.name] = [size for _, size in self._keys(contender.stores)]
         if phase == "backup" and contender.stores is None and contender.name not in self._kept:
             self._kept[contender.name] = folder
         else:
@@ -118,19 +123,18 @@ def main() -> None:
     parser.add_argument("--shape", action="append", choices=list(SHAPES), help="all, if none is given")
     parser.add_argument("--only", help="contenders whose names hold this, and the limits")
     parser.add_argument("--major", type=int, default=18, help="of PostgreSQL, server and clients")
-    # Where nothing waits for a disk, nor for what ext4 makes of ten thousand files that are deleted and made anew.
-    parser.add_argument("--base", type=Path, default=Path("/dev/shm"), help="for the databases and all spools")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"), help="what is there is added to")
     given = parser.parse_args()
     if (reason := Ceph.available()) is not None:
         sys.exit(f"the benchmarks need Ceph, as moto is too slow to measure anything with: {reason}; make ceph")
     shapes = load(given.out)
     for name in given.shape or SHAPES:
+        base = MEMORY if name in MANY_FILES else None
         with (
-            tempfile.TemporaryDirectory(prefix="bench-", dir=given.base) as given.work,
+            tempfile.TemporaryDirectory(prefix="bench-", dir=base) as given.work,
             Ceph() as server,
             Sink() as sink,
-            Cluster(major=given.major, base_dir=given.base) as cluster,
+            Cluster(major=given.major, base_dir=base) as cluster,
         ):
             shapes[name] = _measure(Bench(cluster, server, sink, name, given), name, given)
         save(shapes, given.out)
@@ -149,6 +153,7 @@ def _measure(bench: Bench, name: str, given: argparse.Namespace) -> Shape:
     ]
     dumped = bench.dumped()
     facts = machine() | {
+        "files": "tmpfs" if name in MANY_FILES else "disk",
         "date": datetime.date.today().isoformat(),
         "raw_bytes": sum(path.stat().st_size for path in dumped),
         "compression_seconds": compression_seconds(dumped, level=1),

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.spool import READ_BYTES
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.5
 _READY_SECONDS = 0.005
 
 

@@ -98,7 +98,7 @@ def _tables(name: str, shape: Shape) -> Iterator[str]:
         "",
         f"{facts['raw_bytes'] / MB:.0f} MB as pg_dump writes them, {facts['rounds']} rounds, PostgreSQL "
         f"{facts['major']}, {facts['date']}; {facts['cores']} cores of {facts['cpu']}, {facts['memory_gib']} GiB, "
-        f"Linux {facts['kernel']}; {facts['s3']}.",
+        f"Linux {facts['kernel']}, databases and spools on {facts['files']}; {facts['s3']}.",
     )
     for phase in dict.fromkeys(row.phase for row in shape.rows):
         rows = [row for row in shape.rows if row.phase == phase]

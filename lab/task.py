@@ -24,10 +24,13 @@ import boto3
 from botocore.config import Config
 
 from airflow_pg_s3.core.backup import BackupRequest, back_up
+from airflow_pg_s3.core.catalog import Selection, select
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.libpq import parameters
+from airflow_pg_s3.core.prune import PruneRequest, prune
 from airflow_pg_s3.core.repository import Repository
 from airflow_pg_s3.core.restore import RestoreRequest, restore
+from airflow_pg_s3.core.retention import Retention
 from airflow_pg_s3.core.verify import VerifyRequest, verify
 from lab.s3 import REGION, S3Server
 
@@ -50,10 +53,24 @@ def _verify(client: Any, given: dict[str, Any]) -> str:
     return done.verification.outcome
 
 
+def _list(client: Any, given: dict[str, Any]) -> str:
+    repository = Repository(client, given["repository"])
+    return f"{len(select(repository, Selection(**given['arguments']), LOG))} backups"
+
+
+def _prune(client: Any, given: dict[str, Any]) -> str:
+    request = PruneRequest(retention=Retention(**given["arguments"].pop("retention")), **given["arguments"])
+    repository = Repository(client, given["repository"])
+    decisions = [one for done in prune(request, repository, cancel=CANCEL, log=LOG) for one in done.decisions]
+    return f"{len(decisions)} backups"
+
+
 VERBS: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "backup": _back_up,
     "restore": _restore,
     "verification": _verify,
+    "listing": _list,
+    "prune": _prune,
 }
 
 

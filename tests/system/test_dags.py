@@ -1,7 +1,9 @@
 """The shipped DAGs, parsed as Airflow does and run with real servers."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
@@ -36,8 +38,8 @@ def test_the_folder_holds_exactly_these_dags_and_each_can_be_imported():
     bag = DagBag(DAGS)
     assert bag.import_errors == {}
     assert set(bag.dags) == {
-        "pg_s3_backup", "pg_s3_freshness", "pg_s3_on_demand", "pg_s3_prune", "pg_s3_refresh_staging",
-        "pg_s3_restore", "pg_s3_restore_verification", "pg_s3_verify_new_backup",
+        "pg_s3_backup", "pg_s3_fleet", "pg_s3_freshness", "pg_s3_on_demand", "pg_s3_prune",
+        "pg_s3_refresh_staging", "pg_s3_restore", "pg_s3_restore_verification", "pg_s3_verify_new_backup",
     }  # fmt: skip
 
 
@@ -52,7 +54,9 @@ def test_the_backup_runs_every_night_alone_and_retries_ever_later():
     assert scheduled.retry_exponential_backoff == 2.0  # what the scheduler multiplies the delay with
 
 
-@pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_prune", "pg_s3_refresh_staging", "pg_s3_restore"])
+@pytest.mark.parametrize(
+    "dag_id", ["pg_s3_fleet", "pg_s3_on_demand", "pg_s3_prune", "pg_s3_refresh_staging", "pg_s3_restore"]
+)
 def test_what_changes_something_else_than_a_backup_does_not_run_by_itself(dag_id):
     assert parse(dag_id).schedule is None
 
@@ -125,6 +129,22 @@ def test_a_failed_backup_fails_the_run_and_leaves_neither_objects_nor_an_event(s
     assert stored_keys(shop) == []
     with create_session() as session:
         assert session.query(AssetEvent).count() == events_before
+
+
+def test_the_fleet_backs_up_each_database_of_each_server_that_answers(shop, run_dag, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER.SERVER", shop.cluster.airflow_connection(shop.target))
+    monkeypatch.setenv("AIRFLOW_CONN_GONE", json.dumps({"conn_type": "postgres", "host": "127.0.0.1", "port": 1}))
+    monkeypatch.setenv("PG_S3_FLEET_SERVERS", "postgres_default gone other.server")
+    # Other tests' databases are on the cluster as well.
+    monkeypatch.setenv("PG_S3_FLEET_EXCLUDE", f"(?!{shop.database}).*")
+    outcome = run_dag("pg_s3_fleet")
+    assert outcome.state == "failed"
+    assert outcome.tasks["gone.databases"] == "failed"
+    assert outcome.tasks["gone.backup"] == "upstream_failed"
+    assert outcome.tasks["postgres_default.backup"] == outcome.tasks["other_server.backup"] == "success"
+    for server in ("postgres_default", "other.server"):
+        made = {key.split("/")[2] for key in stored_keys(shop) if key.startswith(f"backups/{server}/")}
+        assert {unquote(name) for name in made} == {shop.database, shop.target}
 
 
 def test_the_restore_takes_the_latest_of_its_own_database_only(shop, run_dag):

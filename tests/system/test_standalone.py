@@ -1,17 +1,12 @@
-"""A real `airflow standalone`: scheduler, supervisor, task process, API; nothing of it runs in this process."""
+"""The shipped DAGs under a real `airflow standalone`; nothing of it runs in this process."""
 
-import contextlib
 import json
 import os
 import re
 import selectors
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from lab.hard import create_bulk_database
-from lab.sandbox import environment_without, free_port
+from lab.standalone import Standalone, wait_until
 
-DAGS = Path(__file__).parents[2] / "dags"
 BUCKET = "standalone"
 REPOSITORY = f"s3://{BUCKET}/backups"
 # What a connection carries while the road is blocked: more than a part of an upload, less than the table.
@@ -39,15 +33,6 @@ with DAG(dag_id="ends_at_its_timeout", schedule=None):
         execution_timeout=timedelta(seconds={SECONDS_BEFORE_THE_TIMEOUT}),
     )
 """
-
-
-def wait_until(fact, what, *, seconds=180):
-    """Poll until `fact()` is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (found := fact()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
-    return found
 
 
 class Road:
@@ -92,133 +77,6 @@ class Road:
                         self.open.wait()
 
 
-class Standalone:
-    """`airflow standalone` in a session of its own."""
-
-    def __init__(self, home, settings):
-        self.home = home
-        self.tmp = home / "tmp"
-        self.tmp.mkdir()
-        shutil.copytree(DAGS, home / "dags")
-        (home / "dags/timeout.py").write_text(TIMEOUT_DAG)
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._token = None
-        self._log = (home / "standalone.log").open("wb")
-        programs = Path(sys.executable).parent
-        self._process = subprocess.Popen(
-            [programs / "airflow", "standalone"],
-            env=environment_without("AIRFLOW_", "AWS_", "PG", "PYTHONDONTWRITEBYTECODE")
-            | {
-                "AIRFLOW_HOME": str(home),
-                "AIRFLOW__API__HOST": "127.0.0.1",
-                "AIRFLOW__API__PORT": str(self.port),
-                "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-                "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                "AIRFLOW__CORE__PARALLELISM": "4",
-                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-                "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
-                "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
-                "PATH": f"{programs}:{os.environ['PATH']}",  # standalone starts its parts as `airflow`
-                "TMPDIR": str(self.tmp),
-                **settings,
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def stop(self):
-        """End all of it, which would take half a minute by itself, and leave children behind."""
-
-        def all_are_killed():
-            pids = self.processes()
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return not pids
-
-        wait_until(all_are_killed, "all of it has ended")
-        self._process.wait()
-        self._log.close()
-
-    def call(self, method, path, body=None):
-        """One request to the API; what it answers, or HTTPError."""
-        if self._token is None:
-            with urllib.request.urlopen(f"{self.url}/auth/token") as answer:
-                self._token = json.load(answer)["access_token"]
-        request = urllib.request.Request(
-            f"{self.url}/api/v2{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
-    def is_up(self):
-        assert self._process.poll() is None, "airflow standalone has ended"
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/v2/monitor/health") as answer:
-                health = json.load(answer)
-        except OSError:
-            return False
-        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
-
-    def runs(self, dag_id):
-        return self.call("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"]
-
-    def trigger(self, dag_id, **conf):
-        return self.call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
-
-    def end_of(self, dag_id, run_id):
-        def ended():
-            run = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
-            return run if run["state"] in ("success", "failed") else None
-
-        return wait_until(ended, f"the end of {dag_id} {run_id}")["state"]
-
-    def task_log(self, dag_id, run_id, task_id):
-        return json.dumps(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"))
-
-    def log_with(self, text, *of_the_task):
-        """The task's log, of which the end may come a little later than its state."""
-
-        def log():
-            found = self.task_log(*of_the_task)
-            return found if text in found else None
-
-        return wait_until(log, f"{text} is in the log of {of_the_task}")
-
-    def processes(self, program=None):
-        """Pids of all processes with a path of this Airflow's home in their environment.
-
-        Airflow's have AIRFLOW_HOME; pg_dump has the workspace, which lies below our TMPDIR.
-        """
-        marker = f"={self.home}".encode()
-        pids = []
-        for entry in Path("/proc").iterdir():
-            try:
-                if (
-                    entry.name.isdigit()
-                    and marker in (entry / "environ").read_bytes()
-                    and program in (None, (entry / "comm").read_text().strip())
-                ):
-                    pids.append(int(entry.name))
-            except OSError:  # gone meanwhile
-                continue
-        return pids
-
-    def spool_folders(self):
-        return [path for path in self.tmp.iterdir() if path.name.startswith("airflow-pg-s3-")]
-
-    def log_tail(self):
-        return (self.home / "standalone.log").read_text(errors="replace")[-4000:]
-
-
 @pytest.fixture(scope="module")
 def road(pg18):
     """A way to the source that can be blocked."""
@@ -245,6 +103,7 @@ def standalone(pg18, moto, road, tmp_path_factory):
             "PG_S3_REPOSITORY": REPOSITORY,
             "PG_S3_BACKUP_SCHEDULE": "@once",
         },
+        dags={"timeout.py": TIMEOUT_DAG},
     )
     try:
         wait_until(airflow.is_up, "airflow standalone is up", seconds=300)

@@ -74,15 +74,15 @@ class Downloader:
         :raises IntegrityError: an object is missing, is not as long as it was, or changed while being read.
         """
         ranges = self._ranges(objects)
-        ahead: collections.deque[Future[bytes]] = collections.deque()
+        ahead: collections.deque[Future[list[bytes]]] = collections.deque()
         etags: dict[str, str] = {}
         try:
             for item in ranges:
                 ahead.append(self._pool.submit(self._fetch, *item, etags))
                 if len(ahead) > RANGES_AHEAD:
-                    yield self._result(ahead.popleft())
+                    yield from self._result(ahead.popleft())
             while ahead:
-                yield self._result(ahead.popleft())
+                yield from self._result(ahead.popleft())
         finally:
             for future in ahead:
                 future.cancel()
@@ -96,7 +96,7 @@ class Downloader:
             for start in range(0, stored.stored_bytes, self._range_bytes):
                 yield stored, start, min(start + self._range_bytes, stored.stored_bytes)
 
-    def _result(self, future: Future[bytes]) -> bytes:
+    def _result(self, future: Future[list[bytes]]) -> list[bytes]:
         while True:
             try:
                 return future.result(timeout=_POLL_SECONDS)
@@ -106,27 +106,30 @@ class Downloader:
             except CancelledError:
                 raise Cancelled("stopped while downloading") from None
 
-    def _fetch(self, stored: StoredObject, start: int, end: int, etags: dict[str, str]) -> bytes:
-        received = bytearray()
+    def _fetch(self, stored: StoredObject, start: int, end: int, etags: dict[str, str]) -> list[bytes]:
+        # Handed on in the pieces in which they come: one of the range's size would be a copy of all.
+        received: list[bytes] = []
+        at = start
         attempt = 0
-        while len(received) < end - start:
-            before = len(received)
+        while at < end:
+            before = at
             problem: Exception | str = "the answer was too short"
             try:
-                self._fetch_once(stored, start + before, end, etags, received)
+                self._fetch_once(stored, at, end, etags, received)
             except (ClientError, BotoCoreError, OSError) as error:
                 _raise_if_final(error, stored)
                 problem = error
+            at = start + sum(map(len, received))
             # Progress earns new patience: only a range that is stuck fails.
-            attempt = 0 if len(received) > before else attempt + 1
+            attempt = 0 if at > before else attempt + 1
             if attempt >= ATTEMPTS:
-                raise StorageError(f"reading {stored.key} failed at byte {start + len(received)}: {problem}")
-            if len(received) < end - start:
+                raise StorageError(f"reading {stored.key} failed at byte {at}: {problem}")
+            if at < end:
                 self._pause(attempt)
-        return bytes(received)
+        return received
 
     def _fetch_once(
-        self, stored: StoredObject, start: int, end: int, etags: dict[str, str], received: bytearray
+        self, stored: StoredObject, start: int, end: int, etags: dict[str, str], received: list[bytes]
     ) -> None:
         condition: Any = {"IfMatch": etags[stored.key]} if stored.key in etags else {}
         answer = self._client.get_object(
@@ -147,7 +150,7 @@ class Downloader:
             while chunk := body.read(_BODY_READ_BYTES):
                 if self.cancel.is_set():
                     raise Cancelled("stopped while downloading")
-                received += chunk
+                received.append(chunk)
                 with self._lock:
                     self.read_bytes += len(chunk)
 

@@ -1,0 +1,78 @@
+"""Back every database of several PostgreSQL servers up to S3, each in a task of its own.
+
+A server is an Airflow connection, and has a repository of its own: the connection's name below `PG_S3_REPOSITORY`.
+Its databases are asked for in every run, so that new ones are not forgotten. How many are backed up at once is the
+pool's to say: make one with as many slots as servers and workers can bear. A server that cannot be reached fails
+alone, as does a database.
+
+| variable                        | default                 | meaning                                             |
+|---------------------------------|-------------------------|-----------------------------------------------------|
+| `PG_S3_FLEET_SCHEDULE`          |                         | cron expression or preset; empty: manual runs only  |
+| `PG_S3_FLEET_SERVERS`           | `postgres_default`      | connections of the servers, divided by spaces       |
+| `PG_S3_FLEET_EXCLUDE`           |                         | databases to leave out: a regular expression        |
+| `PG_S3_FLEET_MAX_ACTIVE_TASKS`  | `16`                    | tasks of a run at once, whatever the pool has       |
+| `PG_S3_REPOSITORY`              | `s3://backups/postgres` | where the servers' repositories lie                 |
+| `PG_S3_AWS_CONN_ID`             | `aws_default`           | the S3 account                                      |
+| `PG_S3_POOL`                    | `default_pool`          | Airflow pool that each backup takes a slot of       |
+| `PG_S3_JOBS`                    | `2`                     | tables of a database read in parallel               |
+| `PG_S3_TIMEOUT_HOURS`           | `12`                    | a try that takes longer is ended                    |
+"""
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk import DAG, Asset, TaskGroup, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_pg_s3.operators.backup import PgS3BackupOperator
+
+REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres").rstrip("/")
+EXCLUDED = re.compile(os.environ.get("PG_S3_FLEET_EXCLUDE", ""))
+# The largest first, so that none of them is begun when the others are at their end.
+DATABASES = """
+select datname from pg_database where datallowconn and not datistemplate
+order by pg_database_size(oid) desc, datname
+"""
+
+
+@task(retries=3, retry_delay=timedelta(minutes=1))
+def databases(postgres_conn_id: str) -> list[str]:
+    """Names of a server's databases."""
+    found = [name for (name,) in PostgresHook(postgres_conn_id=postgres_conn_id).get_records(DATABASES)]
+    wanted = [name for name in found if not EXCLUDED.fullmatch(name)]
+    if not wanted:
+        raise AirflowSkipException(f"{postgres_conn_id} has no database to back up")
+    return wanted
+
+
+with DAG(
+    dag_id="pg_s3_fleet",
+    description="Back all databases of several PostgreSQL servers up to S3",
+    doc_md=__doc__,
+    schedule=os.environ.get("PG_S3_FLEET_SCHEDULE") or None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    max_active_tasks=int(os.environ.get("PG_S3_FLEET_MAX_ACTIVE_TASKS", "16")),
+    tags=["pg_s3", "backup"],
+):
+    for server in os.environ.get("PG_S3_FLEET_SERVERS", "postgres_default").split():
+        repository = f"{REPOSITORY}/{server}"
+        with TaskGroup(server.replace(".", "_")):
+            PgS3BackupOperator.partial(
+                task_id="backup",
+                map_index_template="{{ task.database }}",
+                repository=repository,
+                postgres_conn_id=server,
+                aws_conn_id=os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+                jobs=int(os.environ.get("PG_S3_JOBS", "2")),
+                pool=os.environ.get("PG_S3_POOL", "default_pool"),
+                retries=3,
+                retry_delay=timedelta(minutes=1),
+                retry_exponential_backoff=True,
+                max_retry_delay=timedelta(minutes=30),
+                execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+                outlets=[Asset(repository, group="pg_s3")],
+            ).expand(database=databases(server))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import subprocess
@@ -16,9 +15,8 @@ from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Manifest
+from airflow_pg_s3.core.pipe import enlarge, read_all
 
-_F_SETPIPE_SZ = 1031
-_PIPE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 18
 # psql hands 1 MiB on at once, psycopg one row: 300 against 50 to 200 MB/s. But to start and connect takes psql as
 # long as psycopg takes for this much.
@@ -130,10 +128,8 @@ class CopyReader:
         assert psql.stderr is not None
         try:
             self.check()  # abort() may have come just before there was anything to kill
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(psql.stdout, _F_SETPIPE_SZ, _PIPE_BYTES)
-            while block := os.read(psql.stdout.fileno(), _PIPE_BYTES):
-                yield block
+            enlarge(psql.stdout.fileno())
+            yield from read_all(psql.stdout.fileno())
             message = psql.stderr.read().decode(errors="replace")
             if psql.wait() != 0:
                 if error := _PSQL_ERROR.search(message):

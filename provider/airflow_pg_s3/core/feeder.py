@@ -7,9 +7,7 @@ member, and members that it never asks for are never fetched.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -21,11 +19,9 @@ from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
 from airflow_pg_s3.core.manifest import Member
+from airflow_pg_s3.core.pipe import enlarge, write_all
 from airflow_pg_s3.core.toc import LargeObjectNames
 from airflow_pg_s3.core.upload import StoredObject
-
-_F_SETPIPE_SZ = 1031
-_PIPE_BYTES = 1 << 20
 
 
 class NotReadError(PgS3Error):
@@ -62,7 +58,7 @@ class CheckedMember:
             raise IntegrityError(f"is longer than the {self._member.raw_bytes} bytes backed up")
         if self._names is not None:
             self._names.update(chunk)
-        _write_all(self._target, self._held_back)
+        write_all(self._target, self._held_back)
         self._held_back = chunk
 
     def close(self) -> None:
@@ -78,7 +74,7 @@ class CheckedMember:
                 f"has {self._passed_bytes} bytes with SHA-256 {sha256}, but {self._member.raw_bytes} with "
                 f"{self._member.sha256} were backed up"
             )
-        _write_all(self._target, self._held_back)
+        write_all(self._target, self._held_back)
         self.abandon()
 
     def abandon(self) -> None:
@@ -181,17 +177,8 @@ def _open_if_read(path: Path) -> int | None:
         if error.errno == errno.ENXIO:
             return None
         raise
-    os.set_blocking(descriptor, True)
-    # Fewer switches between the two processes; the default limit for users is just this.
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+    enlarge(descriptor)
     return descriptor
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def called(member: Member) -> str:

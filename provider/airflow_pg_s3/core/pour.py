@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import subprocess
 import threading
@@ -12,12 +10,11 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.pipe import enlarge, write_all
 from airflow_pg_s3.core.process import ClientProgram, running
 from airflow_pg_s3.core.progress import Log, Progress, human
 
 _LOOK_SECONDS = 0.01
-_F_SETPIPE_SZ = 1031
-_PIPE_BYTES = 1 << 20
 
 
 class Pour:
@@ -38,9 +35,8 @@ class Pour:
 
     def __enter__(self) -> Pour:
         self.reader, self._writer = os.pipe()
-        # Fewer switches between the two processes; the default limit for users is just this.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._writer, _F_SETPIPE_SZ, _PIPE_BYTES)
+        enlarge(self._writer)
+        os.set_blocking(self._writer, False)
         return self
 
     def __exit__(
@@ -84,10 +80,8 @@ class Pour:
             self._error = error
 
     def _write(self, chunk: bytes) -> bool:
-        view = memoryview(chunk)
         try:
-            while view:
-                view = view[os.write(self._writer, view) :]
+            write_all(self._writer, chunk)
         except BrokenPipeError:
             return False
         return True

@@ -1,0 +1,50 @@
+"""Pipes to and from other processes, without waking up for each page that goes through them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+
+_F_SETPIPE_SZ = 1031
+_F_GETPIPE_SZ = 1032
+# The default limit for users (pipe(7), pipe-max-size).
+_PIPE_BYTES = 1 << 20
+# Nobody is so quick that a pipe would be empty, or full, when we look again.
+_BYTES_PER_SECOND = 1e9
+
+
+def enlarge(descriptor: int) -> None:
+    """Let a pipe hold more, if the system allows it."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it to a pipe's end that does not block, or to a file.
+
+    A write that blocks is woken whenever the reader has made room for a page: 250,000 switches between the two
+    processes for a GB. So we wait ourselves, and longer.
+
+    :raises BrokenPipeError: nobody reads any more.
+    """
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            _wait(descriptor)
+
+
+def read_all(descriptor: int) -> Iterator[bytes]:
+    """Yield what comes out of a pipe, in blocks of many pages as long as there is much."""
+    while block := os.read(descriptor, _PIPE_BYTES):
+        yield block
+        if len(block) < _PIPE_BYTES // 8:
+            _wait(descriptor)
+
+
+def _wait(descriptor: int) -> None:
+    time.sleep(fcntl.fcntl(descriptor, _F_GETPIPE_SZ) / _BYTES_PER_SECOND)

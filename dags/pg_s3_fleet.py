@@ -30,10 +30,13 @@ from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres").rstrip("/")
 EXCLUDED = re.compile(os.environ.get("PG_S3_FLEET_EXCLUDE", ""))
-# The largest first, so that none of them is begun when the others are at their end.
-DATABASES = """
-select datname from pg_database where datallowconn and not datistemplate
-order by pg_database_size(oid) desc, datname
+# The largest first, so that none of them is begun when the others are at their end. Without what an interrupted
+# DROP has left (-2), and what a restore or verification is just making. A database that the role may not
+# connect to has no size here, and fails in a task of its own.
+DATABASES = r"""
+select datname from pg_database
+where datallowconn and not datistemplate and datconnlimit <> -2 and datname !~ '__(verify|restore)_[0-9a-f]{6}$'
+order by case when has_database_privilege(oid, 'CONNECT') then pg_database_size(oid) end desc nulls last, datname
 """
 
 

@@ -52,6 +52,6 @@ def test_with_a_service_of_the_users_all_are_restored(
     pg18, new_database, back_up, assert_restored, fed, monkeypatch
 ):
     source = new_database(pg18, FILL)
-    monkeypatch.setattr(load, "service_file_of", lambda *_: None)
+    monkeypatch.setattr(load, "ensure_service_file", lambda *_: None)
     assert_restored(pg18, source, pg18, back_up(pg18, source), jobs=2)
     assert sorted(fed) == ["t1", "t2", "t3", "t4", "t5"]

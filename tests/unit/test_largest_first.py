@@ -2,11 +2,14 @@
 
 import os
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
+from airflow_pg_s3.core import largest_first
+from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.largest_first import LargestFirst
 from tests.waiting import wait_until
 
@@ -69,3 +72,32 @@ def test_whoever_waits_is_let_go_at_the_end(archive, tmp_path):
         with LargestFirst(archive, MEMBERS, service_file):
             waiting = pool.submit(service_file.read_text)
         assert waiting.result() == "[service]\n"
+
+
+def test_it_leaves_all_as_it_was_where_leases_have_no_effect(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(largest_first, "_lease", lambda path: os.open(path, os.O_RDONLY))
+    (tmp_path / "pg_service.conf").touch()
+    with LargestFirst(archive, MEMBERS, tmp_path / "pg_service.conf") as order:
+        assert order.look()
+        assert all(is_pipe(archive / member.name) for member in MEMBERS)
+
+
+def test_it_leaves_all_as_it_was_where_files_cannot_be_so_long(archive, tmp_path):
+    members = [*MEMBERS, SimpleNamespace(name="3.dat", raw_bytes=1 << 62, table=object())]
+    os.mkfifo(archive / "3.dat")
+    (tmp_path / "pg_service.conf").touch()
+    with LargestFirst(archive, members, tmp_path / "pg_service.conf") as order:
+        assert order.look()
+        assert all(is_pipe(archive / member.name) for member in members)
+        assert (tmp_path / "pg_service.conf").read_text() == ""
+
+
+def test_a_task_that_stood_still_says_so(order, tmp_path, monkeypatch):
+    monkeypatch.setattr(largest_first, "_break_seconds", lambda: 0.1)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit((tmp_path / "pg_service.conf").read_text)
+        time.sleep(0.2)
+        with pytest.raises(PgS3Error, match="stood still"):
+            order.look()
+        order.__exit__(None, None, None)
+        waiting.result()

@@ -123,8 +123,8 @@ class ConnectionParameters:
         return env
 
 
-def service_file_of(environment: dict[str, str], private_folder: Path) -> Path | None:
-    """The file that libpq reads at the beginning of each connection, made and set if there is none yet.
+def ensure_service_file(environment: dict[str, str], private_folder: Path) -> Path | None:
+    """Let libpq read a service file at the beginning of each connection, if only an empty one; return its path.
 
     :param environment: as `ConnectionParameters.environment` has made it with the same folder.
     :returns: None if the connection names a service of its user's.

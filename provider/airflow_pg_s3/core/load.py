@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
 from airflow_pg_s3.core.largest_first import LargestFirst
-from airflow_pg_s3.core.libpq import ConnectionParameters, service_file_of
+from airflow_pg_s3.core.libpq import ConnectionParameters, ensure_service_file
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.passes import Pass, passes_of
 from airflow_pg_s3.core.process import ClientProgram, running
@@ -126,7 +126,7 @@ def _run(
     with ExitStack() as stack:
         feeder = stack.enter_context(archive.feeder(large, one.jobs))
         order = None
-        if large and one.jobs > 1 and (file := service_file_of(env, archive.workspace.folder)) is not None:
+        if large and one.jobs > 1 and (file := ensure_service_file(env, archive.workspace.folder)) is not None:
             order = stack.enter_context(LargestFirst(archive.folder, large, file))
         program = stack.enter_context(running(argv, env=env, on_line=on_line))
         total = sum(member.raw_bytes for member in large)
@@ -147,6 +147,8 @@ def _run(
         # Asked first: Airflow ends the whole process group, and pg_restore may have heeded it before us.
         if cancel.is_set():
             raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
+        if order is not None:
+            order.look()  # if it came too late, pg_restore's errors are our own
         check_outcome(program, errors, tolerant=tolerant)
         feeder.finish()
         if large:

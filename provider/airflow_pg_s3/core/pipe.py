@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import time
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ _F_GETPIPE_SZ = 1032
 _PIPE_BYTES = 1 << 20
 # Nobody is so quick that a pipe would be empty, or full, when we look again.
 _BYTES_PER_SECOND = 1e9
+_LEAST_SECONDS = 0.0002
 
 
 def enlarge(descriptor: int) -> None:
@@ -36,6 +38,9 @@ def write_all(descriptor: int, data: bytes) -> None:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:
             _wait(descriptor)
+            ready = select.poll()
+            ready.register(descriptor, select.POLLOUT)
+            ready.poll()  # the reader may have other things to do for minutes
 
 
 def read_all(descriptor: int) -> Iterator[bytes]:
@@ -47,4 +52,4 @@ def read_all(descriptor: int) -> Iterator[bytes]:
 
 
 def _wait(descriptor: int) -> None:
-    time.sleep(fcntl.fcntl(descriptor, _F_GETPIPE_SZ) / _BYTES_PER_SECOND)
+    time.sleep(max(fcntl.fcntl(descriptor, _F_GETPIPE_SZ) / _BYTES_PER_SECOND, _LEAST_SECONDS))

@@ -87,9 +87,11 @@ class ServedArchive:
             write(chunk)
 
         if member.packed:
+            path = self.folder / member.name
             with self._fetching:
-                self.fetch([member.name])
-            with (self.folder / member.name).open("rb") as file:
+                if not path.exists():
+                    self.fetch([member.name])
+            with path.open("rb") as file:
                 while chunk := file.read(_READ_BYTES):
                     take(chunk)
         else:

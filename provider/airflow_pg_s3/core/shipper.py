@@ -7,10 +7,11 @@ stops all, and is raised on the caller's thread.
 
 from __future__ import annotations
 
-import queue
+import collections
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.content import Content, ContentDigest
@@ -20,7 +21,7 @@ from airflow_pg_s3.core.pack import PACK_BYTES, SMALL_BYTES, TAR_END, pack_name,
 from airflow_pg_s3.core.spool import TOC, Spool, SpooledMember
 from airflow_pg_s3.core.upload import StoredObject, Uploader
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.01
 _LAST = (TOC, GLOBALS)
 
 
@@ -35,6 +36,9 @@ class ShippedMember:
     objects: list[StoredObject]
     packed: bool
     content: Content
+
+
+_Waiting: TypeAlias = "collections.deque[SpooledMember | None]"
 
 
 class Shipper:
@@ -64,9 +68,10 @@ class Shipper:
         self._small_bytes = small_bytes
         self._pack_bytes = pack_bytes
         self._packs = 0
-        # Not SimpleQueue: with several readers, its get() may outlast its timeout for ever (CPython 3.11).
-        self._large: queue.Queue[SpooledMember | None] = queue.Queue()
-        self._small: queue.Queue[SpooledMember | None] = queue.Queue()
+        # No queues: SimpleQueue.get() with a timeout may wait for ever (CPython 3.11), and Queue's lock stays
+        # locked if a signal's exception comes while this thread puts something in.
+        self._large: _Waiting = collections.deque()
+        self._small: _Waiting = collections.deque()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._threads = [self._start(self._ship_large, f"ship {n}") for n in range(jobs)]
@@ -100,13 +105,13 @@ class Shipper:
             self.dispatch()
         # What a restore reads first travels alone in the last pack: a restore of one table need not fetch more of
         # the others for it.
-        self._small.put(None)
+        self._small.append(None)
         for member in self._spool.look():
             if member.name in _LAST:
                 self._hand_out(member, self._small)
-        self._small.put(None)
+        self._small.append(None)
         for _ in self._threads[:-1]:
-            self._large.put(None)
+            self._large.append(None)
         while any(thread.is_alive() for thread in self._threads):
             self.raise_if_failed()
             wait()
@@ -122,9 +127,9 @@ class Shipper:
         # pg_restore reads toc.dat and the lists of large objects only uncompressed: packs become plain files.
         return member.size > self._small_bytes and not member.name.endswith(".toc") and member.name not in _LAST
 
-    def _hand_out(self, member: SpooledMember, target: queue.Queue[SpooledMember | None]) -> None:
+    def _hand_out(self, member: SpooledMember, target: _Waiting) -> None:
         member.assigned = True
-        target.put(member)
+        target.append(member)
 
     def _start(self, work: Callable[[], None], name: str) -> threading.Thread:
         def run() -> None:
@@ -144,12 +149,12 @@ class Shipper:
     def _cancelled(self) -> bool:
         return self._uploader.cancel.is_set()
 
-    def _next(self, source: queue.Queue[SpooledMember | None]) -> SpooledMember | None:
+    def _next(self, source: _Waiting) -> SpooledMember | None:
         while True:
             try:
-                return source.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                if self._cancelled():
+                return source.popleft()
+            except IndexError:
+                if self._uploader.cancel.wait(_POLL_SECONDS):
                     raise Cancelled("stopped while waiting for pg_dump") from None
 
     def _ship_large(self) -> None:

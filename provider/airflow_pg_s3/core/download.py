@@ -23,7 +23,7 @@ from airflow_pg_s3.core.upload import StoredObject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-RANGE_BYTES = 8 << 20
+RANGE_BYTES = 4 << 20
 RANGES_AHEAD = 2
 ATTEMPTS = 6
 _BODY_READ_BYTES = 256 << 10

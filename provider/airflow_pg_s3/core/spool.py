@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ READ_BYTES = 1 << 20
 TOC = "toc.dat"
 _BLOCK = 4096
 _POLL_SECONDS = 0.005
+_PROBE_SECONDS = 1.0
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _F_SETSIG = 10
@@ -227,8 +229,12 @@ def _probe(folder: Path) -> None:
         with open(probe, "wb"):
             if _has_no_writer(probe):
                 raise OSError(errno.EOPNOTSUPP, "leases do not see writers")
-        if not _has_no_writer(probe):
-            raise OSError(errno.EOPNOTSUPP, "leases are refused")
+        # A program that another thread is just starting has the file open as well, for a moment.
+        deadline = time.monotonic() + _PROBE_SECONDS
+        while not _has_no_writer(probe):
+            if time.monotonic() > deadline:
+                raise OSError(errno.EOPNOTSUPP, "leases are refused")
+            time.sleep(_POLL_SECONDS)
     except OSError as error:
         raise InputError(
             f"spool_dir {folder.parent.parent} is on a filesystem without file leases ({error.strerror}): "

@@ -35,7 +35,7 @@ WRONG = "c4nary-wr0ng"
 AWS_SECRET = "c4nary/secret+key"
 AWS_TOKEN = "c4nary-session-token"
 # Where passwords may be, for libpq: of the owner alone.
-FILES_OF_SECRETS = {"pgpass", "pg_service.conf"}
+FILES_OF_SECRETS = {"pgpass", "pg_service.conf", "pg_service.workers"}
 READ_BYTES = 1 << 16
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)

@@ -81,6 +81,7 @@ class CheckedMember:
         """Close the target, wherever it is."""
         if not self._is_closed:
             self._is_closed = True
+            self._held_back = b""  # of hundreds of members, it would be all the memory there is
             os.close(self._target)
 
 

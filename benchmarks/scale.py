@@ -173,7 +173,8 @@ def fleet(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
     )
     try:
         wait_until(airflow.is_up, "airflow standalone is up", seconds=300)
-        airflow.call("POST", "/pools", {"name": "backups", "slots": given.slots})
+        pool = {"name": "backups", "slots": given.slots, "description": "", "include_deferred": False}
+        airflow.call("POST", "/pools", pool)
         wait_until(lambda: _is_known(airflow, "pg_s3_fleet"), "the DAG is there")
         peak = Peak(lambda: int(place.cluster.psql(CONNECTIONS)))
         began = time.monotonic()

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -174,7 +175,7 @@ def fleet(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
     try:
         wait_until(airflow.is_up, "airflow standalone is up", seconds=300)
         pool = {"name": "backups", "slots": given.slots, "description": "", "include_deferred": False}
-        airflow.call("POST", "/pools", pool)
+        wait_until(lambda: _is_made(airflow, pool), "the pool is there")
         wait_until(lambda: _is_known(airflow, "pg_s3_fleet"), "the DAG is there")
         peak = Peak(lambda: int(place.cluster.psql(CONNECTIONS)))
         began = time.monotonic()
@@ -223,6 +224,17 @@ class Peak:
     def _watch(self) -> None:
         while not self._ended.wait(0.2):
             self.most = max(self.most, self._figure())
+
+
+def _is_made(airflow: Standalone, pool: Mapping[str, Any]) -> bool:
+    try:
+        airflow.call("POST", "/pools", pool)
+    except urllib.error.HTTPError as error:
+        # SQLite is locked while Airflow writes down its DAGs.
+        if error.code < 500:
+            raise
+        return False
+    return True
 
 
 def _is_known(airflow: Standalone, dag_id: str) -> bool:

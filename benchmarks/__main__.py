@@ -20,7 +20,7 @@ import pyrage  # type: ignore[import-untyped]
 from benchmarks.contenders import OURS, Contender, Place, backups, restores
 from benchmarks.goals import GOALS
 from benchmarks.measure import Measured, ceph_requests, compression_seconds, measure
-from benchmarks.report import Row, Shape, load, machine, plot, plot_levels, save, text
+from benchmarks.report import Row, Shape, load, machine, plot, plot_levels, save, say, text
 from benchmarks.shapes import MANY_FILES, SHAPES, THOROUGH
 from benchmarks.sink import Sink
 from lab.postgres import Cluster
@@ -50,14 +50,6 @@ class Bench:
         say(f"making {shape} ({given.megabytes} MB)")
         SHAPES[shape](cluster, "source", given.megabytes)
         cluster.psql("vacuum analyze", "source")
-
-    def close(self) -> None:
-        self._cluster.drop_database("source")
-        self._cluster.drop_database("target")
-        for folder in self._kept.values():
-            shutil.rmtree(folder)
-        for key, _ in list(self._keys("")):
-            self._server.client().delete_object(Bucket=self._bucket, Key=key)
 
     def run(self, phase: str, contenders: Sequence[Contender], rounds: int) -> Iterator[Row]:
         runs: dict[str, list[Measured]] = {contender.name: [] for contender in contenders}
@@ -90,12 +82,12 @@ class Bench:
         # What one has left to be written must not slow the next.
         os.sync()
         done = measure(script, env=place.environment, folder=folder, requests=self._requests, stdin=stdin)
-        if contender.verb is not None and phase == "backup":
-            for key, _ in self._keys(contender.stores or ""):
+        if phase == "backup" and contender.stores is not None:
+            stored = dict(self._keys(contender.stores))
+            self._stored[contender.name] = list(stored.values())
+            for key in stored:
                 if key.endswith(".json"):
                     self._uris[contender.name] = f"s3://{self._bucket}/{key}"
-        if phase == "backup" and contender.stores is not None:
-            self._stored[contender.name] = [size for _, size in self._keys(contender.stores)]
         if phase == "backup" and contender.stores is None and contender.name not in self._kept:
             self._kept[contender.name] = folder
         else:
@@ -159,7 +151,6 @@ def _measure(bench: Bench, name: str, given: argparse.Namespace) -> Shape:
         "compression_seconds": compression_seconds(dumped, level=1),
         **{fact: getattr(given, fact) for fact in ("rounds", "megabytes", "jobs", "major")},
     }
-    bench.close()
     return Shape(facts, rows)
 
 
@@ -172,10 +163,6 @@ def _phases(given: argparse.Namespace, *, thorough: bool) -> Iterator[tuple[str,
 
 def _is_chosen(contender: Contender, only: str | None) -> bool:
     return only is None or only in contender.name or "limit" in contender.name or contender.name == OURS
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

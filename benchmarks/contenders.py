@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 AWS_CONFIG = Path(__file__).parent / "aws.ini"
 UNSIGNED = {"addressing_style": "path", "payload_signing_enabled": False}
 
-
 OURS = "ours, 2 jobs, level 1"
 OUR_RESTORE = "ours, 2 jobs"
 ENCRYPTED = f"{OURS}, encrypted"
@@ -89,12 +88,6 @@ class Contender:
 
     def _told(self, place: Place, verb: str, arguments: Mapping[str, Any], backup_uri: str | None) -> str:
         cluster = place.cluster
-        keywords = {
-            "host": cluster.host,
-            "port": str(cluster.port),
-            "user": cluster.user,
-            "password": cluster.password,
-        }
         given: dict[str, Any] = {
             **arguments,
             "spool_dir": str(place.folder),
@@ -102,10 +95,10 @@ class Contender:
         }
         identity, recipient = place.identity
         if verb == "backup":
-            given["source"] = {"database": place.database, "keywords": keywords}
+            given["source"] = {"database": place.database, "keywords": cluster.keywords}
             given["age_recipients"] = [recipient] if self.name == ENCRYPTED else []
         else:
-            given |= {"target": {"database": place.target, "keywords": keywords}, "backup": backup_uri}
+            given |= {"target": {"database": place.target, "keywords": cluster.keywords}, "backup": backup_uri}
             given["identities"] = [identity] if self.needs == ENCRYPTED else []
         repository = f"s3://{place.bucket}/{(self.stores or '').rstrip('/')}"
         server = place.sink if self.name == DISCARDED else place.server

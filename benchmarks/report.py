@@ -6,6 +6,7 @@ import json
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def _goals(goals: Sequence[Goal], shapes: Mapping[str, Shape]) -> Iterator[str]:
         if found is not None:
             figure, is_met = found
             what = f"{goal.shape}, {goal.what} {goal.sign} {goal.limit:g}"
-            yield _line((what, f"{figure:.2f}", "met" if is_met else "**missed**"))
+            yield line((what, f"{figure:.2f}", "met" if is_met else "**missed**"))
 
 
 def _tables(name: str, shape: Shape) -> Iterator[str]:
@@ -102,7 +103,7 @@ def _tables(name: str, shape: Shape) -> Iterator[str]:
     )
     for phase in dict.fromkeys(row.phase for row in shape.rows):
         rows = [row for row in shape.rows if row.phase == phase]
-        yield from ("", _line((phase, *COLUMNS)), "|---" + "|---:" * len(COLUMNS) + "|")
+        yield from ("", line((phase, *COLUMNS)), "|---" + "|---:" * len(COLUMNS) + "|")
         for row in rows:
             cells = (
                 row.contender,
@@ -115,10 +116,15 @@ def _tables(name: str, shape: Shape) -> Iterator[str]:
                 f"{row.stored_bytes / MB:.1f}" if row.stored_bytes else "",
                 str(row.most("requests") or ""),
             )
-            yield _line(cells)
+            yield line(cells)
 
 
-def _line(cells: Iterable[str]) -> str:
+def say(text: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -33,7 +33,7 @@ from airflow_pg_s3.core.backup_id import new_backup_id
 from airflow_pg_s3.core.libpq import parameters
 from airflow_pg_s3.core.repository import Repository, read_manifest
 from benchmarks.measure import Measured, ceph_requests, measure
-from benchmarks.report import machine
+from benchmarks.report import line, machine, say
 from benchmarks.shapes import LARGE_OBJECTS
 from lab.hard import create_bulk_database, create_many_tables
 from lab.postgres import Cluster
@@ -42,7 +42,6 @@ from lab.standalone import Standalone, wait_until
 from lab.task import told
 
 ROOT = Path(__file__).parents[1]
-GIB = 1 << 30
 MIB = 1 << 20
 Facts = Mapping[str, Any]
 
@@ -57,13 +56,8 @@ class Place:
         self.requests = ceph_requests(server.home)
         self.bucket = server.create_bucket(f"scale-{uuid.uuid4().hex[:12]}")
 
-    def keywords(self) -> dict[str, str]:
-        cluster = self.cluster
-        port = str(cluster.port)
-        return {"host": cluster.host, "port": port, "user": cluster.user, "password": cluster.password}
-
     def connection(self, database: str) -> dict[str, Any]:
-        return {"database": database, "keywords": self.keywords()}
+        return {"database": database, "keywords": self.cluster.keywords}
 
     def run(self, verb: str, **arguments: Any) -> Measured:
         """One verb in a process of its own."""
@@ -130,7 +124,8 @@ def catalogue(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
     repository = Repository(client, f"s3://{place.bucket}/scale")
     place.cluster.create_database("small")
     request = BackupRequest(
-        source=parameters(database="small", keywords=place.keywords()), client_path=[str(place.cluster.pg_bin)]
+        source=parameters(database="small", keywords=place.cluster.keywords),
+        client_path=[str(place.cluster.pg_bin)],
     )
     made = back_up(request, repository, cancel=threading.Event(), log=logging.getLogger("scale"))
     original = read_manifest(client, made.uri).manifest
@@ -297,14 +292,10 @@ def _text(found: Mapping[str, Any]) -> str:
         for fact in told_of["facts"]:
             if tuple(fact) != columns:
                 columns = tuple(fact)
-                lines += ["", f"| {' | '.join(columns)} |", f"|---{'|---:' * (len(columns) - 1)}|"]
+                lines += ["", line(columns), f"|---{'|---:' * (len(columns) - 1)}|"]
             cells = (f"{value:,.1f}" if isinstance(value, float) else str(value) for value in fact.values())
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(line(cells))
     return "\n".join(lines) + "\n"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

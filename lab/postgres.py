@@ -123,6 +123,11 @@ class Cluster:
 
     # -- for clients --------------------------------------------------------------------------------
 
+    @property
+    def keywords(self) -> dict[str, str]:
+        """The same as libpq's keywords and values, without a database."""
+        return {"host": self.host, "port": str(self.port), "user": self.user, "password": self.password}
+
     def dsn(
         self,
         dbname: str = "postgres",

@@ -29,9 +29,7 @@ LOG = logging.getLogger("comparison")
 
 
 def parameters(cluster: Cluster, database: str, **others: str) -> ConnectionParameters:
-    own = {"host": cluster.host, "port": str(cluster.port), "user": cluster.user, "password": cluster.password}
-    keywords = own | others
-    return ConnectionParameters(database=database, keywords=keywords)
+    return ConnectionParameters(database=database, keywords=cluster.keywords | others)
 
 
 @pytest.fixture

@@ -39,12 +39,13 @@ def test_the_largest_are_restored_first(postgres, new_database, back_up, assert_
 
 def test_without_leases_all_are_restored(pg18, new_database, back_up, assert_restored, fed, monkeypatch):
     source = new_database(pg18, FILL)
+    made = back_up(pg18, source)
 
-    def refuse(path):
+    def refuse(path, kind):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr(largest_first, "_lease", refuse)
-    assert_restored(pg18, source, pg18, back_up(pg18, source), jobs=2)
+    monkeypatch.setattr(largest_first.lease, "take", refuse)
+    assert_restored(pg18, source, pg18, made, jobs=2)
     assert sorted(fed) == ["t1", "t2", "t3", "t4", "t5"]
 
 

@@ -71,8 +71,7 @@ def run_backup(pg18: Cluster, repository: str, spool_dir: Path) -> Callable[...,
 
 
 def source_of(cluster: Cluster, database: str):
-    keywords = {"host": cluster.host, "port": cluster.port, "user": cluster.user, "password": cluster.password}
-    return parameters(database=database, keywords=keywords)
+    return parameters(database=database, keywords=cluster.keywords)
 
 
 def expected_parts(size: int) -> list[int]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_pg_s3.core import largest_first
+from airflow_pg_s3.core import largest_first, lease
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.largest_first import LargestFirst
 from tests.waiting import wait_until
@@ -75,7 +75,7 @@ def test_whoever_waits_is_let_go_at_the_end(archive, tmp_path):
 
 
 def test_it_leaves_all_as_it_was_where_leases_have_no_effect(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(largest_first, "_lease", lambda path: os.open(path, os.O_RDONLY))
+    monkeypatch.setattr(lease, "take", lambda path, kind: os.open(path, os.O_RDONLY))
     (tmp_path / "pg_service.conf").touch()
     with LargestFirst(archive, MEMBERS, tmp_path / "pg_service.conf") as order:
         assert order.look()

@@ -16,16 +16,14 @@ import errno
 import fcntl
 import os
 import shutil
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from airflow_pg_s3.core import lease
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.manifest import Member
-
-_F_SETSIG = 10
 
 
 class LargestFirst:
@@ -83,7 +81,7 @@ class LargestFirst:
         shutil.copy(self._service_file, self._for_workers)
         _check_leases(self._service_file.with_suffix(".probe"))
         for path in (self._service_file, self._for_workers):
-            self._leases.append(_lease(path))
+            self._leases.append(lease.take(path, fcntl.F_WRLCK))
         self._pipes.mkdir(mode=0o700)
         for member in self._members:
             os.rename(self._archive / member.name, self._pipes / member.name)
@@ -100,18 +98,6 @@ class LargestFirst:
             os.close(self._leases.pop())
 
 
-def _lease(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # Who opens the file makes the kernel signal us; SIGURG is ignored by default.
-        fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 def _is_wanted(descriptor: int) -> bool:
     return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_WRLCK
 
@@ -119,13 +105,13 @@ def _is_wanted(descriptor: int) -> bool:
 def _check_leases(probe: Path) -> None:
     """Raise OSError unless this filesystem lets whoever opens a file wait for the holder of a lease."""
     probe.touch()
-    lease = _lease(probe)
+    descriptor = lease.take(probe, fcntl.F_WRLCK)
     try:
         os.close(os.open(probe, os.O_RDONLY | os.O_NONBLOCK))
     except BlockingIOError:
         return
     finally:
-        os.close(lease)
+        os.close(descriptor)
     raise OSError(errno.EOPNOTSUPP, "leases have no effect", str(probe))
 
 

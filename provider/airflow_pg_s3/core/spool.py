@@ -12,13 +12,13 @@ import ctypes
 import errno
 import fcntl
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_pg_s3.core import lease
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
 
 READ_BYTES = 1 << 20
@@ -28,7 +28,6 @@ _POLL_SECONDS = 0.005
 _PROBE_SECONDS = 1.0
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
-_F_SETSIG = 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate64.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -207,20 +206,13 @@ class Spool:
 
 def _has_no_writer(path: str | Path) -> bool:
     """Whether no process has the file open for writing: the kernel grants a read lease exactly then."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        # Who opens the file during the lease makes the kernel signal us; SIGURG is ignored by default.
-        fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            return False
-        raise
-    else:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return True
-    finally:
-        os.close(descriptor)
+        descriptor = lease.take(path, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return False
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    os.close(descriptor)
+    return True
 
 
 def _probe(folder: Path) -> None:

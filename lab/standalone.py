@@ -147,17 +147,20 @@ class Standalone:
         return str(wait_until(log, f"{text} is in the log of {of_the_task}"))
 
     def processes(self, program: str | None = None) -> list[int]:
-        """Pids of all processes with a path of this Airflow's home in their environment.
+        """Pids of all processes of its session, and of those with a path of its home in their environment.
 
-        Airflow's have AIRFLOW_HOME; pg_dump has the workspace, which lies below our TMPDIR.
+        Airflow's have AIRFLOW_HOME, unless they have written a title over it; pg_dump has the workspace, which
+        lies below our TMPDIR. Those that have ended and are not yet waited for have no command line.
         """
         marker = f"={self.home}".encode()
+        session = self._process.pid
         pids = []
         for entry in Path("/proc").iterdir():
             try:
                 if (
                     entry.name.isdigit()
-                    and marker in (entry / "environ").read_bytes()
+                    and (entry / "cmdline").read_bytes()
+                    and (os.getsid(int(entry.name)) == session or marker in (entry / "environ").read_bytes())
                     and program in (None, (entry / "comm").read_text().strip())
                 ):
                     pids.append(int(entry.name))

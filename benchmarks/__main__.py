@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import io
 import os
 import shutil
 import sys
@@ -19,7 +20,14 @@ import pyrage  # type: ignore[import-untyped]
 
 from benchmarks.contenders import OURS, Contender, Place, backups, restores
 from benchmarks.goals import GOALS
-from benchmarks.measure import Measured, ceph_requests, compression_seconds, measure
+from benchmarks.measure import (
+    Measured,
+    ceph_cpu,
+    ceph_requests,
+    compression_seconds,
+    measure,
+    postgres_cpu,
+)
 from benchmarks.report import Row, Shape, load, machine, plot, plot_levels, save, say, text
 from benchmarks.shapes import MANY_FILES, SHAPES, THOROUGH
 from benchmarks.sink import Sink
@@ -27,6 +35,7 @@ from lab.postgres import Cluster
 from lab.s3 import Ceph, S3Server
 
 MEMORY = Path("/dev/shm")
+MULTIPART_BYTES = 9_000_000  # over boto3's threshold of 8 MiB
 
 
 class Bench:
@@ -40,8 +49,14 @@ class Bench:
         self._sink = sink
         self._shape = shape
         self._work = Path(given.work)
-        self._requests = ceph_requests(server.home)
+        self._counters: dict[str, Callable[[], float]] = {
+            "requests": ceph_requests(server.home),
+            "postgres_cpu_seconds": postgres_cpu(cluster.pid),
+            "s3_cpu_seconds": ceph_cpu(server.home),
+        }
         self._bucket = server.create_bucket(f"bench-{uuid.uuid4().hex[:12]}")
+        # Ceph takes seconds for the first upload, to make its pools.
+        server.client().upload_fileobj(io.BytesIO(bytes(MULTIPART_BYTES)), self._bucket, "first")
         self._kept: dict[str, Path] = {}
         self._uris: dict[str, str] = {}
         self._stored: dict[str, list[int]] = {}
@@ -81,7 +96,7 @@ class Bench:
             script = f"OLDPWD={self._kept[contender.needs]}\n{script}"
         # What one has left to be written must not slow the next.
         os.sync()
-        done = measure(script, env=place.environment, folder=folder, requests=self._requests, stdin=stdin)
+        done = measure(script, env=place.environment, folder=folder, counters=self._counters, stdin=stdin)
         if phase == "backup" and contender.stores is not None:
             stored = dict(self._keys(contender.stores))
             self._stored[contender.name] = list(stored.values())

@@ -18,6 +18,7 @@ from airflow_pg_s3.core.spool import READ_BYTES
 
 _LOOK_SECONDS = 0.5
 _READY_SECONDS = 0.005
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Measured:
     :param cpu_seconds: user and system, of the command and its children; the servers' are not among them.
     :param peak_rss_bytes: proportional set size over all of them (smaps_rollup), the most that was seen.
     :param peak_disk_bytes: in the command's own folder, likewise.
-    :param requests: that the S3 server has answered.
+    :param servers: what the servers' counters have gained meanwhile.
     :param own: what a task of ours tells of its own process: CPU seconds of its work, and the most memory it had.
     """
 
@@ -35,19 +36,24 @@ class Measured:
     cpu_seconds: float
     peak_rss_bytes: int
     peak_disk_bytes: int
-    requests: int
+    servers: Mapping[str, float]
     own: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(
-    script: str, *, env: Mapping[str, str], folder: Path, requests: Callable[[], int], stdin: str = ""
+    script: str,
+    *,
+    env: Mapping[str, str],
+    folder: Path,
+    counters: Mapping[str, Callable[[], float]],
+    stdin: str = "",
 ) -> Measured:
     """Run a bash script in a folder; a failure raises with what it said.
 
-    :param requests: how many the S3 server has answered so far.
+    :param counters: of the servers.
     :param stdin: for a task of ours; its time begins when it is ready, as does that of an operator in Airflow.
     """
-    before = requests()
+    before = {name: counter() for name, counter in counters.items()}
     log = folder.with_suffix(".log")
     with log.open("wb") as output, _watched(folder) as most:
         process = subprocess.Popen(
@@ -76,7 +82,7 @@ def measure(
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_rss_bytes=most.rss,
         peak_disk_bytes=most.disk,
-        requests=requests() - before,
+        servers={name: counter() - before[name] for name, counter in counters.items()},
         own=_told(log.read_text()),
     )
 
@@ -156,6 +162,43 @@ def _disk_of(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(parent, name)).st_blocks * 512
     return total
+
+
+def postgres_cpu(postmaster: int) -> Callable[[], float]:
+    """() → CPU seconds of a server so far, of backends that have ended too."""
+
+    def count() -> float:
+        return sum(
+            sum(times) if pid == postmaster else sum(times[:2])
+            for pid, parent, times in _processes()
+            if postmaster in {pid, parent}
+        )
+
+    return count
+
+
+def ceph_cpu(home: Path) -> Callable[[], float]:
+    """() → CPU seconds of all daemons of a Ceph so far."""
+
+    def count() -> float:
+        return sum(sum(times[:2]) for pid, _, times in _processes() if str(home) in _environment_of(pid))
+
+    return count
+
+
+def _processes() -> Iterator[tuple[int, int, list[float]]]:
+    """Each process's id, its parent's, and CPU seconds: user, system, and the same of children that have ended."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            # The name, in parentheses, may hold anything.
+            fields = Path(f"/proc/{int(name)}/stat").read_text().rpartition(")")[2].split()
+            yield int(name), int(fields[1]), [int(ticks) / _TICKS for ticks in fields[11:15]]
+
+
+def _environment_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    return ""
 
 
 def ceph_requests(home: Path) -> Callable[[], int]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 MB = 1_000_000
 RESULTS = "results.json"
 COLUMNS = (
-    "seconds (median)", "spread", "÷ limit", "CPU s", "peak memory MB", "peak disk MB", "stored MB",
-    "S3 requests",
+    "seconds (median)", "spread", "÷ limit", "CPU s", "PostgreSQL's CPU s", "S3's CPU s", "peak memory MB",
+    "peak disk MB", "stored MB", "S3 requests",
 )  # fmt: skip
 
 
@@ -54,6 +54,9 @@ class Row:
     @property
     def cpu_seconds(self) -> float:
         return statistics.median(run.cpu_seconds for run in self.runs)
+
+    def servers(self, counter: str) -> float:
+        return statistics.median(run.servers[counter] for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,12 @@ def _tables(name: str, shape: Shape) -> Iterator[str]:
                 f"{100 * row.spread:.0f} %",
                 f"{row.seconds / rows[0].seconds:.2f}",
                 f"{row.cpu_seconds:.1f}",
+                f"{row.servers('postgres_cpu_seconds'):.1f}",
+                f"{row.servers('s3_cpu_seconds'):.1f}",
                 f"{row.most('peak_rss_bytes') / MB:.0f}",
                 f"{row.most('peak_disk_bytes') / MB:.0f}",
                 f"{row.stored_bytes / MB:.1f}" if row.stored_bytes else "",
-                str(row.most("requests") or ""),
+                f"{row.servers('requests'):.0f}",
             )
             yield line(cells)
 

@@ -53,7 +53,7 @@ class Place:
         self.cluster = cluster
         self.server = server
         self.work = work
-        self.requests = ceph_requests(server.home)
+        self.counters = {"requests": ceph_requests(server.home)}
         self.bucket = server.create_bucket(f"scale-{uuid.uuid4().hex[:12]}")
 
     def connection(self, database: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Place:
             f"exec {sys.executable} -m lab.task",
             env=self.cluster.client_env() | {"PYTHONPATH": str(ROOT)},
             folder=folder,
-            requests=self.requests,
+            counters=self.counters,
             stdin=told(verb, arguments, self.server, repository=f"s3://{self.bucket}/scale") + "\n",
         )
 
@@ -243,7 +243,7 @@ def _facts(what: str, measured: Measured) -> dict[str, Any]:
         "our CPU seconds": measured.own["cpu_seconds"],
         "our memory, MiB": measured.own["peak_bytes"] / MIB,
         "disk, MiB": measured.peak_disk_bytes / MIB,
-        "S3 requests": measured.requests,
+        "S3 requests": measured.servers["requests"],
     }
 
 

@@ -76,9 +76,8 @@ class Place:
         pages = self.server.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
-    def newest_uri(self) -> str:
-        keys = [key for key in self.objects() if key.endswith(".json") and not key.endswith(".verified.json")]
-        return f"s3://{self.bucket}/{max(keys)}"
+    def newest_uri(self, database: str) -> str:
+        return next(Repository(self.server.client(), f"s3://{self.bucket}/scale").newest_first(database)).uri
 
 
 def size(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
@@ -90,7 +89,7 @@ def size(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
         made = place.run("backup", source=place.connection(name), jobs=given.jobs)
         yield _facts(f"{gigabytes} GB: backup, {given.jobs} jobs", made)
         place.cluster.create_database("target", template="template0")
-        uri = place.newest_uri()
+        uri = place.newest_uri(name)
         restored = place.run("restore", target=place.connection("target"), backup=uri, jobs=given.jobs)
         yield _facts(f"{gigabytes} GB: restore, {given.jobs} jobs", restored)
         for number in range(8):
@@ -112,9 +111,8 @@ def objects(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
         made = place.run("backup", source=place.connection(name), jobs=2)
         stored = len(place.objects()) - before
         yield _facts(f"{what}: backup, 2 jobs", made) | {"objects": stored}
-        verified = place.run(
-            "verification", server=place.connection("postgres"), backup=place.newest_uri(), jobs=2
-        )
+        uri = place.newest_uri(name)
+        verified = place.run("verification", server=place.connection("postgres"), backup=uri, jobs=2)
         yield _facts(f"{what}: verification on the same server, 2 jobs", verified)
 
 

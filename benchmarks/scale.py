@@ -30,7 +30,9 @@ from typing import Any
 
 from airflow_pg_s3.core.backup import BackupRequest, back_up
 from airflow_pg_s3.core.backup_id import new_backup_id
+from airflow_pg_s3.core.catalog import Selection, select
 from airflow_pg_s3.core.libpq import parameters
+from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.repository import Repository, read_manifest
 from benchmarks.measure import Measured, ceph_requests, measure
 from benchmarks.report import line, machine, say
@@ -130,15 +132,20 @@ def catalogue(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
 
     def copy(number: int) -> None:
         at = original.created_at - datetime.timedelta(hours=number + 1)
-        copied = original.model_copy(update={"backup_id": new_backup_id(at), "created_at": at})
+        backup_id = new_backup_id(at)
+        text = original.model_copy(update={"created_at": at}).model_dump_json(by_alias=True)
+        # Its objects' keys as well: a manifest that speaks of another backup's objects is refused.
+        copied = Manifest.model_validate_json(text.replace(original.backup_id, backup_id))
         # As many objects as a small backup has; their contents do not matter to a listing.
-        folder = f"scale/small/{copied.backup_id}"
-        client.put_object(Bucket=place.bucket, Key=f"{folder}/pack-0001.tar.zst", Body=b"")
-        client.put_object(Bucket=place.bucket, Key=f"{folder}.json", Body=copied.to_json())
+        for record in copied.objects:
+            client.put_object(Bucket=place.bucket, Key=f"scale/small/{record.key}", Body=b"")
+        client.put_object(Bucket=place.bucket, Key=f"scale/small/{backup_id}.json", Body=copied.to_json())
 
     say(f"making {given.backups} backups")
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(copy, range(given.backups)))
+    newest = select(repository, Selection(database="small", limit=100), logging.getLogger("scale"))
+    assert len(newest) == min(100, given.backups + 1), "the copies are no backups"
     what = f"{given.backups:,} backups"
     yield _facts(f"{what}: the newest one", place.run("listing", database="small", limit=1))
     yield _facts(f"{what}: the newest 100", place.run("listing", database="small", limit=100))

@@ -139,12 +139,15 @@ def _watched(folder: Path) -> Iterator[_Most]:
         most.join()
 
 
+def _pids() -> Iterator[int]:
+    return map(int, filter(str.isdigit, os.listdir("/proc")))
+
+
 def _members_of(group: int) -> Iterator[int]:
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                if os.getpgid(int(name)) == group:
-                    yield int(name)
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) == group:
+                yield pid
 
 
 def _pss_of(pid: int) -> int:
@@ -188,11 +191,11 @@ def ceph_cpu(home: Path) -> Callable[[], float]:
 
 def _processes() -> Iterator[tuple[int, int, list[float]]]:
     """Each process's id, its parent's, and CPU seconds: user, system, and the same of children that have ended."""
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for pid in _pids():
         with contextlib.suppress(OSError):
             # The name, in parentheses, may hold anything.
-            fields = Path(f"/proc/{int(name)}/stat").read_text().rpartition(")")[2].split()
-            yield int(name), int(fields[1]), [int(ticks) / _TICKS for ticks in fields[11:15]]
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            yield pid, int(fields[1]), [int(ticks) / _TICKS for ticks in fields[11:15]]
 
 
 def _environment_of(pid: int) -> str:

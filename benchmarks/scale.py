@@ -57,6 +57,7 @@ class Place:
         self.work = work
         self.counters = {"requests": ceph_requests(server.home)}
         self.bucket = server.create_bucket(f"scale-{uuid.uuid4().hex[:12]}")
+        self.repository = f"s3://{self.bucket}/scale"
 
     def connection(self, database: str) -> dict[str, Any]:
         return {"database": database, "keywords": self.cluster.keywords}
@@ -71,7 +72,7 @@ class Place:
             env=self.cluster.client_env() | {"PYTHONPATH": str(ROOT)},
             folder=folder,
             counters=self.counters,
-            stdin=told(verb, arguments, self.server, repository=f"s3://{self.bucket}/scale") + "\n",
+            stdin=told(verb, arguments, self.server, repository=self.repository) + "\n",
         )
 
     def objects(self) -> list[str]:
@@ -79,7 +80,7 @@ class Place:
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def newest_uri(self, database: str) -> str:
-        return next(Repository(self.server.client(), f"s3://{self.bucket}/scale").newest_first(database)).uri
+        return next(Repository(self.server.client(), self.repository).newest_first(database)).uri
 
 
 def size(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
@@ -121,7 +122,7 @@ def objects(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
 def catalogue(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
     """Many backups of one database."""
     client = place.server.client(max_pool_connections=16)
-    repository = Repository(client, f"s3://{place.bucket}/scale")
+    repository = Repository(client, place.repository)
     place.cluster.create_database("small")
     request = BackupRequest(
         source=parameters(database="small", keywords=place.cluster.keywords),

@@ -210,8 +210,10 @@ def _has_no_writer(path: str | Path) -> bool:
         descriptor = lease.take(path, fcntl.F_RDLCK)
     except BlockingIOError:
         return False
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    os.close(descriptor)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    finally:
+        os.close(descriptor)
     return True
 
 

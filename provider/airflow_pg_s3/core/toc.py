@@ -165,12 +165,9 @@ class _Toc:
         return self._data[self._at - 1]
 
     def _int(self) -> int:
-        sign: int
-        value: int
-        sign, value = _INT.unpack_from(self._data, self._at)
+        number = _number(self._data, self._at)
         self._at += _INT.size
-        _check_number(sign, value)
-        return -value if sign else value
+        return number
 
     def _count(self) -> int:
         count = self._int()
@@ -185,13 +182,11 @@ class _Toc:
     def _skip_texts(self, count: int) -> bool:
         """Go behind so many strings; False if the last one is NULL."""
         # One loop, as 10,000 tables have a million of them.
-        data, at, is_there = self._data, self._at, False
+        data, at, size = self._data, self._at, 0
         for _ in range(count):
-            sign, size = _INT.unpack_from(data, at)
-            _check_number(sign, size)
+            size = _number(data, at)
             at += _INT.size
-            is_there = not (sign and size)
-            if is_there and size:
+            if size > 0:
                 if at + size > len(data):
                     raise IndexError
                 # There the string would end for pg_restore.
@@ -201,10 +196,13 @@ class _Toc:
                     )
                 at += size
         self._at = at
-        return is_there
+        return size >= 0
 
 
-def _check_number(sign: int, value: int) -> None:
+def _number(data: bytes | mmap.mmap, at: int) -> int:
+    sign, value = _INT.unpack_from(data, at)
     # In C it would wrap, and mean something else.
     if sign > 1 or value > _LARGEST_INT:
         raise IntegrityError("the archive's table of contents holds a number that pg_dump cannot have written")
+    number: int = -value if sign else value
+    return number

@@ -311,7 +311,8 @@ def test_cancelling_stops_what_is_being_sent_at_once_and_it_is_not_tried_again(
 ):
     client = new_s3_client(retries={"mode": mode, "total_max_attempts": 5})
     sending, reads = threading.Event(), []
-    client.meta.events.register("before-send.s3", lambda **_: sending.set())
+    for operation in ("PutObject", "UploadPart"):
+        client.meta.events.register(f"before-send.s3.{operation}", lambda **_: sending.set())
     read = PartBody.read
 
     def read_and_cancel(self, amount=-1):
@@ -322,13 +323,10 @@ def test_cancelling_stops_what_is_being_sent_at_once_and_it_is_not_tried_again(
             reads.append(self.tell())
         return read(self, amount)
 
-    with uploader(client) as ours:
-        stream = ours.open("5.dat")
+    monkeypatch.setattr(PartBody, "read", read_and_cancel)
+    stopped = pytest.raises(Cancelled, match=r"stopped while uploading 5\.dat")
+    with uploader(client) as ours, stopped, contextlib.closing(ours.open("5.dat")) as stream:
         stream.write(stream_of(size))
-        sending.clear()
-        monkeypatch.setattr(PartBody, "read", read_and_cancel)
-        with pytest.raises(Cancelled, match=r"stopped while uploading 5\.dat"):
-            stream.close()
     assert 1 <= len(reads) <= 2  # one for each part in flight
     assert ours.stored_bytes == 0
     assert uploads_of(bucket) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3 import __version__
+from airflow_pg_s3.core.blame import is_the_archives_fault
 from airflow_pg_s3.core.boundary import one_error, server_error
 from airflow_pg_s3.core.checksum import check_objects
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, IntegrityError, PgS3Error
@@ -37,40 +37,6 @@ _LINE_CHARACTERS = 2000
 _WARNINGS_SHOWN = 20
 # What goes wrong outside, and is no bug.
 _TROUBLE = (PgS3Error, ClientError, BotoCoreError, OSError)
-# The leader says so when a worker has said why it ended; alone, it means that the worker was killed.
-_WORKER_DIED = re.compile(r"^pg_restore: error: a worker process died unexpectedly$", re.MULTILINE)
-# In pg_restore's words: the server, the machine or the role is not up to it. All else is the archive's fault.
-_NOT_THE_ARCHIVES_FAULT = re.compile(
-    "|".join(
-        (
-            r"No space left on device",
-            r"out of memory",
-            r"out of shared memory",
-            r"too many clients already",
-            r"remaining connection slots",
-            r"terminated by user",
-            r"could not (?:connect|receive data|send data)",
-            r"connection to (?:server|client)",
-            r"server closed the connection",
-            r"terminating connection",
-            r"no connection to the server",
-            r"SSL (?:connection|SYSCALL)",
-            r"the database system is",
-            r"canceling statement",
-            r"permission denied",
-            r"must be (?:superuser|owner|member|able)",
-            r"role \"?.+\"? does not exist",
-            r"extension \".+\" (?:is not available|is not allowed|must be)",
-            r"could not open extension control file",
-            r"could not access file",
-            r"could not load library",
-            r"is not supported (?:in|by) this build",
-            r"collation \".+\" for encoding \".+\" does not exist",
-            r"could not create locale",
-            r"tablespace \".+\" does not exist",
-        )
-    )
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,9 +247,7 @@ def _is_damage(trouble: Exception, findings: Findings) -> bool:
         return False
     # With other orders than the source's, a row may belong into another partition.
     is_other_locale = findings.missing_locale is not None
-    said, deaths = _WORKER_DIED.subn("", trouble.stderr_tail)
-    was_killed = deaths > 0 and "error: " not in said
-    return not is_other_locale and not was_killed and _NOT_THE_ARCHIVES_FAULT.search(said) is None
+    return not is_other_locale and is_the_archives_fault(trouble.stderr_tail)
 
 
 def _one_line(text: str) -> str:

@@ -153,7 +153,7 @@ osd crush chooseleaf type = 0
 osd objectstore = memstore
 memstore device bytes = 8589934592
 [client.rgw.a]
-rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw data = {home}/rgw
 rgw thread pool size = 64
 rgw enable usage log = false

@@ -176,13 +176,14 @@ def folder(tmp_path):
 def test_pg_restore_is_asked_with_the_real_contents_and_empty_members(fake_program, folder, toc, tmp_path):
     (tmp_path / "script").write_text(data_of(5, "s", "t", ["c"]))
     tools = fake_program(f"cd '{folder}'; head -c 99 *.* >../seen; cat ../script")
-    members = ["5.dat", "blobs_9.toc", "blob_16487.dat"]
-    assert list(archive.tables_of_members(folder, toc, members, tools=tools, codec="utf-8")) == ["5.dat"]
+    archive.lay_out(folder, toc, ["5.dat", "blobs_9.toc", "blob_16487.dat"])
+    assert list(archive.tables_of_members(folder, tools=tools, codec="utf-8")) == ["5.dat"]
     seen = (tmp_path / "seen").read_text()
     assert seen == "==> 5.dat <==\n\n==> blobs_9.toc <==\n\n==> toc.dat <==\nthe table of contents"
 
 
 def test_pg_restores_own_failure_comes_out_with_its_words(fake_program, folder, toc):
+    archive.lay_out(folder, toc, ["5.dat"])
     tools = fake_program("echo 'pg_restore: error: did not find magic string' >&2; exit 1")
     with pytest.raises(ClientProgramError, match=r"exited with status 1:\n.*did not find magic string"):
-        archive.tables_of_members(folder, toc, ["5.dat"], tools=tools, codec="utf-8")
+        archive.tables_of_members(folder, tools=tools, codec="utf-8")

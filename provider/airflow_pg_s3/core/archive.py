@@ -35,22 +35,27 @@ class TableData:
     through_root: bool
 
 
-def tables_of_members(
-    folder: Path, toc: Path, members: Iterable[str], *, tools: ClientTools, codec: str
-) -> dict[str, TableData]:
-    """Map the file names of table data to their tables.
+def lay_out(folder: Path, toc: Path, members: Iterable[str]) -> None:
+    """Make an archive of empty members.
 
-    :param folder: an empty folder to work in.
+    :param folder: an empty folder to make it in.
     :param toc: the archive's toc.dat.
     :param members: names of the archive's other files.
-    :param codec: Python codec of the archive's encoding; anything for SQL_ASCII, where names have none.
-    :raises ClientProgramError: pg_restore cannot read the archive.
     """
     (folder / "toc.dat").symlink_to(toc)
     for member in members:
         # Large objects are listed in blobs*.toc only, so that without them none is asked for.
         if not member.startswith("blob_"):
             (folder / member).touch()
+
+
+def tables_of_members(folder: Path, *, tools: ClientTools, codec: str) -> dict[str, TableData]:
+    """Map the file names of table data to their tables.
+
+    :param folder: as `lay_out` has made it.
+    :param codec: Python codec of the archive's encoding; anything for SQL_ASCII, where names have none.
+    :raises ClientProgramError: pg_restore cannot read the archive.
+    """
     script = tools.ask_pg_restore("--verbose", "--data-only", "--file=-", str(folder))
     return parse_copy_commands(script, codec=codec)
 

@@ -200,7 +200,7 @@ def connection(data: bytes) -> None:
     assert conninfo_to_dict(found.dbname_argument()) == {"dbname": found.database}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            environment = found.environment(Path(folder))
+            environment = found.written_environment(Path(folder))
         except InputError:
             return
         assert not any(secret in value for value in environment.values())

@@ -83,6 +83,7 @@ class Cluster:
         initdb_options: Sequence[str] = (),
         password: str | None = None,
         socket_auth: Literal["scram-sha-256", "trust"] = "scram-sha-256",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         majors = installations()
         if major not in majors:
@@ -95,6 +96,7 @@ class Cluster:
         self._initdb_options = initdb_options
         self._base_dir = base_dir
         self._socket_auth = socket_auth
+        self._environment = environment or {}
         self._user = server_user()
 
     def __enter__(self) -> Self:
@@ -298,4 +300,4 @@ class Cluster:
             raise RuntimeError(f"initdb ended with status {done.returncode}:\n{done.stderr[-4000:]}")
 
     def _server_env(self) -> dict[str, str]:
-        return environment_without("PG") | {"LC_ALL": "C"}
+        return {**environment_without("PG"), "LC_ALL": "C", **self._environment}

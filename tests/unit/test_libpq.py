@@ -30,7 +30,7 @@ def of(database="shop", **keywords):
 
 def seen_by_a_client(params, folder):
     """libpq's keywords as a client program has them that gets our environment and argument."""
-    env = params.environment(folder)
+    env = params.written_environment(folder)
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("PG")]:
             patch.delenv(name)
@@ -104,7 +104,7 @@ def test_nothing_secret_is_in_the_environment_and_files_are_private(tmp_path):
     old = os.umask(0)
     try:
         params = of(**SOMEWHERE, **secrets)
-        env = params.environment(tmp_path)
+        env = params.written_environment(tmp_path)
     finally:
         os.umask(old)
     assert "CANARY" not in repr(env) + params.dbname_argument() + repr(params) + params.endpoint
@@ -114,7 +114,7 @@ def test_nothing_secret_is_in_the_environment_and_files_are_private(tmp_path):
 
 
 def test_what_is_not_secret_needs_no_files(tmp_path):
-    env = of(**SOMEWHERE, sslmode="require").environment(tmp_path)
+    env = of(**SOMEWHERE, sslmode="require").written_environment(tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert (env["PGHOST"], env["PGPORT"], env["PGUSER"], env["PGSSLMODE"]) == (
         "127.0.0.1",
@@ -131,7 +131,7 @@ def test_variables_of_the_process_do_not_leak_in(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "evil")
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("HOME", "/home/airflow")
-    env = of(user="somebody").environment(tmp_path)
+    env = of(user="somebody").written_environment(tmp_path)
     assert "evil" not in env.values()
     assert {name: env[name] for name in env if name.startswith("PG")} == {"PGUSER": "somebody", "PGTZ": "UTC"}
     # Programs speak English, and find ~/.postgresql.
@@ -140,7 +140,7 @@ def test_variables_of_the_process_do_not_leak_in(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("keyword", ["client_encoding", "dbname", "replication"])
 def test_what_would_change_the_dump_is_not_passed_on(keyword, tmp_path):
-    env = parameters(database="shop", keywords={"user": "u", keyword: "CANARY"}).environment(tmp_path)
+    env = parameters(database="shop", keywords={"user": "u", keyword: "CANARY"}).written_environment(tmp_path)
     assert "CANARY" not in env.values()
     assert list(tmp_path.iterdir()) == []
 
@@ -172,7 +172,7 @@ def test_the_connections_own_password_file_is_used_without_a_password(tmp_path):
 )
 def test_what_libpqs_files_cannot_carry_is_refused_without_being_repeated(keywords, problem, tmp_path):
     with pytest.raises(InputError, match=problem) as caught:
-        of(user="u", **keywords).environment(tmp_path)
+        of(user="u", **keywords).written_environment(tmp_path)
     assert "CANARY" not in str(caught.value)
 
 
@@ -188,7 +188,7 @@ def test_an_unknown_keyword_is_refused_and_named():
 
 def test_an_unknown_keyword_that_came_another_way_is_refused_too(tmp_path):
     with pytest.raises(InputError, match="'sslmod', which is no libpq keyword"):
-        ConnectionParameters(database="d", keywords={"sslmod": "require"}).environment(tmp_path)
+        ConnectionParameters(database="d", keywords={"sslmod": "require"}).written_environment(tmp_path)
 
 
 @pytest.mark.parametrize("keyword", ["password", "host", "user"])

@@ -10,6 +10,7 @@ libpq-pgservice.html.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core import clients
@@ -34,6 +36,8 @@ _OUR_CONNECTIONS = {
     "keepalives_idle": "60",
 }
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
+_LANGUAGE_WAS_SET = "select 1 from pg_settings where name = 'lc_messages' and setting <> reset_val"
+_ENGLISH = re.compile(r"(C|POSIX|C\..*|en.*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class ConnectionParameters:
         return ConnectionParameters(database=database, keywords=self.keywords)
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """Connect in autocommit mode.
+        """Connect in autocommit mode, and let the server speak English.
 
         :raises InputError: the server refuses who we are or what we ask for.
         :raises psycopg.OperationalError: it can't be reached; trying again may help.
@@ -88,7 +92,23 @@ class ConnectionParameters:
                 raise
         # Whatever the database's or the role's own settings are.
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        self._speak_english(connection)
         return connection
+
+    def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        # By their words rows are told from what may be shown, and damage from a full disk.
+        locale = _show(connection, "lc_messages")
+        if _ENGLISH.fullmatch(locale):
+            return
+        try:
+            connection.execute("set lc_messages = 'C'")
+        except psycopg.errors.InsufficientPrivilege as error:
+            role = sql.Identifier(connection.info.user).as_string()
+            connection.close()
+            raise InputError(
+                f"the server speaks {locale} to {self.endpoint}: rows in its errors could not be told from what "
+                f"may be shown in logs; as a superuser, ALTER ROLE {role} SET lc_messages = 'C'"
+            ) from error
 
     def dbname_argument(self) -> str:
         """Value for ``--dbname``: names the database and nothing else, whatever characters it has."""
@@ -97,7 +117,22 @@ class ConnectionParameters:
     def environment(self, private_folder: Path) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.
 
+        Connects, to see which language the server would speak to the program.
+
         :param private_folder: a folder of mode 0700 that is removed afterwards.
+        :raises InputError: a value that libpq's files cannot carry, or as `connect` does.
+        :raises psycopg.OperationalError: the server can't be reached.
+        """
+        env = self.written_environment(private_folder)
+        with self.connect() as connection:
+            # Not in any case: poolers refuse options, and a server those that a user may not set.
+            if connection.execute(_LANGUAGE_WAS_SET).fetchone():
+                env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c lc_messages=C".strip()
+        return env
+
+    def written_environment(self, private_folder: Path) -> dict[str, str]:
+        """Do so without a connection, in whatever language; see `environment`.
+
         :raises InputError: a value that libpq's files cannot carry.
         """
         env = clients.environment() | _FOR_A_GOOD_DUMP
@@ -179,6 +214,11 @@ def parameters(*, database: str | None, keywords: Mapping[str, object]) -> Conne
     if "\0" in name:
         raise InputError("a database name cannot hold a NUL character")
     return ConnectionParameters(database=name, keywords=texts)
+
+
+def _show(connection: psycopg.Connection[tuple[Any, ...]], name: str) -> str:
+    row = connection.execute("select current_setting(%s)", [name]).fetchone()
+    return str(row[0]) if row else ""
 
 
 @contextmanager

@@ -204,13 +204,21 @@ def test_a_workspace_in_use_is_not_swept_nor_are_its_processes(tmp_path, start):
         assert child.poll() is None
 
 
-def test_a_workspace_whose_owner_died_is_left_to_its_janitor(tmp_path):
-    # As the janitor has inherited the lock.
-    with Workspace(str(tmp_path)) as theirs:
-        theirs._close()
-        with Workspace(str(tmp_path)):
-            pass
-        assert theirs.folder.exists()
+DYING = """
+import os, signal, sys
+from airflow_pg_s3.core import workspace
+module, name = sys.argv[2].split(".")
+setattr(getattr(workspace, module), name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+with workspace.Workspace(sys.argv[1]):
+    pass
+"""
+
+
+@pytest.mark.parametrize("before", ["subprocess.Popen", "Path.mkdir", "os.open", "fcntl.flock", "os.rename"])
+def test_nothing_stays_when_the_owner_is_killed_while_it_makes_the_workspace(tmp_path, before):
+    owner = subprocess.run([sys.executable, "-c", DYING, str(tmp_path), before])
+    assert owner.returncode == -signal.SIGKILL
+    assert until(lambda: list(tmp_path.iterdir()) == [])
 
 
 def test_a_workspace_that_is_just_being_made_is_not_swept(tmp_path, monkeypatch):

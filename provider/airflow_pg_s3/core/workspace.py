@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -39,34 +40,30 @@ class Workspace:
 
     def __enter__(self) -> Workspace:
         _sweep(self._parent)
+        self.folder = self._parent.absolute() / f"{_PREFIX}{secrets.token_hex(8)}"
+        # Before there is a folder, so that whoever dies from then on leaves none.
+        self._janitor = subprocess.Popen(
+            [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
+            start_new_session=True,
+        )
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
-        except OSError as error:
-            if is_lack(error):
-                raise
-            raise InputError(f"spool_dir {self._parent} cannot be written: {error.strerror}") from error
-        try:
+            try:
+                self.folder.mkdir(mode=0o700)
+            except OSError as error:
+                if is_lack(error):
+                    raise
+                raise InputError(f"spool_dir {self._parent} cannot be written: {error.strerror}") from error
             # It gets its name when it is locked: a sweep takes what nobody has locked for abandoned.
             self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             os.rename(self.folder / "lock", self.folder / _LOCK)
-            self._janitor = subprocess.Popen(
-                [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
-                start_new_session=True,
-                # The janitor holds the lock too: the folder is in use until it has finished.
-                pass_fds=[self._lock],
-            )
         except BaseException:
-            self._close()
-            # Opening nothing, as too many open files may be why: there is nothing but the lock in it.
-            for name in ("lock", _LOCK):
-                (self.folder / name).unlink(missing_ok=True)
-            self.folder.rmdir()
+            self.__exit__(None, None, None)
             raise
         return self
 

@@ -90,6 +90,16 @@ def test_every_line_is_heard_and_the_last_thirty_are_kept(program):
     assert caught.value.stderr_tail.split("\n") == heard[-30:]
 
 
+def test_the_first_error_is_kept_whatever_follows_it(program):
+    ended = program(
+        "(echo 'pg_restore: error: the cause'; seq 100; echo 'pg_restore: error: the end') >&2; exit 1"
+    )
+    with pytest.raises(ClientProgramError) as raised:
+        ended.check()
+    lines = raised.value.stderr_tail.split("\n")
+    assert (lines[0], lines[1], lines[-1]) == ("pg_restore: error: the cause", "72", "pg_restore: error: the end")
+
+
 def test_a_line_without_end_is_cut_and_its_rest_is_no_line_of_its_own(program):
     heard = []
     done = program(

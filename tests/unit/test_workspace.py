@@ -1,6 +1,7 @@
 """Of a workspace nothing stays, however its owner ends: no folder, no process, and nobody else is harmed."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -165,6 +166,19 @@ def test_a_parent_that_cannot_be_written_is_refused_and_named(tmp_path, missing)
         Workspace(str(tmp_path / missing)),
     ):
         pass
+
+
+def test_a_parent_that_must_not_even_be_looked_into_is_refused_and_named(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # As for those who may not search it.
+    monkeypatch.setattr(workspace.Path, "mkdir", refuse)
+    monkeypatch.setattr(workspace.Path, "exists", refuse)
+    open_files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(InputError, match="cannot be written: Permission denied"), Workspace(str(tmp_path)):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == open_files
 
 
 def abandoned(parent, name="airflow-pg-s3-abandoned"):

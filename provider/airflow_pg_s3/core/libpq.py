@@ -10,7 +10,6 @@ libpq-pgservice.html.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +36,12 @@ _OUR_CONNECTIONS = {
 }
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
 _LANGUAGE_WAS_SET = "select 1 from pg_settings where name = 'lc_messages' and setting <> reset_val"
-_ENGLISH = re.compile(r"(C|POSIX|C\..*|en.*)?", re.IGNORECASE)
+# A word that every translation of PostgreSQL has translated; the setting's name may tell nothing.
+_SPOKEN = (
+    "select pg_describe_object('pg_language'::regclass, oid, 0), current_setting('lc_messages') "
+    "from pg_language where lanname = 'internal'"
+)
+_ENGLISH = "language internal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +101,8 @@ class ConnectionParameters:
 
     def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         # By their words rows are told from what may be shown, and damage from a full disk.
-        locale = _show(connection, "lc_messages")
-        if _ENGLISH.fullmatch(locale):
+        spoken, locale = connection.execute(_SPOKEN).fetchone() or (_ENGLISH, "")
+        if spoken == _ENGLISH:
             return
         try:
             connection.execute("set lc_messages = 'C'")
@@ -214,11 +218,6 @@ def parameters(*, database: str | None, keywords: Mapping[str, object]) -> Conne
     if "\0" in name:
         raise InputError("a database name cannot hold a NUL character")
     return ConnectionParameters(database=name, keywords=texts)
-
-
-def _show(connection: psycopg.Connection[tuple[Any, ...]], name: str) -> str:
-    row = connection.execute("select current_setting(%s)", [name]).fetchone()
-    return str(row[0]) if row else ""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from airflow_pg_s3.core.errors import ClientProgramError
 from airflow_pg_s3.core.redaction import RowRedactor
 
 _TAIL_LINES = 30
+_FIRST_ERRORS = 5
 _LINE_LIMIT = 2000
 
 
@@ -41,6 +42,7 @@ class ClientProgram:
         self._on_line = on_line
         self._workers: list[int] = []
         self._lines: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
+        self._first_errors: list[str] = []
         self._popen = subprocess.Popen(
             list(argv),
             env=dict(env),
@@ -71,9 +73,11 @@ class ClientProgram:
             raise ClientProgramError(self.name, returncode, self.stderr_tail())
 
     def stderr_tail(self) -> str:
-        """Return the last lines of standard error, once the program has ended."""
+        """Return the last lines of standard error, and the first errors, once the program has ended."""
         self._listener.join(timeout=5)
-        return "\n".join(self._lines)
+        # What follows an error may be long: the query of a function, or what other workers say.
+        before = [line for line in self._first_errors if line not in self._lines]
+        return "\n".join([*before, *self._lines])
 
     def pause(self) -> None:
         """Stop the program and its workers where they are."""
@@ -106,6 +110,8 @@ class ClientProgram:
                 line = redactor.line(raw.decode(errors="replace").rstrip("\n"))
                 if line is not None:
                     self._lines.append(line)
+                    if "error: " in line and len(self._first_errors) < _FIRST_ERRORS:
+                        self._first_errors.append(line)
                     if self._on_line is not None:
                         self._on_line(line)
             is_rest_of_line = not raw.endswith(b"\n")

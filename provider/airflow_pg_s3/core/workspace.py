@@ -75,7 +75,7 @@ class Workspace:
                 self._janitor.stdin.close()
                 self._janitor.wait()
         finally:
-            if self.folder.exists():  # the janitor was killed
+            if os.path.exists(self.folder):  # the janitor was killed; Path.exists() may raise
                 janitor.clean_up(str(self.folder))
             self._close()
 

@@ -292,8 +292,8 @@ def _describe(
     """Write down what was shipped; refuse if the archive is not whole, or could not be restored."""
     empty = dump.workspace.make_folder("toc")
     archive.lay_out(empty, dump.toc, [member.name for member in shipped if member.name != TOC])
-    # At the same time, as either takes half a second for 10,000 tables. pg_restore may read what is not checked yet,
-    # as our own pg_dump has written it.
+    # At the same time, as either takes half a second for 10,000 tables. pg_restore may read what is not checked
+    # yet, as our own pg_dump has written it.
     with ThreadPoolExecutor(1) as beside:
         asked = beside.submit(archive.tables_of_members, empty, tools=dump.tools, codec=dump.facts.server.codec)
         check_toc(dump.toc)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# Said by whoever has lost a worker: the leader alone, if it was killed; after the worker's own error otherwise.
-# So does whoever is told to end, which workers are when another has failed; that is no error of its own.
+# The leader says so when it has lost a worker: one that was killed if nobody says more, else one that has said why.
+# (Then others are told to end, and say "terminated by user", which is no error of theirs.)
 _OF_A_LOST_PROCESS = re.compile(
     "|".join(
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# The leader says so when it has lost a worker: one that was killed if nobody says more, else one that has said why.
+# The leader says so when it has lost a worker: one that was killed if nobody says more, else one that said why.
 # (Then others are told to end, and say "terminated by user", which is no error of theirs.)
 _OF_A_LOST_PROCESS = re.compile(
     "|".join(

@@ -9,6 +9,8 @@ import socket
 import stat
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -357,3 +359,23 @@ def test_a_value_that_libpq_refuses_is_an_input_error(keyword, value):
     problem = str(caught.value).partition("/shop ")[2] or str(caught.value).partition("/shop: ")[2]
     assert keyword in problem
     assert value in problem
+
+
+def test_the_files_are_never_seen_half_written(tmp_path):
+    params = of(user="u", password="p", sslpassword="q")
+    env = params.written_environment(tmp_path)
+    files = [Path(env["PGPASSFILE"]), Path(env["PGSERVICEFILE"])]
+    whole = [file.read_text() for file in files]
+
+    def write():
+        for _ in range(300):
+            params.written_environment(tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        writing = [pool.submit(write) for _ in range(2)]
+        while not all(one.done() for one in writing):
+            assert [file.read_text() for file in files] == whole
+        for one in writing:
+            one.result()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.name for file in files)
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)

@@ -69,7 +69,7 @@ def compare(
         raise InputError(f"jobs must be at least 1, not {jobs}")
     manifest = archive.manifest
     env = target.environment(archive.workspace.folder) | archive.workspace.environment
-    schemas = SchemaReader(archive, target, tools=tools, with_roles=with_roles, cancel=cancel)
+    schemas = SchemaReader(archive, target, tools=tools, env=env, with_roles=with_roles, cancel=cancel)
     try:
         with ExitStack() as stack:
             readers = []

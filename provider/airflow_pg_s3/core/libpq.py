@@ -10,6 +10,7 @@ libpq-pgservice.html.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -271,7 +272,9 @@ def _write_service_file(folder: Path, settings: Mapping[str, str]) -> Path:
 
 
 def _write_private(path: Path, text: str) -> Path:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # In one step: a program that is just connecting must not find it half written.
+    descriptor, written = tempfile.mkstemp(dir=path.parent)  # of mode 0600
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+    os.replace(written, path)
     return path

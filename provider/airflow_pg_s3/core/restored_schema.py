@@ -41,6 +41,7 @@ _SETTINGS = (
 class SchemaReader:
     """Definitions as text, of an archive and of a database.
 
+    :param env: environment of programs that connect to the database.
     :param with_roles: with owners, privileges and tablespaces.
     :param cancel: set from anywhere to stop.
     """
@@ -51,11 +52,13 @@ class SchemaReader:
         target: ConnectionParameters,
         *,
         tools: ClientTools,
+        env: Mapping[str, str],
         with_roles: bool,
         cancel: threading.Event,
     ) -> None:
         self._archive = archive
         self._target = target
+        self._env = env
         self._tools = tools
         self._roles = [] if with_roles else ["--no-owner", "--no-privileges", "--no-tablespaces"]
         self._cancel = cancel
@@ -96,7 +99,7 @@ class SchemaReader:
         }
         rows = connection.execute(_SETTINGS, [list(settings), list(settings.values())]).fetchall()
         as_wanted = {name for (name,) in rows}
-        env = self._target.environment(self._archive.workspace.folder)
+        env = dict(self._env)
         odd = " ".join(f"-c {name}={value}" for name, value in settings.items() if name not in as_wanted)
         env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {odd}".strip()
         return self._run("pg_dump", arguments, env)

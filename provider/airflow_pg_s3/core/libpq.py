@@ -273,7 +273,7 @@ def _write_service_file(folder: Path, settings: Mapping[str, str]) -> Path:
 
 def _write_private(path: Path, text: str) -> Path:
     # In one step: a program that is just connecting must not find it half written.
-    descriptor, written = tempfile.mkstemp(dir=path.parent)  # of mode 0600
+    descriptor, written = tempfile.mkstemp(prefix=f"{path.name}-", dir=path.parent)  # of mode 0600
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(written, path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.spool import TOC
 
 _TABLE_DATA = re.compile(
     rb"^-- TOC entry \d+ .*\n(?:-- .*\n)*?-- File: (\d+\.dat)\n--\n\n(-- load via partition root .*\n\n)?COPY ",
@@ -40,12 +41,12 @@ def lay_out(folder: Path, toc: Path, members: Iterable[str]) -> None:
 
     :param folder: an empty folder to make it in.
     :param toc: the archive's toc.dat.
-    :param members: names of the archive's other files.
+    :param members: names of the archive's files.
     """
-    (folder / "toc.dat").symlink_to(toc)
+    (folder / TOC).symlink_to(toc)
     for member in members:
         # Large objects are listed in blobs*.toc only, so that without them none is asked for.
-        if not member.startswith("blob_"):
+        if member != TOC and not member.startswith("blob_"):
             (folder / member).touch()
 
 

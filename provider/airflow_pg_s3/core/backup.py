@@ -20,7 +20,7 @@ from airflow_pg_s3.core.backup_id import new_backup_id
 from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error, StorageError
-from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.manifest import (
     Compression,
     Dump,
@@ -236,7 +236,7 @@ class _Dump:
         ]
         env = self._environment()
         if self.facts.options:
-            env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {self.facts.options}".strip()
+            add_options(env, self.facts.options)
         return running(argv, env=env, on_line=lambda line: self._log.info("%s", line))
 
     def _dump_globals(self) -> Path:
@@ -291,7 +291,7 @@ def _describe(
 ) -> Manifest:
     """Write down what was shipped; refuse if the archive is not whole, or could not be restored."""
     empty = dump.workspace.make_folder("toc")
-    archive.lay_out(empty, dump.toc, [member.name for member in shipped if member.name != TOC])
+    archive.lay_out(empty, dump.toc, [member.name for member in shipped])
     # At the same time, as either takes half a second for 10,000 tables. pg_restore may read what is not checked
     # yet, as our own pg_dump has written it.
     with ThreadPoolExecutor(1) as beside:

@@ -6,14 +6,7 @@ import re
 
 # The leader says so when it has lost a worker: one that was killed if nobody says more, else one that said why.
 # (Then others are told to end, and say "terminated by user", which is no error of theirs.)
-_OF_A_LOST_PROCESS = re.compile(
-    "|".join(
-        (
-            r"a worker process died unexpectedly",
-            r"could not write to the communication channel",
-        )
-    )
-)
+_OF_A_LOST_PROCESS = re.compile(r"a worker process died unexpectedly|could not write to the communication channel")
 # The server, the machine or the role is not up to it. All else is the archive's fault.
 _OF_OTHERS = re.compile(
     "|".join(

@@ -132,7 +132,7 @@ class ConnectionParameters:
         with self.connect() as connection:
             # Not in any case: poolers refuse options, and a server those that a user may not set.
             if connection.execute(_LANGUAGE_WAS_SET).fetchone():
-                env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c lc_messages=C".strip()
+                add_options(env, "-c lc_messages=C")
         return env
 
     def written_environment(self, private_folder: Path) -> dict[str, str]:
@@ -161,6 +161,11 @@ class ConnectionParameters:
                 )
             env |= _service(private_folder, service)
         return env
+
+
+def add_options(environment: dict[str, str], options: str) -> None:
+    """Let a client program begin its sessions with further settings, each as ``-c name=value``."""
+    environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {options}".strip()
 
 
 def ensure_service_file(environment: dict[str, str], private_folder: Path) -> Path | None:

@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core import clients
+from airflow_pg_s3.core.archive import lay_out
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.process import running
 from airflow_pg_s3.core.schema_text import SchemaText, parse
 from airflow_pg_s3.core.served import ServedArchive
@@ -71,11 +72,7 @@ class SchemaReader:
         """What the archive holds beside definitions, without rows: sequences, large objects, views to fill."""
         workspace = self._archive.workspace
         folder = workspace.make_folder("without-data")
-        (folder / TOC).symlink_to(self._archive.folder / TOC)
-        for name in self._archive.members:
-            # Empty lists of large objects: so none of them is asked for.
-            if name != TOC and not name.startswith("blob_"):
-                (folder / name).touch()
+        lay_out(folder, self._archive.folder / TOC, self._archive.members)
         return self._run("pg_restore", ["--data-only", *self._roles, str(folder)])
 
     def database_schema(self, expected: SchemaText, connection: psycopg.Connection[tuple[Any, ...]]) -> SchemaText:
@@ -101,7 +98,7 @@ class SchemaReader:
         as_wanted = {name for (name,) in rows}
         env = dict(self._env)
         odd = " ".join(f"-c {name}={value}" for name, value in settings.items() if name not in as_wanted)
-        env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {odd}".strip()
+        add_options(env, odd)
         return self._run("pg_dump", arguments, env)
 
     def are_of_one_major(self, connection: psycopg.Connection[tuple[Any, ...]]) -> bool:

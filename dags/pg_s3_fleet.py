@@ -4,6 +4,8 @@ A server is an Airflow connection, and has a repository of its own: the connecti
 Its databases are asked for in every run, so that new ones are not forgotten. How many are backed up at once is the
 pool's to say: make one with as many slots as servers and workers can bear. A server that cannot be reached fails
 alone, as does a database.
+`pg_s3_verify_new_backup` verifies these backups as well; the other DAGs look after one repository: docs/scale.md
+shows how to prune them all, and how to be told what is missing.
 
 | variable                        | default                 | meaning                                             |
 |---------------------------------|-------------------------|-----------------------------------------------------|
@@ -22,20 +24,21 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk import DAG, Asset, TaskGroup, task
-from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres").rstrip("/")
 EXCLUDED = re.compile(os.environ.get("PG_S3_FLEET_EXCLUDE", ""))
 # The largest first, so that none of them is begun when the others are at their end. Without what an interrupted
-# DROP has left (-2), and what a restore or verification is just making. A database that the role may not
-# connect to has no size here, and fails in a task of its own.
+# DROP has left (-2), and what a restore or verification is just making, or has replaced. A database that the role
+# may not connect to has no size here, and fails in a task of its own.
 DATABASES = r"""
 select datname from pg_database
-where datallowconn and not datistemplate and datconnlimit <> -2 and datname !~ '__(verify|restore)_[0-9a-f]{6}$'
+where datallowconn and not datistemplate and datconnlimit <> -2
+  and datname !~ '__(verify|restore|before)_[0-9a-f]{6}$'
 order by case when has_database_privilege(oid, 'CONNECT') then pg_database_size(oid) end desc nulls last, datname
 """
 

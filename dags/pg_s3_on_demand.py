@@ -4,7 +4,8 @@
 Connections and the repository come from the form; environment variables of the Airflow processes change its
 defaults: `PG_S3_REPOSITORY` (`s3://backups/postgres`), `PG_S3_SOURCE_CONN_ID` (`postgres_default`),
 `PG_S3_TARGET_CONN_ID` (`postgres_target`), `PG_S3_AWS_CONN_ID` (`aws_default`), `PG_S3_DATABASE` (empty: the one
-that the source connection names), `PG_S3_JOBS` (`2`), `PG_S3_TIMEOUT_HOURS` (`12`).
+that the source connection names), `PG_S3_AGE_IDENTITY_CONN_ID` (holds the age identity of encrypted backups),
+`PG_S3_JOBS` (`2`), `PG_S3_TIMEOUT_HOURS` (`12`).
 """
 
 import os
@@ -174,6 +175,7 @@ with DAG(
         no_privileges="{{ params.no_privileges }}",
         restore_globals="{{ params.restore_globals }}",
         managed_service="{{ params.managed_service }}",
+        age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
         execution_timeout=TIMEOUT,
         trigger_rule="none_failed_min_one_success",  # `latest` is skipped when a URI is given
     )

@@ -1,7 +1,8 @@
-"""Refresh staging from production: every night its latest verified backup takes the staging database's place.
+"""Refresh staging from production: its latest verified backup takes the staging database's place.
 
 The backup is restored beside the old staging database, the masking commands run there, and then the two swap names
-in one transaction: nobody ever sees half a database or unmasked data. The old one is dropped.
+in one transaction: nobody ever sees half a database, or what the commands mask. The old one is dropped.
+**Without `PG_S3_REFRESH_SQL` nothing is masked.**
 Nothing here needs editing. Environment variables of the Airflow processes change the defaults; each run can
 override the params.
 
@@ -10,6 +11,7 @@ override the params.
 | `PG_S3_REFRESH_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_REFRESH_SQL`           |                         | commands that mask data, run before the swap |
 | `PG_S3_REFRESH_VERIFIED_ONLY` | `true`                  | `false` takes backups that nothing has verified, too |
+| `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
 | `PG_S3_POOL`                  | `default_pool`          | Airflow pool that the restore takes a slot of |
 | `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
@@ -106,6 +108,7 @@ with DAG(
         managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
         keep_previous=False,
         post_restore_sql="{{ params.post_restore_sql or '' }}",
+        age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
         jobs="{{ params.jobs }}",
         pool=os.environ.get("PG_S3_POOL", "default_pool"),
         execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),

@@ -1,20 +1,23 @@
 """Restore the latest backup into another server, on a schedule of its own (off until you set one).
 
 Nothing here needs editing. The list task finds the newest complete backup, the restore takes its URI from XCom.
+What `replace` has replaced stays as `<database>__before_<6 hex digits>`, for you to drop, if you keep it.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
 
-| variable                   | default                 | meaning |
-|----------------------------|-------------------------|----------------------------------------|
-| `PG_S3_RESTORE_SCHEDULE`   |                         | cron expression or preset; empty: manual runs only |
-| `PG_S3_RESTORE_IF_EXISTS`  | `fail`                  | `clean` drops what the backup brings, `replace` swaps |
-| `PG_S3_REPOSITORY`         | `s3://backups/postgres` | where backups lie |
-| `PG_S3_SOURCE_CONN_ID`     | `postgres_default`      | names the database whose backups count |
-| `PG_S3_DATABASE`           |                         | that database; empty: the one that the connection names |
-| `PG_S3_TARGET_CONN_ID`     | `postgres_target`       | the server and database restored into |
-| `PG_S3_MANAGED_SERVICE`    | `false`                 | `true`: the server is RDS, Cloud SQL, Azure or the like |
-| `PG_S3_AWS_CONN_ID`        | `aws_default`           | the S3 account |
-| `PG_S3_JOBS`               | `2`                     | tables and indexes restored in parallel |
-| `PG_S3_TIMEOUT_HOURS`      | `12`                    | a try that takes longer is ended |
+| variable                      | default                 | meaning |
+|-------------------------------|-------------------------|----------------------------------------|
+| `PG_S3_RESTORE_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
+| `PG_S3_RESTORE_IF_EXISTS`     | `fail`                  | `clean` drops what the backup brings, `replace` swaps |
+| `PG_S3_RESTORE_KEEP_PREVIOUS` | `true`                  | `false`: drop what `replace` has replaced at once |
+| `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
+| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
+| `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
+| `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
+| `PG_S3_TARGET_CONN_ID`        | `postgres_target`       | the server and database restored into |
+| `PG_S3_MANAGED_SERVICE`       | `false`                 | `true`: the server is RDS, Cloud SQL, Azure or so |
+| `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
+| `PG_S3_JOBS`                  | `2`                     | tables and indexes restored in parallel |
+| `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is ended |
 """
 
 import os
@@ -98,7 +101,9 @@ with DAG(
         postgres_conn_id="{{ params.target_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="{{ params.if_exists }}",
+        keep_previous=os.environ.get("PG_S3_RESTORE_KEEP_PREVIOUS", "true").strip().lower() != "false",
         managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
+        age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
         jobs="{{ params.jobs }}",
         execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
     )

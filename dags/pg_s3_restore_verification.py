@@ -13,12 +13,13 @@ Environment variables of the Airflow processes change the defaults; each run can
 |------------------------------|-------------------------|----------------------------------------|
 | `PG_S3_VERIFY_SCHEDULE`      | `0 6 * * *`             | cron expression or preset; empty: manual runs only |
 | `PG_S3_VERIFY_CONN_ID`       |                         | server to restore into; empty: a throwaway one |
-| `PG_S3_VERIFY_LEVEL`         | `restore`               | `checksum` only reads and decodes what is stored |
+| `PG_S3_VERIFY_LEVEL`         | `restore`               | `checksum` only reads and decodes: no server or checks |
 | `PG_S3_VERIFY_CHECKS`        | `[]`                    | JSON list of queries that must return true |
 | `PG_S3_AGE_IDENTITY_CONN_ID` |                         | holds the age identity of encrypted backups |
 | `PG_S3_POOL`                 | `default_pool`          | Airflow pool that the verification takes a slot of |
-| `PG_S3_SPOOL_DIR`            |                         | folder for that one; empty: the temporary folder |
+| `PG_S3_SPOOL_DIR`            |                         | folder for throwaway servers; empty: the temporary one |
 | `PG_S3_REPOSITORY`           | `s3://backups/postgres` | where backups lie |
+| `PG_S3_FLEET_SERVERS`        |                         | as of `pg_s3_fleet`, whose new backups are proven too |
 | `PG_S3_SOURCE_CONN_ID`       | `postgres_default`      | names the database |
 | `PG_S3_DATABASE`             |                         | it; empty: the one that the connection names |
 | `PG_S3_AWS_CONN_ID`          | `aws_default`           | the S3 account |
@@ -31,13 +32,17 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.sdk import DAG, Asset, AssetAny, Param, task
 
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 
 REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres")
+REPOSITORIES = [
+    REPOSITORY,
+    *(f"{REPOSITORY.rstrip('/')}/{server}" for server in os.environ.get("PG_S3_FLEET_SERVERS", "").split()),
+]
 # Its events carry the outcome of one verification: uri, tables, rows, seconds, where the evidence lies.
 VERIFIED = Asset(f"{REPOSITORY}/verified", group="pg_s3")
 
@@ -60,10 +65,11 @@ SHARED: dict[str, Any] = {
 # As of the operator, for both DAGs.
 VERIFICATION: dict[str, Any] = {
     "task_id": "verify",
-    "postgres_conn_id": "{{ (params.verify_conn_id or '') | tojson }}",
+    # Where nothing is restored, there is no server, and nothing to query.
+    "postgres_conn_id": "{{ (params.verify_conn_id if params.level == 'restore' else '') | tojson }}",
     "aws_conn_id": "{{ params.aws_conn_id | tojson }}",
     "level": "{{ params.level }}",
-    "checks": "{{ params.checks or [] }}",
+    "checks": "{{ params.checks if params.checks and params.level == 'restore' else [] }}",
     "age_identity_conn_id": os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
     "spool_dir": os.environ.get("PG_S3_SPOOL_DIR") or None,
     "jobs": "{{ params.jobs }}",
@@ -149,7 +155,7 @@ with DAG(
 with DAG(
     dag_id="pg_s3_verify_new_backup",
     description="Prove that each new PostgreSQL backup restores",
-    schedule=[Asset(REPOSITORY, group="pg_s3")],
+    schedule=AssetAny(*(Asset(repository, group="pg_s3") for repository in REPOSITORIES)),
     params={
         "backup": Param(
             "",

@@ -42,11 +42,16 @@ def block(kind: str, name: str) -> str:
 
 
 @pytest.fixture
-def grant(ceph: Ceph, bucket: str) -> Callable[[str], S3Server]:
-    """(name of a policy in SECURITY.md) → the server as a user sees it who has just these rights."""
+def locked_bucket(ceph: Ceph) -> str:
+    return ceph.create_bucket(f"locked-{uuid.uuid4().hex[:12]}", ObjectLockEnabledForBucket=True)
+
+
+@pytest.fixture
+def grant(ceph: Ceph, bucket: str) -> Callable[..., S3Server]:
+    """(name of a policy in SECURITY.md, bucket) → the server as a user sees it who has just these rights."""
     statements: list[dict] = []
 
-    def allow(name: str) -> S3Server:
+    def allow(name: str, bucket: str = bucket) -> S3Server:
         user = f"{name}-{uuid.uuid4().hex[:8]}"
         seen = ceph.user(user)
         policy = json.loads(block("json", name).replace("acme-backups", bucket))
@@ -169,6 +174,36 @@ def test_the_rights_to_prune_and_to_verify() -> None:
         ):
             with pytest.raises(ClientError, match="AccessDenied"):
                 getattr(client, operation)(Bucket=bucket, **arguments)
+
+
+@pytest.mark.parametrize("s3", ["ceph"], indirect=True)
+def test_the_rights_to_prune_show_locks(ceph: Ceph, locked_bucket: str, grant: Callable[..., S3Server]) -> None:
+    owner = ceph.client()
+    shelf = Shelf(owner, f"s3://{locked_bucket}/{PREFIX}")
+    new, free, held, retained = (
+        shelf.put_backup("shop", datetime.now(UTC) - timedelta(days=days)) for days in range(4)
+    )
+    for backup_id in (new, free, held, retained):
+        shelf.put(f"shop/{backup_id}/pack-0001.tar.zst", b"abcd")
+    owner.put_object_legal_hold(
+        Bucket=locked_bucket, Key=f"{PREFIX}/shop/{held}/pack-0001.tar.zst", LegalHold={"Status": "ON"}
+    )
+    owner.put_object_retention(
+        Bucket=locked_bucket,
+        Key=f"{PREFIX}/shop/{retained}.json",
+        Retention={"Mode": "GOVERNANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)},
+    )
+    pruner = grant("prune", locked_bucket).client()
+    with pytest.raises(ClientError, match="403"):
+        pruner.head_object(Bucket=locked_bucket, Key=f"{PREFIX}/shop/{held}/pack-0001.tar.zst")
+    (pruned,) = prune(
+        PruneRequest(retention=Retention(keep_last=1), dry_run=True),
+        Repository(pruner, f"s3://{locked_bucket}/{PREFIX}"),
+        cancel=threading.Event(),
+        log=logging.getLogger("rights"),
+    )
+    outcomes = {decision.backup_id: decision.outcome for decision in pruned.decisions}
+    assert outcomes == {new: "kept", free: "deleted", held: "protected", retained: "protected"}
 
 
 @pytest.mark.parametrize("s3", ["moto"], indirect=True)

@@ -199,7 +199,7 @@ def test_one_table_is_restored_alone(
 ):
     copy = new_name(pg18, "by-hand")
     made = make_backup(database, part_bytes=PART, parts_per_volume=2)
-    commands = [*blocks("Find the backup"), blocks("Download")[0], define("unpack"), *blocks("One table alone")]
+    commands = [*blocks("Find the backup"), blocks("Download")[0], blocks("Unpack")[0], *blocks("One table alone")]
     by_hand(made, copy, commands, TABLE_SCHEMA=schema, TABLE_NAME=table)
     with pg18.connect(copy) as connection:
         tables = connection.execute(
@@ -213,12 +213,6 @@ def test_one_table_is_restored_alone(
         assert restored.execute(query).fetchone() == source.execute(query).fetchone()
     fetched = {path.name for path in (tmp_path / "a folder/one/stored").iterdir()}
     assert len(fetched) < len(made.manifest.objects)
-
-
-def define(function: str) -> str:
-    """The definition of a shell function of the document, without its call."""
-    (block,) = [block for block in blocks("Unpack") if block.startswith(f"{function}()")]
-    return block[: block.index("\n}\n") + 3]
 
 
 def with_zstd() -> Path | None:

@@ -39,6 +39,11 @@ def test_one_runs_every_morning_and_the_other_for_each_new_backup(monkeypatch):
     assert (nightly.timetable.expression, nightly.catchup, nightly.max_active_runs) == ("0 6 * * *", False, 1)
     (backup,) = parse("pg_s3_backup").get_task("backup").outlets
     assert [asset.uri for asset in triggered.timetable.asset_condition.objects] == [backup.uri]
+    monkeypatch.setenv("PG_S3_FLEET_SERVERS", "eu us")
+    fleet = [task.partial_kwargs["outlets"][0] for task in parse("pg_s3_fleet").tasks if "backup" in task.task_id]
+    condition = parse(BOTH[1]).timetable.asset_condition
+    assert [asset.uri for asset in condition.objects] == [backup.uri, *(asset.uri for asset in fleet)]
+    assert condition.agg_func is any
     for dag in (nightly, triggered):
         task = dag.get_task("verify")
         assert [asset.uri for asset in task.outlets] == ["s3://elsewhere/x/verified"]
@@ -109,6 +114,13 @@ def test_a_run_by_hand_verifies_the_backup_that_is_named(shop, run_dag):
     assert (done.state, done.tasks) == ("success", {"new_backups": "success", "verify": "success"})
     (found,) = evidence_of(shop, made).verifications
     assert (found.outcome, found.level) == ("verified", "checksum")
+
+
+def test_checksums_alone_take_no_server_and_no_checks_whatever_the_environment_names(shop, run_dag, monkeypatch):
+    monkeypatch.setenv("PG_S3_VERIFY_CONN_ID", "scratch")
+    monkeypatch.setenv("PG_S3_VERIFY_CHECKS", '["select true"]')
+    run_dag("pg_s3_backup")
+    assert run_dag(BOTH[0], level="checksum").state == "success"
 
 
 def test_without_a_backup_there_is_nothing_to_verify(shop, run_dag):

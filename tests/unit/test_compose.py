@@ -122,3 +122,8 @@ def test_all_that_the_image_copies_is_in_the_build_context():
     kept = {line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"}
     assert set(copied) == kept
     assert all((ROOT / path).exists() for path in copied)
+
+
+def test_a_backup_can_be_verified_with_what_the_stack_has():
+    server = SERVICES["airflow"]["environment"]["PG_S3_VERIFY_CONN_ID"]
+    assert f"AIRFLOW_CONN_{server.upper()}" in CONNECTIONS

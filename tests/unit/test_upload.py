@@ -430,3 +430,35 @@ class TestAPartAsABody:
             io.BytesIO(self.data), checksum_cls=Crc32Checksum, checksum_name="x-amz-checksum-crc32"
         )
         assert wrapped.read() == expected.read()
+
+
+def test_a_lost_answer_to_the_completion_is_no_failure_and_takes_no_right_to_read(uploader, requests, monkeypatch):
+    client, asked = requests
+    complete = client.complete_multipart_upload
+
+    def try_again(**arguments):
+        complete(**arguments)
+        return complete(**arguments)
+
+    monkeypatch.setattr(client, "complete_multipart_upload", try_again)
+    with uploader(client) as uploads:
+        stream = uploads.open("a")
+        stream.write(stream_of(PART + 1))
+        assert stream.close() == [StoredObject(key="a", stored_bytes=PART + 1)]
+    operations = [operation for operation, _ in asked]
+    assert operations.count("CompleteMultipartUpload") == 2
+    assert {"HeadObject", "GetObject"}.isdisjoint(operations)
+
+
+@pytest.mark.parametrize("other", [None, b"shorter"])
+def test_an_upload_that_somebody_has_aborted_is_an_error(uploader, s3_client, bucket, other):
+    with uploader() as uploads:
+        stream = uploads.open("a")
+        stream.write(stream_of(PART + 1))
+        (upload,) = s3_client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+        s3_client.abort_multipart_upload(Bucket=bucket, Key="a", UploadId=upload["UploadId"])
+        s3_client.put_object(Bucket=bucket, Key="a.001", Body=stream_of(PART + 1))
+        if other is not None:
+            s3_client.put_object(Bucket=bucket, Key="a", Body=other)
+        with pytest.raises(StorageError, match="NoSuchUpload"):
+            stream.close()

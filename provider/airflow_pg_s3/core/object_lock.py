@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ class ObjectLocks:
         self._client = client
         self._bucket = bucket
         self._may_be_on = self._look_at_bucket()
-        self._rights_are_known = False
 
     def protection(self, keys: Iterable[str]) -> str | None:
         """Say what protects any of these objects, and until when; None if nothing does.
@@ -42,16 +41,11 @@ class ObjectLocks:
             return None
         until = None
         for key in keys:
-            head = self._head(key)
-            if head is None:
-                continue
-            if not self._rights_are_known:
-                self._check_rights(key)
-            if head.get("ObjectLockLegalHoldStatus") == "ON":
-                return f"Object Lock: legal hold on {key}"
-            retained = head.get("ObjectLockRetainUntilDate")
+            retained = self._ask("get_object_retention", key).get("Retention", {}).get("RetainUntilDate")
             if retained is not None and retained > datetime.now(UTC):
                 until = max(until or retained, retained)
+            if self._ask("get_object_legal_hold", key).get("LegalHold", {}).get("Status") == "ON":
+                return f"Object Lock: legal hold on {key}"
         return until and f"Object Lock until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
     def _look_at_bucket(self) -> bool:
@@ -71,32 +65,29 @@ class ObjectLocks:
             raise StorageError(f"S3 cannot be reached: {error}") from error
         return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
-    def _head(self, key: str) -> Any:
-        try:
-            return self._client.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if s3.status_of(error) == 404:
-                return None
-            raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
-        except BotoCoreError as error:
-            raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
+    def _ask(self, operation: str, key: str) -> Mapping[str, Any]:
+        """Ask for a lock of an object; empty if it has none, or is gone.
 
-    def _check_rights(self, key: str) -> None:
-        """Make sure, once, that S3 would show a lock: without the right, HeadObject leaves it out."""
+        HeadObject would tell of both at once. But it takes the right to read the data, and leaves out, without
+        a word, what there is no right to see.
+        """
         try:
-            self._client.get_object_retention(Bucket=self._bucket, Key=key)
+            answer: Mapping[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            if s3.status_of(error) == 403:
+            status = s3.status_of(error)
+            if status == 403:
                 raise s3.Refused(
                     f"the bucket {self._bucket!r} may have Object Lock, and the AWS connection may not see which "
                     "objects it protects: grant s3:GetObjectRetention and s3:GetObjectLegalHold, and "
                     "s3:GetBucketObjectLockConfiguration"
                 ) from error
-            if s3.status_of(error) >= 500:
-                raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
+            # 400 has other reasons as well, such as credentials that have expired.
+            if status in (404, 405, 501) or error.response["Error"]["Code"] == "InvalidRequest":
+                return {}
+            raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
         except BotoCoreError as error:
             raise StorageError(f"cannot tell whether s3://{self._bucket}/{key} is locked: {error}") from error
-        self._rights_are_known = True
+        return answer
 
 
 def says_locked(code: str, message: str) -> bool:

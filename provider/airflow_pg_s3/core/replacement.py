@@ -43,7 +43,7 @@ class Replacement:
 
     :param live: the database to replace, which need not exist.
     :param jobs: connections that the restore will open.
-    :param keep_previous: keep the old database, as ``<name>__before_<id>``.
+    :param keep_previous: keep the old database, as ``<name>__before_<6 hex digits>``.
     :param managed_service: go on without those of its properties that the role may not set, and say so.
     """
 
@@ -140,6 +140,7 @@ class Replacement:
         self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
         if exists and self._keep_previous:
             self.previous = self._before
+            self._log.info("the old database is kept as %s: drop it when you need it no more", self._before)
         elif exists:
             drop(self._connection, self._before)
 

@@ -150,10 +150,15 @@ class Uploader:
                 self._client.complete_multipart_upload(**arguments)
             except self._client.exceptions.NoSuchUpload:
                 # If the answer to a first attempt was lost, then the upload is gone because its object is there.
-                if self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"] != size:
+                if self._size_of(key) != size:
                     raise
         with self._lock:
             del self._open_uploads[upload_id]
+
+    def _size_of(self, key: str) -> int | None:
+        # Not by HeadObject: a backup need not have the right to read.
+        listed = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+        return next((entry["Size"] for entry in listed if entry["Key"] == key), None)
 
     def _send_part(self, key: str, upload_id: str, number: int, body: bytearray) -> dict[str, Any]:
         with _explained(f"UploadPart {number}", key):

@@ -24,7 +24,7 @@ class PgS3BackupOperator(PgS3Operator):
     :param postgres_conn_id: Postgres connection of the source (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: database to back up; the connection's schema if None (templated).
-    :param jobs: tables dumped at the same time; the dump takes one database connection more (templated).
+    :param jobs: tables dumped at the same time; the task takes two database connections more (templated).
     :param compression_level: zstd level, 1 (fast) to 19 (small).
     :param pg_dump_options: further options for pg_dump, one a list item (templated).
     :param s3_extra_args: arguments for the S3 requests that accept them, such as

@@ -23,7 +23,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: only this database's backups; those of all if None (templated).
     :param pattern: list archives of other tools instead, by glob pattern of their keys below the prefix, such as
-        ``*.tar.gz`` (templated).
+        ``*.tar.gz``; of which database they are is not known (templated).
     :param before: only backups made before this time: a `datetime`, or ISO 8601 text, in UTC unless it says
         otherwise (templated).
     :param verified_only: only backups that were restored and compared, and have not failed a verification since.
@@ -93,6 +93,11 @@ class PgS3ListBackupsOperator(PgS3Operator):
         return rows
 
     def _selection(self) -> Selection:
+        if self.pattern and self.database:
+            raise InputError(
+                f"database={self.database!r} cannot be asked for together with a pattern, as nothing tells which "
+                "database another tool's archive is of: let the pattern or the repository's prefix say it"
+            )
         limit = None if self.limit in (None, "") else connections.as_int(self.limit, "limit")
         if limit is not None and limit < 1:
             raise InputError(f"limit must be at least 1, not {limit}")

@@ -28,7 +28,8 @@ class PgS3RestoreOperator(PgS3Operator):
     :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` first drops what the backup also
         holds; ``replace`` restores into a new database beside it and then swaps their names in one transaction
         (templated).
-    :param keep_previous: with ``replace``, keep the old database as ``<name>__before_<id>``.
+    :param keep_previous: with ``replace``, keep the old database as ``<name>__before_<6 hex digits>``, for you to
+        drop; if False, it is dropped as soon as its place is taken.
     :param jobs: tables restored at the same time, each over a connection of its own (templated).
     :param tables: restore only these, with their indexes, constraints, triggers and so on: patterns such as
         ``public.orders`` or ``audit.*`` (templated).

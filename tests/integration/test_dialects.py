@@ -11,6 +11,7 @@ from aiohttp import web
 from airflow_pg_s3.core import backup as backup_verb
 from airflow_pg_s3.core.errors import StorageError
 from airflow_pg_s3.operators import backup as backup_operator
+from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.compare import compare_databases
 from lab.postgres import Cluster
 from lab.proxy import Fault, FaultProxy, Refuse, Request, StaleList
@@ -182,13 +183,21 @@ def test_it_works(
 
 
 def test_object_lock_works_without_newer_checksums(
-    pg18: Cluster, database: str, proxy: FaultProxy, connections, back_up: Callable[..., dict]
+    pg18: Cluster,
+    database: str,
+    proxy: FaultProxy,
+    connections,
+    back_up: Callable[..., dict],
+    list_backups: Callable[..., list[dict]],
 ) -> None:
     proxy.reset(ObjectLock())
     settings = {**proxy.config_kwargs, "request_checksum_calculation": "when_required"}
     connections.set("aws", proxy.airflow_connection(config_kwargs=settings))
-    back_up(pg18, database)
+    done = back_up(pg18, database)
     assert {"PutObject", "UploadPart"} <= {request.operation for request in proxy.requests}
+    PgS3VerifyOperator(task_id="v", backup=done["uri"], aws_conn_id="aws", level="checksum").execute({})
+    (row,) = list_backups()
+    assert row["verification"]["outcome"] == "verified"
     assert proxy.faults == []
 
 

@@ -18,6 +18,9 @@ from botocore.awsrequest import AWSResponse
 from airflow_pg_s3 import connections as resolving
 from airflow_pg_s3.core import backup as backup_verb
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, DataConflict, PgS3Error, StorageError
+from airflow_pg_s3.core.libpq import parameters
+from airflow_pg_s3.core.repository import Begun, Repository
+from airflow_pg_s3.core.server import inspect
 from airflow_pg_s3.core.upload import Uploader
 from airflow_pg_s3.operators import backup as backup_operator
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
@@ -395,6 +398,30 @@ def test_a_task_that_is_killed_leaves_no_process_and_the_next_run_removes_the_re
     folder = done["key"].removesuffix(".json")
     assert [name for name in leftovers() if not name.startswith(folder)] == []
     assert not [name for name in leftovers() if name.endswith("/begun")]
+
+
+@only_on("moto")
+def test_a_manifest_that_arrives_while_the_dead_backups_objects_are_removed_is_removed_too(
+    source: Cluster, back_up: Callable, leftovers: Callable, s3: S3Server, bucket: str, monkeypatch
+) -> None:
+    keys = []
+    remove_data = Repository.remove_data
+
+    def remove_while_it_arrives(self: Repository, database: str, backup_id: str) -> int:
+        count = remove_data(self, database, backup_id)
+        keys.append(f"{self.base(database)}{backup_id}.json")
+        s3.client().put_object(Bucket=bucket, Key=keys[0], Body=b"{}")
+        return count
+
+    server = parameters(database=DATABASE, keywords=source.keywords)
+    with server.connect() as connection:
+        instance = inspect(connection, server).instance
+    dead = Begun(backup_id="20260101T000000Z-000000", database=DATABASE, instance=instance)
+    monkeypatch.setattr(Repository, "abandoned", lambda self, database: iter([dead]))
+    monkeypatch.setattr(Repository, "remove_data", remove_while_it_arrives)
+    done = back_up(source, DATABASE)
+    assert len(keys) == 1
+    assert [name for name in leftovers() if name.endswith(".json")] == [done["key"]]
 
 
 @only_on("moto")

@@ -563,6 +563,49 @@ def test_a_missing_extension_is_named(cluster_of, new_database, back_up, verify,
     assert evidence_of(made).verifications[0].outcome == "could not verify"
 
 
+# -- the order of rows --------------------------------------------------------------------------------------------
+
+ROWS_OF_MANY_SIZES = "select i, repeat('x', (hashint4(i) & 1023)) as filler from generate_series(1, 20000) as i"
+
+
+@only_on("moto")
+@pytest.mark.parametrize("major", [15, 16, 18])
+def test_one_job_is_enough_to_verify_rows_of_many_sizes(cluster_of, new_database, back_up, verify, major: int):
+    cluster = cluster_of(major)
+    database = new_database(cluster, f"create table t as {ROWS_OF_MANY_SIZES}")
+    assert verify(backup=back_up(cluster, database)["uri"], jobs=1)["outcome"] == "verified"
+
+
+@only_on("moto")
+def test_rows_of_an_extensions_table_may_come_back_in_another_order(
+    pg18: Cluster, new_database, back_up, verify, evidence_of, tmp_path: Path
+):
+    # pg_restore loads it behind what the extension itself puts there.
+    extension = tmp_path / "extension"
+    extension.mkdir()
+    (extension / "settings.control").write_text("default_version = '1'\nrelocatable = true\n")
+    (extension / "settings--1.sql").write_text(
+        "create table setting (i int, filler text);\nselect pg_extension_config_dump('setting', '');\n"
+    )
+    for path in (*tmp_path.parents, tmp_path, extension):
+        if path != Path("/") and path.stat().st_uid == os.getuid() and os.getuid() == 0:
+            path.chmod(path.stat().st_mode | 0o055)
+    pg18.psql(f"alter role {pg18.user} set extension_control_path = '$system:{tmp_path}'")
+    try:
+        database = new_database(pg18, "create extension settings")
+        with pg18.connect(database) as connection, connection.transaction(), connection.cursor() as cursor:
+            # So it is filled page by page, which the restore does not do.
+            cursor.execute("truncate setting")
+            rows = pg18.psql(ROWS_OF_MANY_SIZES, database)
+            with cursor.copy("copy setting from stdin (delimiter '|')") as copy:
+                copy.write(rows)
+        made = back_up(pg18, database)
+        done = verify(backup=made["uri"], on=pg18)
+    finally:
+        pg18.psql(f"alter role {pg18.user} reset extension_control_path")
+    assert (done["outcome"], done["rows"]) == ("verified", 20000)
+
+
 # -- what makes no sense ------------------------------------------------------------------------------------------
 
 

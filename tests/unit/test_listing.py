@@ -1,6 +1,7 @@
 """The newest backups are found without listing all of them, and none is missed."""
 
 import bisect
+import random
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -156,6 +157,15 @@ def test_newest_first_shows_what_the_complete_list_shows(ids, begun, junk, page,
     assert list(shelf.newest_first(before)) == [
         ref for ref in complete if before is None or ref.created_at <= before
     ]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_none_is_missed_where_a_page_ends_within_the_second_at_which_a_span_does(seed):
+    chance = random.Random(seed)
+    seconds = range(chance.choice([100, 1000, 10_000]))
+    ids = [id_at(NOW - timedelta(seconds=chance.choice(seconds)), n) for n in range(60)]
+    _, shelf = listing_of(keys_of(ids, lambda number: number % 3), page=7)
+    assert list(shelf.newest_first()) == shelf.complete()
 
 
 @pytest.mark.parametrize("count", [5, 61])

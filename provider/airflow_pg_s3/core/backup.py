@@ -260,9 +260,9 @@ class _Dump:
             running_still = program.poll() is None
             shipper.raise_if_failed()
             shipper.dispatch()
-            backpressure.apply(spool.used_bytes())
             if not running_still:
                 break
+            backpressure.apply(spool.used_bytes())
             self._wait(progress)
         # Airflow ends the whole process group: pg_dump may have heeded it first.
         self._raise_if_cancelled()
@@ -411,6 +411,9 @@ def _remove_abandoned(
         if not repository.is_committed(database, begun.backup_id):
             try:
                 count = repository.remove_data(database, begun.backup_id)
+                if repository.is_committed(database, begun.backup_id):
+                    # Its manifest was on the way when it was killed, and would claim what is not there any more.
+                    repository.retract(database, begun.backup_id)
             except StorageError as error:
                 # Perhaps it may not delete: that must not stop backups.
                 log.warning("backup %s was killed, and %s; prune will", begun.backup_id, error)

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.manifest import BackupId, Count, Producer, Record, Sha25
 from airflow_pg_s3.core.repository import StoredManifest
 from airflow_pg_s3.core.s3 import status_of
 from airflow_pg_s3.core.seal import check_seal, sealed
-from airflow_pg_s3.core.upload import accepted
+from airflow_pg_s3.core.upload import accepted, content_md5
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -180,6 +180,7 @@ def record(
                 Key=key,
                 Body=body,
                 ContentType="application/json",
+                **content_md5(client, body),
             )
         except (ClientError, BotoCoreError) as error:
             status = status_of(error)

@@ -173,7 +173,7 @@ def _edges(first: datetime, resume: datetime, until: datetime) -> Iterator[datet
         yield now
     end = min(now, until) if resume < now else until
     span = max(60 * _SECOND, (resume - first) * 3 // 4)
-    end -= span
+    end = (end - span).replace(microsecond=0)  # as ids have it
     while end - resume > span:
         yield end
         end = (resume + (end - resume) / 2).replace(microsecond=0)

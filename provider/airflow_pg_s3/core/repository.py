@@ -162,6 +162,19 @@ class Repository:
             raise StorageError(f"cannot remove what is left in {self.uri(folder)}: {error}") from error
         return len(keys)
 
+    def retract(self, database: str, backup_id: str) -> None:
+        """Delete the manifest of a backup whose objects may not all be there, so that it is none any more.
+
+        :raises StorageError: it cannot be deleted.
+        """
+        key = f"{self.base(database)}{backup_id}{MANIFEST_SUFFIX}"
+        try:
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        except (ClientError, BotoCoreError) as error:
+            raise StorageError(
+                f"{self.uri(key)} may be incomplete, and cannot be deleted: delete it: {error}"
+            ) from error
+
     def check_access(self, database: str) -> None:
         """Make sure that the bucket exists and may be listed.
 

@@ -40,7 +40,15 @@ _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 PRIVILEGES = ("ACL", "DEFAULT ACL")
 # Longest first, as "TABLE" also begins "TABLE DATA".
 _KINDS = sorted({*RELATIONS, *_ATTACHED, _FOREIGN_KEY, *_OTHERS}, key=len, reverse=True)
-_LINE = re.compile(rf"^(\d+); \d+ \d+ (?:({'|'.join(_KINDS)}) )?(.*)$")
+_LINE = re.compile(rf"^(\d+); (\d+) \d+ (?:({'|'.join(_KINDS)}) )?(.*)$")
+# Behind the kind comes the schema, and "TABLE DATA" might be a table in the schema DATA as well: which it is, the
+# oid of its catalog tells. pg_dump gives none to what is in no catalog (nilCatalogId, makeTableDataInfo).
+# 826, 2616 and 2753 are pg_default_acl, pg_opclass and pg_opfamily.
+_CATALOG_OF = {
+    "TABLE DATA": "0", "TABLE ATTACH": "0", "INDEX ATTACH": "0", "SEQUENCE OWNED BY": "0", "SEQUENCE SET": "0",
+    "MATERIALIZED VIEW DATA": "0", "STATISTICS DATA": "0", "DEFAULT ACL": "826", "OPERATOR CLASS": "2616",
+    "OPERATOR FAMILY": "2753",
+}  # fmt: skip
 _DEPENDS = ";\tdepends on:"
 
 
@@ -76,7 +84,10 @@ def list_entries(
         if line.startswith(_DEPENDS) and entries:
             entries[-1].needs += [int(number) for number in line.removeprefix(_DEPENDS).split()]
         elif match := _LINE.match(line):
-            dump_id, kind, rest = match.groups()
+            dump_id, catalog, kind, rest = match.groups()
+            if _CATALOG_OF.get(kind, catalog) != catalog:
+                longer, kind = kind, next(k for k in _KINDS if kind.startswith(k + " "))
+                rest = f"{longer.removeprefix(kind)} {rest}"
             entries.append(TocEntry(dump_id=int(dump_id), kind=kind or "", rest=rest.strip(), line=line))
     return entries
 

@@ -56,11 +56,7 @@ class StagedBackup:
 
         :raises StorageError: the manifest cannot be deleted.
         """
-        try:
-            self._repository.client.delete_object(Bucket=self._repository.bucket, Key=self.manifest_key)
-        except (ClientError, BotoCoreError) as error:
-            uri = self._repository.uri(self.manifest_key)
-            raise StorageError(f"{uri} may be incomplete, and cannot be deleted: delete it: {error}") from error
+        self._repository.retract(self._begun.database, self._begun.backup_id)
 
     def commit(self, manifest: Manifest) -> None:
         """Make the backup exist: its manifest is stored, and only if there is none under its key.

@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 # Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s.
 PROCESSES ?= 2
 
-.PHONY: help setup lint format test test-fast torture bench scale demo ceph tools clean
+.PHONY: help setup lint format test test-fast floor torture bench scale demo ceph tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,12 @@ test: $(READY) ## all tests: unit, integration, system
 
 test-fast: $(READY) ## unit tests alone
 	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+FLOOR := .cache/floor
+floor: $(READY) ## import the package and its DAGs with the oldest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLOOR)
+	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct '.[encryption]'
+	$(FLOOR)/bin/python -m lab.floor
 
 torture: SECONDS_OF_FUZZING := 60
 torture: $(READY) ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
@@ -76,5 +82,5 @@ ceph tools:
 	fi
 
 clean: ## remove the environment, the demo's state and all caches
-	rm -rf $(VENV) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
+	rm -rf $(VENV) $(FLOOR) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

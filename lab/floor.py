@@ -1,0 +1,30 @@
+"""Imports the package and its DAGs with the Python that runs this: `make floor`, with the oldest dependencies."""
+
+import importlib
+import os
+import pkgutil
+import sys
+import tempfile
+from pathlib import Path
+
+DAGS = Path(__file__).parents[1] / "dags"
+
+
+def main() -> str | None:
+    """Import all of it; what could not be imported, or None."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
+        import airflow
+
+        import airflow_pg_s3
+
+        for module in pkgutil.walk_packages(airflow_pg_s3.__path__, "airflow_pg_s3."):
+            importlib.import_module(module.name)
+        # It has moved since.
+        bag = importlib.import_module("airflow.models.dagbag").DagBag(DAGS, include_examples=False)
+        print(f"Airflow {airflow.__version__}: {', '.join(sorted(bag.dags))}")
+        return "\n".join(f"{file}: {error}" for file, error in bag.import_errors.items()) or None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from airflow_pg_s3.core.errors import ClientProgramError
-from airflow_pg_s3.core.redaction import RowRedactor
+from airflow_pg_s3.core.redaction import Redactor
 
 _TAIL_LINES = 30
 _FIRST_ERRORS = 5
@@ -26,7 +26,7 @@ class ClientProgram:
 
     :param argv: the program's path and arguments; nothing secret.
     :param env: its whole environment.
-    :param on_line: called with each line of its standard error, without data of rows, on a thread of its own.
+    :param on_line: called with each line of its standard error, without rows and passwords; on its own thread.
     :param stdin: file descriptor of its standard input, as for `subprocess.Popen`; still the caller's to close.
     """
 
@@ -104,10 +104,13 @@ class ClientProgram:
 
     def _listen(self) -> None:
         is_rest_of_line = False
-        redactor = RowRedactor()
+        redactor = Redactor()
         while self._popen.stderr and (raw := self._popen.stderr.readline(_LINE_LIMIT)):
-            if not is_rest_of_line:
-                line = redactor.line(raw.decode(errors="replace").rstrip("\n"))
+            text = raw.decode(errors="replace").rstrip("\n")
+            if is_rest_of_line:
+                redactor.rest(text)
+            else:
+                line = redactor.line(text)
                 if line is not None:
                     self._lines.append(line)
                     if "error: " in line and len(self._first_errors) < _FIRST_ERRORS:

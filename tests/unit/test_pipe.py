@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.pipe import enlarge, read_all, write_all
 
 DATA = random.Random(0).randbytes(5 << 20)
@@ -47,6 +48,15 @@ def test_a_reader_that_leaves_is_noticed_by_whoever_waits_for_it(pipe):
     threading.Timer(0.05, reading.close).start()
     with pytest.raises(BrokenPipeError):
         write_all(writing.fileno(), DATA)
+
+
+def test_a_reader_that_stands_still_is_given_up_when_told_to(pipe):
+    _, writing = pipe
+    os.set_blocking(writing.fileno(), False)
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    with pytest.raises(Cancelled):
+        write_all(writing.fileno(), DATA, stop)
 
 
 def test_all_is_read_in_order_and_to_the_end(pipe):

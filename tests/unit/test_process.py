@@ -163,6 +163,26 @@ def test_ending_kills_the_whole_tree(tree, paused):
     assert until(lambda: all(state(pid) in (None, "Z") for pid in pids))
 
 
+@pytest.mark.parametrize("way", ["end", "check"])
+def test_workers_that_have_outlived_their_leader_are_ended_and_nobody_else(tree, program, way):
+    leader, pids = tree
+    other = program("sleep 600 & wait")
+    assert until(lambda: children_of(other.pid))
+    os.kill(leader.pid, signal.SIGKILL)
+    assert until(lambda: leader.poll() is not None)
+    assert [state(pid) for pid in pids[1:]] == ["S", "S"]
+    began = time.monotonic()
+    if way == "end":
+        leader.end()
+    else:
+        with pytest.raises(ClientProgramError, match="was killed by signal 9"):
+            leader.check()
+    assert all(state(pid) in (None, "Z") for pid in pids)
+    # They hold standard error open, whose end would be waited for.
+    assert time.monotonic() - began < 4
+    assert [state(pid) for pid in (other.pid, *children_of(other.pid))] == ["S", "S"]
+
+
 def test_a_program_that_ignores_signals_is_ended_all_the_same(program):
     heard = []
     deaf = program("trap '' TERM INT HUP; echo deaf >&2; while :; do sleep 0.01; done", on_line=heard.append)

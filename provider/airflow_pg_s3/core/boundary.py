@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import psycopg
 
 from airflow_pg_s3.core.errors import PgS3Error, ServerError
-from airflow_pg_s3.core.redaction import without_rows
+from airflow_pg_s3.core.redaction import redacted
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -30,9 +30,9 @@ def is_lack(error: OSError) -> bool:
 
 
 def server_error(error: psycopg.Error) -> ServerError:
-    """What PostgreSQL says, without the rows that it quotes."""
+    """What PostgreSQL says, without the rows and passwords that it quotes."""
     code = f" ({error.sqlstate})" if error.sqlstate else ""
-    return ServerError(f"PostgreSQL failed{code}: {without_rows(str(error).strip())}")
+    return ServerError(f"PostgreSQL failed{code}: {redacted(str(error).strip())}")
 
 
 def one_error(verb: Callable[_P, _R]) -> Callable[_P, _R]:

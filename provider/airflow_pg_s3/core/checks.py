@@ -14,7 +14,7 @@ from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.evidence import CheckResult
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.redaction import without_rows
+from airflow_pg_s3.core.redaction import redacted
 
 TIMEOUT_SECONDS = 3600
 _POLL_SECONDS = 0.2
@@ -63,9 +63,7 @@ def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> CheckRe
     except psycopg.Error as error:
         if connection.broken:
             raise
-        return CheckResult(
-            sql=query, passed=False, detail=_shorten(f"PostgreSQL says: {without_rows(str(error))}")
-        )
+        return CheckResult(sql=query, passed=False, detail=_shorten(f"PostgreSQL says: {redacted(str(error))}"))
     if rows is None:
         return CheckResult(sql=query, passed=False, detail="is no query")
     if columns != 1 or len(rows) != 1:

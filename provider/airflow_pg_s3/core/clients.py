@@ -13,6 +13,7 @@ from pathlib import Path
 
 from airflow_pg_s3.core.boundary import is_lack
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
+from airflow_pg_s3.core.redaction import redacted
 
 STANDARD_PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu and their PGDG packages
@@ -59,7 +60,8 @@ class ClientTools:
             check=False,
         )
         if done.returncode != 0:
-            raise ClientProgramError("pg_restore", done.returncode, done.stderr.decode(errors="replace")[-2000:])
+            said = redacted(done.stderr.decode(errors="replace"))[-2000:]
+            raise ClientProgramError("pg_restore", done.returncode, said)
         return done.stdout
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from airflow_pg_s3.core.clients import ClientTools, environment
 from airflow_pg_s3.core.errors import ClientProgramError, IntegrityError
 from airflow_pg_s3.core.manifest import Server
+from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.selection import TocEntry, list_entries
 
@@ -90,7 +91,8 @@ def save_beginning(chunks: Iterator[bytes], path: Path, *, tools: ClientTools, f
             program.stdin.close()
             stderr = program.stderr.read()
             if program.wait() != 0:
-                raise ClientProgramError("pg_restore", program.returncode, stderr.decode(errors="replace")[-2000:])
+                said = redacted(stderr.decode(errors="replace"))[-2000:]
+                raise ClientProgramError("pg_restore", program.returncode, said)
         finally:
             program.kill()
 

@@ -16,6 +16,7 @@ from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.pipe import enlarge, read_all
+from airflow_pg_s3.core.redaction import redacted
 
 _BLOCK_BYTES = 1 << 18
 # psql hands 1 MiB on at once, psycopg one row: 300 against 50 to 200 MB/s. But to start and connect takes psql as
@@ -130,7 +131,7 @@ class CopyReader:
             self.check()  # abort() may have come just before there was anything to kill
             enlarge(psql.stdout.fileno())
             yield from read_all(psql.stdout.fileno())
-            message = psql.stderr.read().decode(errors="replace")
+            message = redacted(psql.stderr.read().decode(errors="replace"))
             if psql.wait() != 0:
                 if error := _PSQL_ERROR.search(message):
                     raise _read_error(error.group(1), error.group(2))
@@ -169,6 +170,7 @@ class CopyReader:
 
 
 def _read_error(sqlstate: str, message: str) -> PgS3Error:
+    message = redacted(message)
     if sqlstate.startswith(_NOT_OF_THE_DATA):
         return PgS3Error(f"reading the restored database failed: {message} (SQLSTATE {sqlstate})")
     return UnreadableError(f"{message} (SQLSTATE {sqlstate})")

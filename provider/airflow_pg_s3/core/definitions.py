@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.statements import Word, split, words
+from airflow_pg_s3.core.statements import Word, shown, split, words
 
 _HEADER = re.compile(
     r"^-- TOC entry (\d+) \(class \d+ OID \d+\)\n(?:-- Dependencies: .*\n)?"
@@ -42,8 +42,8 @@ class Statement:
 
     @property
     def on_one_line(self) -> str:
-        """Its text for people."""
-        return " ".join(self.text.split())
+        """Its text for people, without strings."""
+        return shown(self.text, self.said)
 
     @property
     def new_owner(self) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -34,11 +35,13 @@ class CheckedMember:
     So whoever reads never sees the regular end of a damaged member.
 
     :param target: file descriptor to write to; closed by `close`.
+    :param stop: set to give up while the target is a pipe that nobody reads.
     """
 
-    def __init__(self, member: Member, target: int) -> None:
+    def __init__(self, member: Member, target: int, stop: threading.Event | None = None) -> None:
         self._member = member
         self._target = target
+        self._stop = stop
         self._sha256 = hashlib.sha256()
         self._passed_bytes = 0
         self._held_back = b""
@@ -58,7 +61,7 @@ class CheckedMember:
             raise IntegrityError(f"is longer than the {self._member.raw_bytes} bytes backed up")
         if self._names is not None:
             self._names.update(chunk)
-        write_all(self._target, self._held_back)
+        write_all(self._target, self._held_back, self._stop)
         self._held_back = chunk
 
     def close(self) -> None:
@@ -74,7 +77,7 @@ class CheckedMember:
                 f"has {self._passed_bytes} bytes with SHA-256 {sha256}, but {self._member.raw_bytes} with "
                 f"{self._member.sha256} were backed up"
             )
-        write_all(self._target, self._held_back)
+        write_all(self._target, self._held_back, self._stop)
         self.abandon()
 
     def abandon(self) -> None:
@@ -137,7 +140,7 @@ class Feeder:
         for path, member in list(self._waiting.items()):
             if (descriptor := _open_if_read(path)) is not None:
                 del self._waiting[path]
-                target = CheckedMember(member, descriptor)
+                target = CheckedMember(member, descriptor, self._downloader.cancel)
                 self._targets.append(target)
                 self._fed.append((member, self._pool.submit(self._feed, member, target)))
         for _, future in self._fed:

@@ -18,7 +18,8 @@ import psycopg
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.libpq import ConnectionParameters
-from airflow_pg_s3.core.statements import Word, begins, quote_name, split, words
+from airflow_pg_s3.core.redaction import HIDDEN, redacted
+from airflow_pg_s3.core.statements import Word, begins, quote_name, shown, split, words
 
 GLOBALS = "globals.sql"
 _PROGRAM = "pg_dumpall"
@@ -189,13 +190,14 @@ class _Applying:
         for kind, name in pairwise(said):
             if kind.is_bare("ROLE", "TABLESPACE"):
                 return name.text in (self._roles if kind.is_bare("ROLE") else self._tablespaces)
-        self.warnings.append(f"not understood in the globals, and left out: {' '.join(w.text for w in said[:4])}")
+        begin = " ".join(HIDDEN if word.is_string else word.text for word in said[:4])
+        self.warnings.append(f"not understood in the globals, and left out: {begin}")
         return False
 
     def _run(self, command: str) -> bool:
         """Execute a command; one that fails becomes a warning."""
         if reason := self._failure(command):
-            self.warnings.append(f"not done: {' '.join(command.split())}: {reason}")
+            self.warnings.append(f"not done: {shown(command, self._words(command))}: {reason}")
         return reason is None
 
     def _failure(self, command: str) -> str | None:
@@ -209,7 +211,7 @@ class _Applying:
         except psycopg.Error as error:
             if self._connection.closed:
                 raise
-            return str(error).splitlines()[0]
+            return redacted(str(error)).splitlines()[0]
         return None
 
     def _words(self, statement: str) -> list[Word]:

@@ -25,7 +25,12 @@ _SERVER_PATIENCE_SECONDS = 5.0
 
 def processes_of(folder: str) -> list[int]:
     """Pids of the processes that were started in the workspace `folder`."""
-    return [pid for pid in _pids() if _has_marker(pid, folder) or _serves(pid, folder)]
+    return [pid for pid in _pids() if _has(pid, VARIABLE, folder) or _serves(pid, folder)]
+
+
+def processes_with(variable: str, value: str) -> list[int]:
+    """Pids of the processes that were started with `variable` in their environment, and of what they forked."""
+    return [pid for pid in _pids() if _has(pid, variable, value)]
 
 
 def server_option(folder: str) -> str:
@@ -41,8 +46,8 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
 
 
-def _has_marker(pid: int, folder: str) -> bool:
-    return f"{VARIABLE}={folder}".encode() in _read(pid, "environ").split(b"\0")
+def _has(pid: int, variable: str, value: str) -> bool:
+    return f"{variable}={value}".encode() in _read(pid, "environ").split(b"\0")
 
 
 def _serves(pid: int, folder: str) -> bool:

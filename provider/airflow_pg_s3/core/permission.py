@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 
+from airflow_pg_s3.core.redaction import redacted
+
 _Connection = psycopg.Connection[tuple[Any, ...]]
 RIGHTS = frozenset({"42501"})  # insufficient_privilege
 # Where a role may do a part of what a GRANT or REVOKE says, or nothing, the server only warns.
@@ -35,7 +37,7 @@ def refusal(
     except psycopg.Error as error:
         if error.sqlstate not in tolerated:
             raise
-        return error.diag.message_primary or str(error)
+        return redacted(error.diag.message_primary or str(error))
     finally:
         connection.remove_notice_handler(note)
     return warnings[0] if warnings else None

@@ -81,7 +81,7 @@ class Pour:
 
     def _write(self, chunk: bytes) -> bool:
         try:
-            write_all(self._writer, chunk)
+            write_all(self._writer, chunk, self._stop)
         except BrokenPipeError:
             return False
         return True

@@ -5,18 +5,23 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from airflow_pg_s3.core.errors import ClientProgramError
-from airflow_pg_s3.core.redaction import RowRedactor
+from airflow_pg_s3.core.janitor import processes_with
+from airflow_pg_s3.core.redaction import Redactor
 
 _TAIL_LINES = 30
 _FIRST_ERRORS = 5
 _LINE_LIMIT = 2000
+_VARIABLE = "AIRFLOW_PG_S3_PROGRAM"
+_PATIENCE_SECONDS = 30.0
 
 
 class ClientProgram:
@@ -25,8 +30,8 @@ class ClientProgram:
     It stays in this process's group, as Airflow kills a task by its process group.
 
     :param argv: the program's path and arguments; nothing secret.
-    :param env: its whole environment.
-    :param on_line: called with each line of its standard error, without data of rows, on a thread of its own.
+    :param env: its whole environment, but for a mark by which its workers are known.
+    :param on_line: called with each line of its standard error, without rows and passwords; on its own thread.
     :param stdin: file descriptor of its standard input, as for `subprocess.Popen`; still the caller's to close.
     """
 
@@ -43,9 +48,10 @@ class ClientProgram:
         self._workers: list[int] = []
         self._lines: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
         self._first_errors: list[str] = []
+        self._mark = secrets.token_hex(16)
         self._popen = subprocess.Popen(
             list(argv),
-            env=dict(env),
+            env=dict(env) | {_VARIABLE: self._mark},
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -70,6 +76,7 @@ class ClientProgram:
         """
         returncode = self._popen.wait()
         if returncode != 0:
+            self.end()
             raise ClientProgramError(self.name, returncode, self.stderr_tail())
 
     def stderr_tail(self) -> str:
@@ -90,10 +97,21 @@ class ClientProgram:
     def end(self) -> None:
         """Kill the program and its workers, if they still run. SIGKILL, as a stopped process heeds no other."""
         if self._popen.poll() is None:
-            # While it is stopped it starts no more workers; once it is dead, nothing tells which were its own.
+            # While it is stopped it starts no more workers.
             self.pause()
             self._signal(signal.SIGKILL)
-            self._popen.wait()
+        if self._popen.wait() != 0:
+            self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """Wait for the end of workers that have outlived their leader: somebody may have killed it alone.
+
+        They work on, and would take the end of a pipe for that of their table.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (pids := processes_with(_VARIABLE, self._mark)) and time.monotonic() < deadline:
+            _kill(pids, signal.SIGKILL)
+            time.sleep(0.001)
 
     def _signal(self, number: signal.Signals) -> None:
         _kill([self.pid, *self._workers], number)
@@ -104,10 +122,13 @@ class ClientProgram:
 
     def _listen(self) -> None:
         is_rest_of_line = False
-        redactor = RowRedactor()
+        redactor = Redactor()
         while self._popen.stderr and (raw := self._popen.stderr.readline(_LINE_LIMIT)):
-            if not is_rest_of_line:
-                line = redactor.line(raw.decode(errors="replace").rstrip("\n"))
+            text = raw.decode(errors="replace").rstrip("\n")
+            if is_rest_of_line:
+                redactor.rest(text)
+            else:
+                line = redactor.line(text)
                 if line is not None:
                     self._lines.append(line)
                     if "error: " in line and len(self._first_errors) < _FIRST_ERRORS:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from airflow_pg_s3.core.evidence import Difference
 from airflow_pg_s3.core.schema_text import TO_BE_FILLED, Entry, SchemaText, printable
+from airflow_pg_s3.core.shown_definition import shown_lines
 
 _SHOWN_LINES = 12
 _SHOWN_CHARACTERS = 300
@@ -42,7 +43,7 @@ def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool
         if entry not in found.entries:
             yield _difference(entry, "is missing")
         elif not _are_equal(entry, texts, found.entries[entry], same_major):
-            yield _difference(entry, _diff(texts, found.entries[entry]))
+            yield _difference(entry, _diff(_lines(entry, expected), _lines(entry, found)))
     for entry in found.entries:
         if entry not in expected.entries:
             yield _difference(entry, "is not in the source")
@@ -102,11 +103,24 @@ def _are_equal_queries(expected: list[str], found: list[str]) -> bool:
     return i == len(a)
 
 
-def _diff(expected: Sequence[list[str]], found: Sequence[list[str]]) -> str:
-    a, b = ([line for text in texts for line in text] for texts in (expected, found))
-    # Behind two lines that name files. Each line of a text has a sign before it, so "@@" can only be a position.
-    _, _, *changes = difflib.unified_diff(a, b, n=0, lineterm="")
-    lines = [line[:_SHOWN_CHARACTERS] for line in changes if not line.startswith("@@")]
+def _lines(entry: Entry, schema: SchemaText) -> list[tuple[str, str]]:
+    """Lines of an entry, each with what may be shown of it."""
+    backslashes = not schema.standard_conforming_strings
+    return [
+        pair
+        for text in schema.entries[entry]
+        for pair in zip(text, shown_lines(entry.kind, text, backslashes=backslashes), strict=True)
+    ]
+
+
+def _diff(expected: Sequence[tuple[str, str]], found: Sequence[tuple[str, str]]) -> str:
+    # The lines are compared, so that which ones differ is told where what differs is hidden.
+    a, b = ([line for line, _ in pairs] for pairs in (expected, found))
+    lines = []
+    for tag, a_start, a_end, b_start, b_end in difflib.SequenceMatcher(None, a, b).get_opcodes():
+        if tag != "equal":
+            lines += [f"-{shown}"[:_SHOWN_CHARACTERS] for _, shown in expected[a_start:a_end]]
+            lines += [f"+{shown}"[:_SHOWN_CHARACTERS] for _, shown in found[b_start:b_end]]
     more = len(lines) - _SHOWN_LINES
     shown = lines[:_SHOWN_LINES] + ([f"and {more} lines more"] if more > 0 else [])
     return "\n".join(["differs (- in the backup, + restored):", *shown])

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_pg_s3.core.errors import IntegrityError
+from airflow_pg_s3.core.redaction import HIDDEN
 
 _SPECIAL = re.compile(r"""['"$;()]|--|/\*""")
 _STRING = re.compile(r"'(?:[^']|'')*'")
@@ -45,6 +46,11 @@ class Word:
         return not self.quote and self.text.upper() in words
 
     @property
+    def is_string(self) -> bool:
+        """Whether it is a string, in whichever quotes."""
+        return self.quote in ("'", "$")
+
+    @property
     def sql(self) -> str:
         """The word as it is written in SQL, whatever ``standard_conforming_strings`` says."""
         if self.quote == '"':
@@ -63,6 +69,28 @@ def begins(said: Sequence[Word], *keywords: str) -> bool:
 def quote_name(name: str) -> str:
     """Write a name in SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def shown(statement: str, said: Sequence[Word]) -> str:
+    """A statement for people, on one line: without its strings, any of which may be a password.
+
+    :param said: its words.
+    """
+    if any(word.is_string for word in said):
+        return " ".join(HIDDEN if word.is_string else word.sql for word in said)
+    return " ".join(statement.split())
+
+
+def without_strings(script: str, *, backslashes: bool) -> str:
+    """Hide all strings; what is left has its place in the same lines as before.
+
+    :param backslashes: as for `split`.
+    :raises IntegrityError: as for `split`.
+    """
+    return "".join(
+        HIDDEN + "\n" * piece.count("\n") if kind in ("'", "$") else piece
+        for kind, piece in _pieces(script, backslashes)
+    )
 
 
 def split(script: str, *, backslashes: bool = False) -> Iterator[str]:
@@ -152,7 +180,8 @@ def _end_of_piece(script: str, at: int, kind: str, backslashes: bool) -> int:
         string = _STRING_WITH_ESCAPES if backslashes else _STRING
         if match := {"'": string, '"': _NAME, "-": _LINE_COMMENT}[kind].match(script, at):
             return match.end()
-    raise IntegrityError(f"the script ends within what begins with {script[at : at + 20]!r}")
+    line = script.count("\n", 0, at) + 1
+    raise IntegrityError(f"the script ends within what {kind} opens in its line {line}")
 
 
 def _end_of_comment(script: str, at: int) -> int:

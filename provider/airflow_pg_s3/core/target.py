@@ -15,7 +15,7 @@ from airflow_pg_s3.core.errors import DataConflict, InputError
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.redaction import without_rows
+from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.selection import RELATIONS, TocEntry
 
 MAINTENANCE_DATABASE = "postgres"
@@ -252,7 +252,7 @@ def analyze(connection: psycopg.Connection[tuple[Any, ...]], log: Log) -> None:
         try:
             connection.execute(f"analyze {table}".encode())
         except psycopg.Error as error:
-            log.warning("%s was restored, but not analyzed: %s", table, without_rows(str(error)))
+            log.warning("%s was restored, but not analyzed: %s", table, redacted(str(error)))
 
 
 def _locale_clauses(like: Server, version: int) -> sql.Composable:

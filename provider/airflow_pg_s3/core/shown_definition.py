@@ -1,0 +1,39 @@
+"""What may be shown of a definition: evidence lies in clear beside backups that may be encrypted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_pg_s3.core.errors import IntegrityError
+from airflow_pg_s3.core.redaction import HIDDEN, SECRETS, SECRETS_IN_STRINGS, hidden_from
+from airflow_pg_s3.core.statements import without_strings
+
+# Whose strings are how another server is reached.
+_OF_OTHER_SERVERS = ("FOREIGN DATA WRAPPER", "FOREIGN TABLE", "SERVER", "SUBSCRIPTION", "USER MAPPING")
+
+
+def shown_lines(kind: str, lines: Sequence[str], *, backslashes: bool) -> list[str]:
+    """Hide what opens other servers. For each line there is one.
+
+    :param kind: of the entry.
+    :param backslashes: they escape in every string (``standard_conforming_strings`` is off).
+    """
+    if kind in _OF_OTHER_SERVERS:
+        try:
+            return without_strings("\n".join(lines), backslashes=backslashes).split("\n")
+        except IntegrityError:
+            return [HIDDEN] * len(lines)
+    shown = []
+    is_in_string = False
+    for line in lines:
+        matches = [match for pattern in (*SECRETS, *SECRETS_IN_STRINGS) if (match := pattern.search(line))]
+        first = min(matches, key=lambda match: match.end(1), default=None)
+        if first is None and not is_in_string:
+            shown.append(line)
+            continue
+        start = 0 if is_in_string or first is None else first.end(1)
+        shown.append(hidden_from(line, start))
+        # What belongs to the secret goes on in the next line, or begins there.
+        is_in_string = is_in_string or (first is not None and first.re in SECRETS_IN_STRINGS)
+        is_in_string = is_in_string != (line.count("'", start) % 2 == 1) or not line[start:].strip()
+    return shown

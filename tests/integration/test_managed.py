@@ -52,6 +52,7 @@ create event trigger watch on ddl_command_end execute function app.watch();
 comment on event trigger watch is 'watches';
 create publication everything for all tables; create publication of_orders for table app.orders;
 create foreign data wrapper elsewhere; create server other foreign data wrapper elsewhere;
+create user mapping for app_reader server other options (user 'u');
 create foreign table app.far (i int) server other; comment on foreign table app.far is 'far away';
 create function app.fast(internal) returns void language internal as 'boolin';
 create function app.size(text) returns int language internal as 'textlen' immutable strict;
@@ -122,6 +123,7 @@ left out: TEXT SEARCH TEMPLATE app.own_template: must be superuser to create tex
 left out: TEXT SEARCH DICTIONARY app.own_dictionary: it needs TEXT SEARCH TEMPLATE app.own_template
 left out: FOREIGN DATA WRAPPER elsewhere: permission denied to create foreign-data wrapper "elsewhere"
 left out: SERVER other: it needs FOREIGN DATA WRAPPER elsewhere
+left out: USER MAPPING USER MAPPING app_reader SERVER other: server "other" does not exist
 left out: FOREIGN TABLE app.far: it needs SERVER other
 left out: VIEW app.sizes: it needs FUNCTION app.size(text)
 left out: INDEX app.by_size: it needs FUNCTION app.size(text)
@@ -137,7 +139,8 @@ its rights)
 MISSING = """
 FUNCTION app.fast("internal"); FUNCTION app.size("text"); ACCESS METHOD own; OPERATOR FAMILY app.own;
 OPERATOR CLASS app.own; TEXT SEARCH TEMPLATE app.own_template; TEXT SEARCH DICTIONARY app.own_dictionary;
-FOREIGN DATA WRAPPER elsewhere; SERVER other; FOREIGN TABLE app.far; COMMENT app.FOREIGN TABLE "far";
+FOREIGN DATA WRAPPER elsewhere; SERVER other; FOREIGN TABLE app.far;
+USER MAPPING USER MAPPING app_reader SERVER other; COMMENT app.FOREIGN TABLE "far";
 VIEW app.sizes; INDEX app.by_size; PUBLICATION everything; ACL pg_catalog.TABLE "pg_authid"; EVENT TRIGGER watch;
 COMMENT EVENT TRIGGER "watch"
 """

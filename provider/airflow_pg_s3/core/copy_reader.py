@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 
 import psycopg
+from psycopg import sql
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
@@ -147,7 +148,7 @@ class CopyReader:
 
     def _by_psycopg(self, command: bytes) -> Generator[bytes, None, None]:
         # Only now, as psycopg cannot read anything else in some encodings.
-        self.connection.execute(f"set client_encoding = '{self._encoding}'".encode())
+        self.connection.execute(sql.SQL("set client_encoding = {}").format(sql.Literal(self._encoding)))
         rows: list[bytes] = []
         size = 0
         try:

@@ -42,7 +42,7 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "client_min_messages": "error",
 }
-_SETTINGS_SINCE = {140000: {"idle_session_timeout": "0"}, 170000: {"transaction_timeout": "0"}}
+_SETTINGS_SINCE = {170000: {"transaction_timeout": "0"}}
 _PSQL_ERROR = re.compile(r"^\S+: +([0-9A-Z]{5}): (.*)", re.MULTILINE)
 # Lost connections, resources, operator intervention, the system's own errors, and rights: they say nothing about
 # the data that was restored.

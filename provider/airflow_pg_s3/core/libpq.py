@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ _OUR_CONNECTIONS = {
     "keepalives_idle": "60",
 }
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
+_FIRST_WITH_IDLE_TIMEOUT = 140000
+_IDLE_TIMEOUT_IS_SET = "select 1 from pg_settings where name = 'idle_session_timeout' and reset_val <> '0'"
+_MAY_IDLE = "-c idle_session_timeout=0"
 _LANGUAGE_WAS_SET = "select 1 from pg_settings where name = 'lc_messages' and setting <> reset_val"
 # A word that every translation of PostgreSQL has translated; the setting's name may tell nothing.
 _SPOKEN = (
@@ -95,8 +98,11 @@ class ConnectionParameters:
                 if _is_refusal(error):
                     raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
                 raise
-        # Whatever the database's or the role's own settings are.
+        # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        if connection.info.server_version >= _FIRST_WITH_IDLE_TIMEOUT:
+            # They idle while programs work, and hold what must be held: locks, names, a place to swap from.
+            connection.execute("set idle_session_timeout = 0")
         self._speak_english(connection)
         return connection
 
@@ -133,7 +139,19 @@ class ConnectionParameters:
             # Not in any case: poolers refuse options, and a server those that a user may not set.
             if connection.execute(_LANGUAGE_WAS_SET).fetchone():
                 add_options(env, "-c lc_messages=C")
+            may_not_idle = connection.execute(_IDLE_TIMEOUT_IS_SET).fetchone() is not None
+        # pg_restore's workers idle until there is work for them. What refuses options may well have no such limit.
+        if may_not_idle and self._takes_options(_MAY_IDLE):
+            add_options(env, _MAY_IDLE)
         return env
+
+    def _takes_options(self, options: str) -> bool:
+        given = self.keywords.get("options", "")
+        try:
+            replace(self, keywords={**self.keywords, "options": f"{given} {options}"}).connect().close()
+        except (InputError, psycopg.OperationalError):
+            return False
+        return True
 
     def written_environment(self, private_folder: Path) -> dict[str, str]:
         """Do so without a connection, in whatever language; see `environment`.

@@ -64,6 +64,7 @@ class CopyReader:
         self, manifest: Manifest, target: ConnectionParameters, *, tools: ClientTools, env: Mapping[str, str]
     ) -> None:
         self._env = dict(env)
+        self._target = target
         self._argv = [tools.path("psql"), "-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", "--no-password"]
         self._argv += ["-d", target.dbname_argument()]
         self._has_psql = os.access(tools.path("psql"), os.X_OK)
@@ -121,6 +122,7 @@ class CopyReader:
         # The environment's PGCLIENTENCODING counts for the first command already, as the names are in it.
         env = self._env | {"PGCLIENTENCODING": self._encoding}
         argv: Sequence[str | bytes] = [*self._argv, "-c", self._settings, "-c", command]
+        self._target.renew_password(env)
         psql = subprocess.Popen(
             argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
         )

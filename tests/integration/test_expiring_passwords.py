@@ -12,6 +12,8 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from psycopg import sql
 
 from airflow_pg_s3 import connections as resolving
+from airflow_pg_s3.core import clients
+from airflow_pg_s3.core.copy_reader import CopyReader
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.dumps import dump
 from lab.postgres import Cluster
@@ -156,6 +158,25 @@ def test_a_verification_on_a_named_server_outlasts_it(
     assert done["outcome"] == "verified"
     assert len(tokens.made) - before > 5
     assert not any(token in caplog.text for token in tokens.made)
+
+
+@ONLY_ON_16
+def test_a_table_that_is_read_late_is_read_with_a_fresh_one(
+    postgres: Cluster, back_up, new_database, by_token, manifest_of, tmp_path: Path
+) -> None:
+    database = new_database(postgres)
+    manifest = manifest_of(back_up(postgres, database))
+    params = resolving.postgres_parameters(by_token(database), None)
+    tools = clients.for_restore(
+        dumped_by=manifest.dump.pg_dump_version, target_version=160000, search=resolving.client_path()
+    )
+    env = params.environment(tmp_path)
+    reader = CopyReader(manifest, params, tools=tools, env=env)  # whose login has made the token in `env` void
+    try:
+        # So much that psql reads it.
+        assert b"".join(reader.copy(b"COPY (SELECT 1) TO STDOUT", expected_bytes=5 << 20)) == b"1\n"
+    finally:
+        reader.close()
 
 
 def test_a_token_is_asked_for_anew_when_it_is_about_to_expire_and_masked(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,18 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
     from mypy_boto3_s3 import S3Client
+
+# AWS takes a token for 15 minutes. pg_restore logs in once more some time after its first login.
+_TOKEN_SECONDS = 300.0
 
 
 def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParameters:
     """Take libpq parameters from an Airflow connection, as `PostgresHook.get_conn` does.
 
-    :param conn_id: id of a Postgres connection; with the extra ``iam``, a token is fetched.
+    :param conn_id: id of a Postgres connection; with the extra ``iam``, a token is fetched, and later another one
+        when it is about to expire.
     :param database: overrides the connection's schema.
     :raises InputError: there is no such connection, or it cannot be used.
     """
@@ -31,14 +38,37 @@ def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParamet
     if connection.conn_type not in ("postgres", "postgresql"):
         raise InputError(f"the Airflow connection {conn_id!r} is of type {connection.conn_type!r}, not postgres")
     extra = connection.extra_dejson
-    login, password, port = connection.login, connection.password, connection.port
-    if extra.get("iam"):
-        login, password, port = hook.get_iam_token(connection)
-    if password:
-        mask_secret(password)
     keywords: dict[str, object] = {k: v for k, v in extra.items() if k not in hook.ignored_extra_options}
-    keywords |= {"host": connection.host, "port": port, "user": login, "password": password}
-    return parameters(database=database or connection.schema, keywords=keywords)
+    keywords["host"] = connection.host
+    token = _Token(hook, connection) if extra.get("iam") else None
+    if token is not None:
+        keywords |= {"port": token.port, "user": token.login}
+    else:
+        if connection.password:
+            mask_secret(connection.password)
+        keywords |= {"port": connection.port, "user": connection.login, "password": connection.password}
+    return parameters(database=database or connection.schema, keywords=keywords, password=token)
+
+
+class _Token:
+    """The password of a connection with the extra ``iam``: good for logins within ten minutes."""
+
+    def __init__(self, hook: PostgresHook, connection: Connection) -> None:
+        self._hook = hook
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._fetch()
+
+    def __call__(self) -> str:
+        with self._lock:
+            if time.monotonic() - self._fetched > _TOKEN_SECONDS:
+                self._fetch()
+            return self._text
+
+    def _fetch(self) -> None:
+        self._fetched = time.monotonic()
+        self.login, self._text, self.port = self._hook.get_iam_token(self._connection)
+        mask_secret(self._text)
 
 
 def s3_client(conn_id: str | None) -> tuple[S3Client, dict[str, Any]]:

@@ -379,3 +379,36 @@ def test_the_files_are_never_seen_half_written(tmp_path):
             one.result()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(file.name for file in files)
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
+
+
+def test_a_password_that_expires_is_asked_for_at_each_login_and_nowhere_else(tmp_path):
+    asked = []
+
+    def password():
+        asked.append(f"CANARY {len(asked)}")
+        return asked[-1]
+
+    params = parameters(database="shop", keywords=SOMEWHERE, password=password)
+    assert params.of("other").password is password
+    assert "CANARY" not in repr(params) + params.endpoint + params.dbname_argument()
+    assert asked == []
+    env = params.written_environment(tmp_path)
+    assert "CANARY" not in repr(env)
+    assert Path(env["PGPASSFILE"]).read_text() == "*:*:*:*:CANARY 0\n"
+    params.renew_password(env)
+    assert Path(env["PGPASSFILE"]).read_text() == "*:*:*:*:CANARY 1\n"
+    assert seen_by_a_client(params, tmp_path)["password"] == "CANARY 2"
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        params.connect()
+    # Once for the files and the connection that an environment takes.
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        params.environment(tmp_path)
+    assert len(asked) == 5
+
+
+def test_a_password_that_stays_is_not_written_again(tmp_path):
+    params = of(**SOMEWHERE, password="p")
+    env = params.written_environment(tmp_path)
+    Path(env["PGPASSFILE"]).unlink()
+    params.renew_password(env)
+    assert list(tmp_path.iterdir()) == []

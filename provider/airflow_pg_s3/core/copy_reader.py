@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 
 import psycopg
+from psycopg import sql
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
@@ -42,7 +43,7 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "client_min_messages": "error",
 }
-_SETTINGS_SINCE = {140000: {"idle_session_timeout": "0"}, 170000: {"transaction_timeout": "0"}}
+_SETTINGS_SINCE = {170000: {"transaction_timeout": "0"}}
 _PSQL_ERROR = re.compile(r"^\S+: +([0-9A-Z]{5}): (.*)", re.MULTILINE)
 # Lost connections, resources, operator intervention, the system's own errors, and rights: they say nothing about
 # the data that was restored.
@@ -64,6 +65,7 @@ class CopyReader:
         self, manifest: Manifest, target: ConnectionParameters, *, tools: ClientTools, env: Mapping[str, str]
     ) -> None:
         self._env = dict(env)
+        self._target = target
         self._argv = [tools.path("psql"), "-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", "--no-password"]
         self._argv += ["-d", target.dbname_argument()]
         self._has_psql = os.access(tools.path("psql"), os.X_OK)
@@ -121,6 +123,7 @@ class CopyReader:
         # The environment's PGCLIENTENCODING counts for the first command already, as the names are in it.
         env = self._env | {"PGCLIENTENCODING": self._encoding}
         argv: Sequence[str | bytes] = [*self._argv, "-c", self._settings, "-c", command]
+        self._target.renew_password(env)
         psql = subprocess.Popen(
             argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
         )
@@ -148,7 +151,7 @@ class CopyReader:
 
     def _by_psycopg(self, command: bytes) -> Generator[bytes, None, None]:
         # Only now, as psycopg cannot read anything else in some encodings.
-        self.connection.execute(f"set client_encoding = '{self._encoding}'".encode())
+        self.connection.execute(sql.SQL("set client_encoding = {}").format(sql.Literal(self._encoding)))
         rows: list[bytes] = []
         size = 0
         try:

@@ -25,7 +25,7 @@ from airflow_pg_s3.core.formats import (
     toc_in_tar,
 )
 from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
-from airflow_pg_s3.core.load import ErrorCount, check_outcome, knows_less
+from airflow_pg_s3.core.load import ErrorCount, check_outcome, knows_less, last_login_of
 from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.passes import Pass, passes_of
@@ -289,7 +289,8 @@ class _Restoring:
                 folder=self.workspace.folder,
             )
         raw_bytes = sum(
-            self._run(one, tools, source, clean=clean, atomic=atomic, tolerant=tolerant) for one in passes
+            self._run(one, tools, contents, source, clean=clean, atomic=atomic, tolerant=tolerant)
+            for one in passes
         )
         if self.managed is not None:
             self.managed.complete(self.target.params)
@@ -301,6 +302,7 @@ class _Restoring:
         self,
         one: Pass,
         tools: ClientTools,
+        contents: Contents,
         source: Path | Iterator[bytes],
         *,
         clean: bool,
@@ -308,10 +310,14 @@ class _Restoring:
         tolerant: bool,
     ) -> int:
         errors = ErrorCount()
+        last_login = None
+        if isinstance(source, Path):
+            last_login = last_login_of(one, source, self.target.params, tools=tools, codec=contents.codec)
 
         def on_line(line: str) -> None:
-            errors.see(line)
-            self.log.info("%s", line)
+            if last_login is None or not last_login.takes(line):
+                errors.see(line)
+                self.log.info("%s", line)
 
         return pour_into(
             [
@@ -324,6 +330,7 @@ class _Restoring:
                 *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
                 *(["--clean", "--if-exists"] if clean and self.managed is None else []),
                 *(["--single-transaction"] if atomic else []),
+                *(["--verbose"] if last_login is not None else []),
                 *one.arguments,
                 *([str(source)] if isinstance(source, Path) else []),
             ],
@@ -331,7 +338,7 @@ class _Restoring:
             chunks=None if isinstance(source, Path) else source,
             on_line=on_line,
             is_hopeless=lambda: tolerant and errors.are_serious,
-            check=lambda program: check_outcome(program, errors, tolerant=tolerant),
+            check=lambda program: check_outcome(program, errors, tolerant=tolerant, last_login=last_login),
             cancel=self.cancel,
             log=self.log,
         )

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ _OUR_CONNECTIONS = {
     "keepalives_idle": "60",
 }
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
+_FIRST_WITH_IDLE_TIMEOUT = 140000
+_IDLE_TIMEOUT_IS_SET = "select 1 from pg_settings where name = 'idle_session_timeout' and reset_val <> '0'"
+_MAY_IDLE = "-c idle_session_timeout=0"
 _LANGUAGE_WAS_SET = "select 1 from pg_settings where name = 'lc_messages' and setting <> reset_val"
 # A word that every translation of PostgreSQL has translated; the setting's name may tell nothing.
 _SPOKEN = (
@@ -51,10 +54,12 @@ class ConnectionParameters:
 
     :param database: name of the database, of any characters.
     :param keywords: libpq keywords such as ``host`` and ``sslmode``; ``None`` and empty values are left out.
+    :param password: asked for the password before each login, where it is one that expires; from any thread.
     """
 
     database: str
     keywords: Mapping[str, str] = field(repr=False)
+    password: Callable[[], str] | None = field(default=None, repr=False)
 
     @property
     def host(self) -> str:
@@ -70,7 +75,7 @@ class ConnectionParameters:
 
     def of(self, database: str) -> ConnectionParameters:
         """Return the same server's parameters for another database."""
-        return ConnectionParameters(database=database, keywords=self.keywords)
+        return replace(self, database=database)
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect in autocommit mode, and let the server speak English.
@@ -78,11 +83,12 @@ class ConnectionParameters:
         :raises InputError: the server refuses who we are or what we ask for.
         :raises psycopg.OperationalError: it can't be reached; trying again may help.
         """
+        keywords = self._with_password().keywords
         with _without_pg_variables():
             try:
                 connection = psycopg.connect(
                     make_conninfo(
-                        **_OUR_CONNECTIONS | {k: v for k, v in self.keywords.items() if k not in _NOT_PASSED_ON},
+                        **_OUR_CONNECTIONS | {k: v for k, v in keywords.items() if k not in _NOT_PASSED_ON},
                         dbname=self.database,
                     ),
                     autocommit=True,
@@ -95,8 +101,11 @@ class ConnectionParameters:
                 if _is_refusal(error):
                     raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
                 raise
-        # Whatever the database's or the role's own settings are.
+        # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        if connection.info.server_version >= _FIRST_WITH_IDLE_TIMEOUT:
+            # They idle while programs work, and hold what must be held: locks, names, a place to swap from.
+            connection.execute("set idle_session_timeout = 0")
         self._speak_english(connection)
         return connection
 
@@ -128,12 +137,25 @@ class ConnectionParameters:
         :raises InputError: a value that libpq's files cannot carry, or as `connect` does.
         :raises psycopg.OperationalError: the server can't be reached.
         """
-        env = self.written_environment(private_folder)
-        with self.connect() as connection:
+        known = self._with_password()
+        env = known.written_environment(private_folder)
+        with known.connect() as connection:
             # Not in any case: poolers refuse options, and a server those that a user may not set.
             if connection.execute(_LANGUAGE_WAS_SET).fetchone():
                 add_options(env, "-c lc_messages=C")
+            may_not_idle = connection.execute(_IDLE_TIMEOUT_IS_SET).fetchone() is not None
+        # pg_restore's workers idle until there is work for them. What refuses options may well have no such limit.
+        if may_not_idle and known._takes_options(_MAY_IDLE):
+            add_options(env, _MAY_IDLE)
         return env
+
+    def _takes_options(self, options: str) -> bool:
+        given = self.keywords.get("options", "")
+        try:
+            replace(self, keywords={**self.keywords, "options": f"{given} {options}"}).connect().close()
+        except (InputError, psycopg.OperationalError):
+            return False
+        return True
 
     def written_environment(self, private_folder: Path) -> dict[str, str]:
         """Do so without a connection, in whatever language; see `environment`.
@@ -142,8 +164,9 @@ class ConnectionParameters:
         """
         env = clients.environment() | _FOR_A_GOOD_DUMP
         service: dict[str, str] = {}
-        for keyword, value in self.keywords.items():
-            if keyword in _NOT_PASSED_ON or (keyword == "passfile" and "password" in self.keywords):
+        keywords = self._with_password().keywords
+        for keyword, value in keywords.items():
+            if keyword in _NOT_PASSED_ON or (keyword == "passfile" and "password" in keywords):
                 continue
             option = _OPTIONS.get(keyword)
             if option is None:
@@ -161,6 +184,20 @@ class ConnectionParameters:
                 )
             env |= _service(private_folder, service)
         return env
+
+    def renew_password(self, environment: Mapping[str, str]) -> None:
+        """Let a client program that begins now log in by an environment made before, if the password expires.
+
+        :param environment: as `environment` has made it.
+        """
+        if self.password is not None:
+            _write_passfile(Path(environment["PGPASSFILE"]).parent, self.password())
+
+    def _with_password(self) -> ConnectionParameters:
+        """The same with the password of this moment."""
+        if self.password is None:
+            return self
+        return replace(self, keywords={**self.keywords, "password": self.password()}, password=None)
 
 
 def add_options(environment: dict[str, str], options: str) -> None:
@@ -199,11 +236,14 @@ def _libpq_options() -> dict[str, _Option]:
 _OPTIONS = _libpq_options()
 
 
-def parameters(*, database: str | None, keywords: Mapping[str, object]) -> ConnectionParameters:
+def parameters(
+    *, database: str | None, keywords: Mapping[str, object], password: Callable[[], str] | None = None
+) -> ConnectionParameters:
     """Normalise what a connection holds.
 
     :param database: its database; libpq's default (the user's name) if empty.
     :param keywords: values of any scalar type; booleans become 1 and 0, as libpq wants them.
+    :param password: see `ConnectionParameters`.
     :raises InputError: a keyword that libpq does not know.
     """
     texts: dict[str, str] = {}
@@ -223,7 +263,7 @@ def parameters(*, database: str | None, keywords: Mapping[str, object]) -> Conne
         raise InputError("the connection names no database: set its schema field, or the operator's database")
     if "\0" in name:
         raise InputError("a database name cannot hold a NUL character")
-    return ConnectionParameters(database=name, keywords=texts)
+    return ConnectionParameters(database=name, keywords=texts, password=password)
 
 
 @contextmanager

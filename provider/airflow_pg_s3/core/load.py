@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
 from airflow_pg_s3.core.largest_first import LargestFirst
+from airflow_pg_s3.core.last_login import LastLogin
 from airflow_pg_s3.core.libpq import ConnectionParameters, ensure_service_file
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.passes import Pass, passes_of
 from airflow_pg_s3.core.process import ClientProgram, running
 from airflow_pg_s3.core.progress import Log, Progress, human
+from airflow_pg_s3.core.selection import list_entries
 from airflow_pg_s3.core.served import ServedArchive
 
 _LOOK_SECONDS = 0.01
@@ -103,6 +106,7 @@ def _run(
     cancel: threading.Event,
     log: Log,
 ) -> None:
+    last_login = last_login_of(one, archive.folder, target, tools=tools, codec=archive.manifest.server.codec)
     argv = [
         tools.path("pg_restore"),
         "--format=directory",
@@ -113,6 +117,7 @@ def _run(
         *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
         *(["--clean", "--if-exists"] if clean else []),
         *(["--single-transaction"] if in_one_transaction else []),
+        *(["--verbose"] if last_login is not None else []),
         *one.arguments,
         str(archive.folder),
     ]
@@ -120,8 +125,9 @@ def _run(
     errors = ErrorCount()
 
     def on_line(line: str) -> None:
-        errors.see(line)
-        log.info("%s", line)
+        if last_login is None or not last_login.takes(line):
+            errors.see(line)
+            log.info("%s", line)
 
     with ExitStack() as stack:
         feeder = stack.enter_context(archive.feeder(large, one.jobs))
@@ -149,10 +155,20 @@ def _run(
             raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
         if order is not None:
             order.look()  # if it came too late, pg_restore's errors are our own
-        check_outcome(program, errors, tolerant=tolerant)
+        check_outcome(program, errors, tolerant=tolerant, last_login=last_login)
         feeder.finish()
         if large:
             progress.end()
+
+
+def last_login_of(
+    one: Pass, archive: Path, target: ConnectionParameters, *, tools: ClientTools, codec: str
+) -> LastLogin | None:
+    """What must listen to a run of pg_restore on a file or folder, if its password may expire before its end."""
+    if target.password is None or one.jobs == 1:
+        return None
+    entries = list_entries(archive, tools=tools, arguments=one.arguments, codec=codec)
+    return LastLogin(entry.dump_id for entry in entries)
 
 
 class ErrorCount:
@@ -191,6 +207,11 @@ class ErrorCount:
         harmless = min(self._unknown_settings, self._set_commands) + self._undropped_keys
         return not self._is_serious and not self._expects_command and 0 < self._errors == harmless
 
+    @property
+    def are_none(self) -> bool:
+        """Whether there was no error at all; known once pg_restore has ended."""
+        return not self._is_serious and self._errors == 0
+
     def see(self, line: str) -> None:
         """Look at a line of standard error."""
         if self._is_serious:
@@ -218,10 +239,13 @@ def _tells_of_another_error(line: str) -> bool:
     return bool(error) and not text.replace("pg_restore: ", "").startswith((_UNKNOWN_SETTING, _SET_COMMAND))
 
 
-def check_outcome(program: ClientProgram, errors: ErrorCount, *, tolerant: bool) -> None:
+def check_outcome(
+    program: ClientProgram, errors: ErrorCount, *, tolerant: bool, last_login: LastLogin | None = None
+) -> None:
     """Raise unless pg_restore has ended well, or all its errors mean nothing.
 
     :param tolerant: whether there may be such errors.
+    :param last_login: what has listened to it, if it may fail to log in once more at its end.
     :raises ClientProgramError: it has failed, or is about to.
     """
     if tolerant and errors.are_serious:
@@ -234,5 +258,6 @@ def check_outcome(program: ClientProgram, errors: ErrorCount, *, tolerant: bool)
         program.check()
     except ClientProgramError:
         program.stderr_tail()  # all lines have come
-        if not (tolerant and errors.are_harmless and program.poll() == 1):
+        is_done = last_login is not None and last_login.has_failed and errors.are_none
+        if not ((is_done or (tolerant and errors.are_harmless)) and program.poll() == 1):
             raise

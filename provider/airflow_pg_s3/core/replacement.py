@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from airflow_pg_s3.core.database_settings import set_command
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
@@ -28,11 +29,6 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 _LOCK_PATIENCE_SECONDS = 15.0
 _SWAP_TRIES = 6
 _TERMINATE_EVERY_SECONDS = 0.02
-# Their values are lists of identifiers, quoted already (variable_is_guc_list_quote in PostgreSQL's dumputils.c).
-_LISTS = (
-    "local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
-    "temp_tablespaces", "unix_socket_directories",
-)  # fmt: skip
 
 
 class Replacement:
@@ -204,20 +200,27 @@ class Replacement:
             " where setdatabase = %s",
             [oid],
         ).fetchall():
-            self._take_on(_set_command(new, role, setting))
+            command = set_command(new, role, setting)
+            if command is None:
+                who = "" if role is None else f" of the role {role}"
+                self._warn(f"not set: {setting.partition('=')[0]}{who}, as no command can say its value")
+            else:
+                self._take_on(command)
         # First the owner: a change of owner turns the old one's privileges into the new one's.
         self._take_on(sql.SQL("alter database {} owner to {}").format(new, _id(owner)))
         if has_acl:
             self._take_on(sql.SQL("revoke all on database {} from public, {}").format(new, _id(owner)))
             for grantee, privilege, grantable in query(
-                "select coalesce(quote_ident(rolname), 'public'), privilege_type, is_grantable"
+                "select rolname, privilege_type, is_grantable"
                 " from pg_database d, aclexplode(datacl) left join pg_roles r on r.oid = grantee where d.oid = %s",
                 [oid],
             ).fetchall():
-                option = sql.SQL(" with grant option" if grantable else "")
                 self._take_on(
                     sql.SQL("grant {} on database {} to {}{}").format(
-                        sql.SQL(privilege), new, sql.SQL(grantee), option
+                        sql.SQL(privilege),  # a word of the server's own: CONNECT, CREATE or TEMPORARY
+                        new,
+                        sql.SQL("public") if grantee is None else _id(grantee),
+                        sql.SQL(" with grant option" if grantable else ""),
                     )
                 )
         return True, comment
@@ -226,8 +229,11 @@ class Replacement:
         tolerated = RIGHTS if self._managed_service else ()
         reason = refusal(self._connection, command, tolerated=tolerated, heed_warnings=True)
         if reason is not None:
-            self.warnings.append(f"not done: {command.as_string(self._connection)}: {reason}")
-            self._log.warning("%s", self.warnings[-1])
+            self._warn(f"not done: {command.as_string(self._connection)}: {reason}")
+
+    def _warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+        self._log.warning("%s", warning)
 
 
 def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
@@ -289,20 +295,6 @@ def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iter
         finally:
             stop.set()
             thread.join()
-
-
-def _set_command(database: sql.Identifier, role: str | None, setting: str) -> sql.Composed:
-    name, _, value = setting.partition("=")
-    who = (
-        sql.SQL("alter role {} in database {}").format(_id(role), database)
-        if role is not None
-        else sql.SQL("alter database {}").format(database)
-    )
-    literal: sql.Composable = sql.Literal(value)
-    if name.lower() in _LISTS and value:
-        literal = sql.SQL(value)
-    parts = sql.SQL(".").join(_id(part) for part in name.split("."))
-    return sql.SQL("{} set {} to {}").format(who, parts, literal)
 
 
 def _id(name: str) -> sql.Identifier:

@@ -288,6 +288,9 @@ def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionPara
 
     :param has_statistics: whether the planner's statistics came with the data.
     """
+    to_analyze = request.if_exists == "replace" and not has_statistics
+    if not request.post_restore_sql and not to_analyze:
+        return
     with target.connect() as connection:
         if request.post_restore_sql:
             with connection.transaction():
@@ -295,7 +298,7 @@ def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionPara
                 connection.execute("reset search_path")
                 for command in request.post_restore_sql:
                     connection.execute(command.encode())
-        if request.if_exists == "replace" and not has_statistics:
+        if to_analyze:
             analyze(connection, log)
 
 

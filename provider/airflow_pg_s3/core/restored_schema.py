@@ -99,6 +99,7 @@ class SchemaReader:
         env = dict(self._env)
         odd = " ".join(f"-c {name}={value}" for name, value in settings.items() if name not in as_wanted)
         add_options(env, odd)
+        self._target.renew_password(env)
         return self._run("pg_dump", arguments, env)
 
     def are_of_one_major(self, connection: psycopg.Connection[tuple[Any, ...]]) -> bool:

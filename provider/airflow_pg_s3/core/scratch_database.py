@@ -51,9 +51,6 @@ class ScratchDatabase:
     def __enter__(self) -> ScratchDatabase:
         self._connection = self._maintenance_params.connect()
         try:
-            # It idles while others work.
-            if self.version_num >= 140000:
-                self._connection.execute("set idle_session_timeout = 0")
             self._remove_leftovers()
             name = self.params.database
             # First the lock: what has none is anybody's to drop.

@@ -88,9 +88,6 @@ def lock_key(backup_id: str) -> int:
 
 def hold_lock(connection: _Connection, backup_id: str) -> None:
     """Say on the source server that `backup_id` is alive, for as long as `connection` is."""
-    # The session idles for as long as the dump takes.
-    if connection.info.server_version >= 140000:
-        connection.execute("set idle_session_timeout = 0")
     connection.execute("select pg_advisory_lock(%s)", [lock_key(backup_id)])
 
 

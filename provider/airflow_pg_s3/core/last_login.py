@@ -1,0 +1,42 @@
+"""pg_restore's last login, which fails if the password has expired by then, and which nothing depends on.
+
+With two jobs or more, pg_restore's leader leaves the server before the workers begin. When they have done all, it
+logs in anew "to see if we missed something", with the password that it began with, whatever the password file says
+by then (restore_toc_entries_postfork in PostgreSQL's pg_backup_archiver.c, ConnectDatabase in its pg_backup_db.c).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# Each message is written whole, but behind "pg_restore: " that may belong to another process.
+_BEGIN = r"(?:\A|pg_restore: )"
+_ITEM = re.compile(_BEGIN + r"(?:processing|launching|skipping) item (\d+) ")
+_ALL_DONE = re.compile(_BEGIN + r"finished main parallel loop\Z")
+_NO_LOGIN = re.compile(r"pg_restore: error: (?:reconnection failed: )?connection to server .+ failed: .+")
+_CHATTER = re.compile(
+    r"(?:pg_restore: )+(?:connecting|creating|entering|executing|finished|launching|processing|skipping) .+"
+)
+
+
+class LastLogin:
+    """Listens to ``pg_restore --verbose``, to tell whether that login is all that failed.
+
+    :param items: dump ids of all that it is to restore.
+    """
+
+    def __init__(self, items: Iterable[int]) -> None:
+        self._left = set(items)
+        self._are_workers_done = False
+        self.has_failed = False
+
+    def takes(self, line: str) -> bool:
+        """Take a line of standard error; whether it is for nobody else."""
+        self._left.difference_update(int(number) for number in _ITEM.findall(line))
+        self._are_workers_done = self._are_workers_done or _ALL_DONE.search(line) is not None
+        # Nothing is left: it would have looked, and done nothing.
+        if self._are_workers_done and not self._left and _NO_LOGIN.fullmatch(line):
+            self.has_failed = True
+            return True
+        return _CHATTER.fullmatch(line) is not None and "error: " not in line and "warning: " not in line

@@ -4,8 +4,8 @@ A server is an Airflow connection, and has a repository of its own: the connecti
 Its databases are asked for in every run, so that new ones are not forgotten. How many are backed up at once is the
 pool's to say: make one with as many slots as servers and workers can bear. A server that cannot be reached fails
 alone, as does a database.
-`pg_s3_verify_new_backup` verifies these backups as well; the other DAGs look after one repository: docs/scale.md
-shows how to prune them all, and how to be told what is missing.
+Given the same `PG_S3_FLEET_SERVERS`, `pg_s3_verify_new_backup` verifies these backups as well. The other DAGs look
+after one repository: docs/scale.md shows how to prune them all, and how to be told what is missing.
 
 | variable                        | default                 | meaning                                             |
 |---------------------------------|-------------------------|-----------------------------------------------------|

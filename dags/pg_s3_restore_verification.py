@@ -66,7 +66,7 @@ SHARED: dict[str, Any] = {
 VERIFICATION: dict[str, Any] = {
     "task_id": "verify",
     # Where nothing is restored, there is no server, and nothing to query.
-    "postgres_conn_id": "{{ (params.verify_conn_id if params.level == 'restore' else '') | tojson }}",
+    "postgres_conn_id": "{{ ((params.verify_conn_id or '') if params.level == 'restore' else '') | tojson }}",
     "aws_conn_id": "{{ params.aws_conn_id | tojson }}",
     "level": "{{ params.level }}",
     "checks": "{{ params.checks if params.checks and params.level == 'restore' else [] }}",

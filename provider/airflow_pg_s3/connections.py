@@ -66,9 +66,10 @@ class _Token:
             return self._text
 
     def _fetch(self) -> None:
-        self._fetched = time.monotonic()
+        now = time.monotonic()
         self.login, self._text, self.port = self._hook.get_iam_token(self._connection)
         mask_secret(self._text)
+        self._fetched = now
 
 
 def s3_client(conn_id: str | None) -> tuple[S3Client, dict[str, Any]]:

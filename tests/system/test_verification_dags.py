@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.asset import AssetEvent
+from airflow.sdk import AssetAny
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.utils.session import create_session
 from sqlalchemy import select
@@ -43,7 +44,7 @@ def test_one_runs_every_morning_and_the_other_for_each_new_backup(monkeypatch):
     fleet = [task.partial_kwargs["outlets"][0] for task in parse("pg_s3_fleet").tasks if "backup" in task.task_id]
     condition = parse(BOTH[1]).timetable.asset_condition
     assert [asset.uri for asset in condition.objects] == [backup.uri, *(asset.uri for asset in fleet)]
-    assert condition.agg_func is any
+    assert isinstance(condition, AssetAny)
     for dag in (nightly, triggered):
         task = dag.get_task("verify")
         assert [asset.uri for asset in task.outlets] == ["s3://elsewhere/x/verified"]
@@ -121,6 +122,14 @@ def test_checksums_alone_take_no_server_and_no_checks_whatever_the_environment_n
     monkeypatch.setenv("PG_S3_VERIFY_CHECKS", '["select true"]')
     run_dag("pg_s3_backup")
     assert run_dag(BOTH[0], level="checksum").state == "success"
+
+
+def test_a_server_that_was_cleared_in_the_form_is_none(shop, run_dag, monkeypatch):
+    monkeypatch.setenv("PG_S3_VERIFY_CONN_ID", "scratch")
+    made = run_dag("pg_s3_backup").results["backup"]
+    assert run_dag(BOTH[0], verify_conn_id=None, checks=None).state == "success"
+    (found,) = evidence_of(shop, made).verifications
+    assert "throwaway" in found.where
 
 
 def test_without_a_backup_there_is_nothing_to_verify(shop, run_dag):

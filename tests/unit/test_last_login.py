@@ -13,6 +13,7 @@ DONE = [
     "pg_restore: pg_restore: launching item 2 TABLE DATA t",
     'processing data for table "s.t"',
     "pg_restore: skipping item 3 COMMENT c",
+    "pg_restore: restoring large object with OID 16385",
     "pg_restore: finished item 2 TABLE DATA t",
     "pg_restore: finished main parallel loop",
 ]
@@ -20,6 +21,8 @@ NO_LOGIN = [
     'pg_restore: error: reconnection failed: connection to server at "h" (::1), port 1 failed: FATAL:  PAM',
     'pg_restore: error: connection to server at "h" (::1), port 1 failed: FATAL:  PAM authentication failed',
     'pg_restore: error: connection to server on socket "/s" failed: FATAL:  password authentication failed',
+    'pg_restore: error: reconnection to database "d" failed: FATAL:  PAM authentication failed for user "u"',
+    'pg_restore: error: connection to database "d" failed: connection to server at "h", port 1 failed: FATAL:',
 ]
 
 

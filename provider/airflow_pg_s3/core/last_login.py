@@ -14,9 +14,15 @@ from collections.abc import Iterable
 _BEGIN = r"(?:\A|pg_restore: )"
 _ITEM = re.compile(_BEGIN + r"(?:processing|launching|skipping) item (\d+) ")
 _ALL_DONE = re.compile(_BEGIN + r"finished main parallel loop\Z")
-_NO_LOGIN = re.compile(r"pg_restore: error: (?:reconnection failed: )?connection to server .+ failed: .+")
+# The second as 13 has it.
+_NO_LOGIN = re.compile(
+    r"pg_restore: error: "
+    r"(?:(?:reconnection failed: )?connection to server .+|(?:re)?connection to database \".*\") failed: .+"
+)
 _CHATTER = re.compile(
-    r"(?:pg_restore: )+(?:connecting|creating|entering|executing|finished|launching|processing|skipping) .+"
+    r"(?:pg_restore: )+"
+    r"(?:connecting|creating|dropping|entering|executing|finished|launching|processing|restored|restoring|skipping)"
+    r" .+"
 )
 
 

@@ -24,16 +24,17 @@ def shown_lines(kind: str, lines: Sequence[str], *, backslashes: bool) -> list[s
         except IntegrityError:
             return [HIDDEN] * len(lines)
     shown = []
-    is_in_string = False
+    is_open = begins_next = False
     for line in lines:
         matches = [match for pattern in (*SECRETS, *SECRETS_IN_STRINGS) if (match := pattern.search(line))]
         first = min(matches, key=lambda match: match.end(1), default=None)
-        if first is None and not is_in_string:
+        if first is None and not is_open and not begins_next:
             shown.append(line)
             continue
-        start = 0 if is_in_string or first is None else first.end(1)
+        start = 0 if is_open or begins_next or first is None else first.end(1)
         shown.append(hidden_from(line, start))
-        # What belongs to the secret goes on in the next line, or begins there.
-        is_in_string = is_in_string or (first is not None and first.re in SECRETS_IN_STRINGS)
-        is_in_string = is_in_string != (line.count("'", start) % 2 == 1) or not line[start:].strip()
+        # The secret's string goes on in the next line, or begins there.
+        is_within = first is not None and first.re in SECRETS_IN_STRINGS and line.count("'", 0, start) % 2 == 1
+        is_open = (is_open or is_within) != (line.count("'", start) % 2 == 1)
+        begins_next = not line[start:].strip()
     return shown

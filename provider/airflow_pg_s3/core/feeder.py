@@ -19,6 +19,7 @@ from types import TracebackType
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
+from airflow_pg_s3.core.holding import Hold, LetGo
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.pipe import enlarge, write_all
 from airflow_pg_s3.core.toc import LargeObjectNames
@@ -36,12 +37,20 @@ class CheckedMember:
 
     :param target: file descriptor to write to; closed by `close`.
     :param stop: set to give up while the target is a pipe that nobody reads.
+    :param let_go: called once the target is closed, if somebody else holds it, too.
     """
 
-    def __init__(self, member: Member, target: int, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        member: Member,
+        target: int,
+        stop: threading.Event | None = None,
+        let_go: LetGo = lambda: None,
+    ) -> None:
         self._member = member
         self._target = target
         self._stop = stop
+        self._let_go = let_go
         self._sha256 = hashlib.sha256()
         self._passed_bytes = 0
         self._held_back = b""
@@ -86,6 +95,7 @@ class CheckedMember:
             self._is_closed = True
             self._held_back = b""  # of hundreds of members, it would be all the memory there is
             os.close(self._target)
+            self._let_go()
 
 
 class Feeder:
@@ -93,6 +103,7 @@ class Feeder:
 
     :param folder: where pg_restore looks for them.
     :param threads: members fed at the same time: as many as pg_restore has jobs.
+    :param hold: keeps a pipe from ending when this process dies.
     """
 
     def __init__(
@@ -104,10 +115,12 @@ class Feeder:
         downloader: Downloader,
         decoder: Decoder,
         threads: int,
+        hold: Hold,
     ) -> None:
         self._objects = objects
         self._downloader = downloader
         self._decoder = decoder
+        self._hold = hold
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feed")
         self._fed: list[tuple[Member, Future[None]]] = []
         self._waiting: dict[Path, Member] = {}
@@ -140,7 +153,8 @@ class Feeder:
         for path, member in list(self._waiting.items()):
             if (descriptor := _open_if_read(path)) is not None:
                 del self._waiting[path]
-                target = CheckedMember(member, descriptor, self._downloader.cancel)
+                let_go = self._hold(descriptor)
+                target = CheckedMember(member, descriptor, self._downloader.cancel, let_go)
                 self._targets.append(target)
                 self._fed.append((member, self._pool.submit(self._feed, member, target)))
         for _, future in self._fed:

@@ -336,6 +336,7 @@ class _Restoring:
             ],
             env=self.target.params.environment(self.workspace.folder) | self.workspace.environment,
             chunks=None if isinstance(source, Path) else source,
+            hold=self.workspace.hold,
             on_line=on_line,
             is_hopeless=lambda: tolerant and errors.are_serious,
             check=lambda program: check_outcome(program, errors, tolerant=tolerant, last_login=last_login),

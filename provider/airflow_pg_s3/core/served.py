@@ -72,6 +72,7 @@ class ServedArchive:
             downloader=self._downloader,
             decoder=self._decoder,
             threads=threads,
+            hold=self.workspace.hold,
         )
 
     def read(self, member: Member, write: Callable[[bytes], object]) -> None:

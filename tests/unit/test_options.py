@@ -6,7 +6,7 @@ import pytest
 
 from airflow_pg_s3.core import options
 from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.errors import ClientProgramError, InputError
 from airflow_pg_s3.core.options import PG_DUMP_OWNED, PG_RESTORE_OWNED
 from lab.postgres import installations
 
@@ -214,3 +214,8 @@ def test_help_is_read_in_english_whatever_the_workers_language(fake_program, mon
     tools = fake_program(f'test "$LC_ALL" = C || exit 1\n{HELP}')
     monkeypatch.setitem(os.environ, "LC_ALL", "de_DE.UTF-8")
     check(["--no-owner"], tools)
+
+
+def test_a_program_that_is_killed_is_our_own_error(fake_program):
+    with pytest.raises(ClientProgramError, match="pg_dump was killed by signal 15"):
+        check(["--no-owner"], fake_program("kill -TERM $$"))

@@ -52,8 +52,15 @@ class ClientTools:
 
         :raises ClientProgramError: it cannot read it.
         """
+        return self.ask("pg_restore", *arguments)
+
+    def ask(self, program: str, *arguments: str) -> bytes:
+        """Return what a program prints.
+
+        :raises ClientProgramError: it fails, or is killed.
+        """
         done = subprocess.run(
-            [self.path("pg_restore"), *arguments],
+            [self.path(program), *arguments],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             env=environment(),
@@ -61,7 +68,7 @@ class ClientTools:
         )
         if done.returncode != 0:
             said = redacted(done.stderr.decode(errors="replace"))[-2000:]
-            raise ClientProgramError("pg_restore", done.returncode, said)
+            raise ClientProgramError(program, done.returncode, said)
         return done.stdout
 
 
@@ -180,7 +187,7 @@ def _version(folder: Path) -> str | None:
         return None
     try:
         answer = subprocess.run(
-            [str(programs[0]), "--version"], capture_output=True, timeout=10, check=True, env=environment()
+            [str(programs[0]), "--version"], capture_output=True, timeout=60, check=True, env=environment()
         ).stdout.decode(errors="replace")
     except OSError as error:
         if is_lack(error):

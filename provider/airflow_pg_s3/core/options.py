@@ -6,11 +6,10 @@ Which options a program has, and which of them take a value, is read from its ow
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from airflow_pg_s3.core.clients import ClientTools, environment
+from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import InputError
 
 _CONNECTION = {"dbname", "host", "port", "username", "password", "no-password"}
@@ -83,14 +82,7 @@ def _parse(
 
 
 def _known_options(tools: ClientTools, program: str) -> _Known:
-    text = subprocess.run(
-        [tools.path(program), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-        env=environment(),
-    ).stdout
+    text = tools.ask(program, "--help").decode(errors="replace")
     known = _Known(takes_value={}, long_of_short={})
     # Lines such as "  -n, --schema=PATTERN   dump ..." and "  --no-owner   ..."
     for short, name, value in re.findall(r"^ +(?:-(\S), )?--([a-z0-9-]+)(\[?=)?", text, re.MULTILINE):

@@ -78,7 +78,7 @@ def _installed(search: Sequence[str]) -> list[Psql]:
         # It comes in the same package, but only what it says of itself counts.
         try:
             answer = subprocess.run(
-                [path, "--version"], capture_output=True, timeout=10, check=True, env=clients.environment()
+                [path, "--version"], capture_output=True, timeout=60, check=True, env=clients.environment()
             ).stdout.decode(errors="replace")
         except (OSError, subprocess.SubprocessError):
             continue

@@ -67,8 +67,7 @@ class ClientTools:
             check=False,
         )
         if done.returncode != 0:
-            said = redacted(done.stderr.decode(errors="replace"))[-2000:]
-            raise ClientProgramError(program, done.returncode, said)
+            raise failure(program, done.returncode, done.stderr)
         return done.stdout
 
 
@@ -177,6 +176,24 @@ def _folders(search: Sequence[str]) -> Iterator[Path]:
             yield Path(match)
 
 
+def failure(program: str, returncode: int, stderr: bytes) -> ClientProgramError:
+    """The error of a program that has ended with another status than 0."""
+    return ClientProgramError(program, returncode, redacted(stderr.decode(errors="replace"))[-2000:])
+
+
+def said_version(program: str) -> str | None:
+    """The version that a program says it has, such as ``16.14``; None if it is none of PostgreSQL's.
+
+    :raises OSError: it cannot be started.
+    :raises subprocess.SubprocessError: it fails.
+    """
+    answer = subprocess.run(
+        [program, "--version"], capture_output=True, timeout=60, check=True, env=environment()
+    ).stdout.decode(errors="replace")
+    match = re.search(r"\(PostgreSQL\) (\d+[\w.]*)", answer)
+    return match.group(1) if match else None
+
+
 @lru_cache(maxsize=64)
 def _version(folder: Path) -> str | None:
     programs = [folder / name for name in _PROGRAMS]
@@ -186,14 +203,10 @@ def _version(folder: Path) -> str | None:
     if any(program.resolve().name == "pg_wrapper" for program in programs):
         return None
     try:
-        answer = subprocess.run(
-            [str(programs[0]), "--version"], capture_output=True, timeout=60, check=True, env=environment()
-        ).stdout.decode(errors="replace")
+        return said_version(str(programs[0]))
     except OSError as error:
         if is_lack(error):
             raise
         return None
     except subprocess.SubprocessError:
         return None
-    match = re.search(r"\(PostgreSQL\) (\d+[\w.]*)", answer)
-    return match.group(1) if match else None

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_pg_s3.core.clients import ClientTools, environment
-from airflow_pg_s3.core.errors import ClientProgramError, IntegrityError
+from airflow_pg_s3.core.clients import ClientTools, environment, failure
+from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.manifest import Server
-from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.selection import TocEntry, list_entries
 
@@ -91,8 +90,7 @@ def save_beginning(chunks: Iterator[bytes], path: Path, *, tools: ClientTools, f
             program.stdin.close()
             stderr = program.stderr.read()
             if program.wait() != 0:
-                said = redacted(stderr.decode(errors="replace"))[-2000:]
-                raise ClientProgramError("pg_restore", program.returncode, said)
+                raise failure("pg_restore", program.returncode, stderr)
         finally:
             program.kill()
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from airflow_pg_s3.core.errors import StorageError
-from airflow_pg_s3.core.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
+from airflow_pg_s3.core.listing import EVIDENCE_SUFFIX
 from airflow_pg_s3.core.object_lock import ObjectLocks
 from airflow_pg_s3.core.parallel import in_parallel
 from airflow_pg_s3.core.removal import PRUNED, Protected, Remover
@@ -138,7 +138,7 @@ class OrphanSweep:
         A backup that wrote nothing for all of the age, and committed within these milliseconds.
         """
         if self._remover is not None and self._repository.is_committed(self._database, backup_id):
-            key = f"{self._base}{backup_id}{MANIFEST_SUFFIX}"
+            key = self._repository.manifest_key(self._database, backup_id)
             self._remover.delete([key])
             raise StorageError(
                 f"the backup {self._repository.uri(key)} was committed just when its data was removed, as it had "

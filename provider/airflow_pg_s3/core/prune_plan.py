@@ -10,7 +10,6 @@ from typing import Literal
 from airflow_pg_s3.core import s3
 from airflow_pg_s3.core.errors import InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.evidence import read_evidence
-from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.object_lock import ObjectLocks
 from airflow_pg_s3.core.parallel import AT_ONCE, in_parallel
 from airflow_pg_s3.core.repository import Repository, read_manifest
@@ -136,7 +135,7 @@ class PrunePlanner:
 
     def _read(self, backup_id: str) -> tuple[Decision | None, list[str]]:
         """Read a manifest: what to do if no rule keeps the backup, and the keys that it consists of."""
-        manifest_key = f"{self._base}{backup_id}{MANIFEST_SUFFIX}"
+        manifest_key = self._repository.manifest_key(self._database, backup_id)
         try:
             manifest = read_manifest(self._repository.client, self._uri(backup_id)).manifest
         except s3.Refused:
@@ -158,4 +157,4 @@ class PrunePlanner:
         return Decision(backup_id=backup_id, outcome="unreadable", reasons=(str(error),))
 
     def _uri(self, backup_id: str) -> str:
-        return self._repository.uri(f"{self._base}{backup_id}{MANIFEST_SUFFIX}")
+        return self._repository.uri(self._repository.manifest_key(self._database, backup_id))

@@ -77,13 +77,11 @@ def _installed(search: Sequence[str]) -> list[Psql]:
         path = tools.path("psql")
         # It comes in the same package, but only what it says of itself counts.
         try:
-            answer = subprocess.run(
-                [path, "--version"], capture_output=True, timeout=60, check=True, env=clients.environment()
-            ).stdout.decode(errors="replace")
+            version = clients.said_version(path)
         except (OSError, subprocess.SubprocessError):
             continue
-        if match := re.search(r"\(PostgreSQL\) (\d+[\w.]*)", answer):
-            found.append(Psql(path=path, version=match.group(1), open_to=open_to(match.group(1))))
+        if version is not None:
+            found.append(Psql(path=path, version=version, open_to=open_to(version)))
     return found
 
 

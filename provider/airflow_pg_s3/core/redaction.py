@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 HIDDEN = "(not shown)"
 
@@ -71,6 +72,12 @@ def redacted(text: str) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
+def first_match(patterns: Iterable[re.Pattern[str]], line: str) -> re.Match[str] | None:
+    """The match behind which a line is to be hidden."""
+    matches = [match for pattern in patterns if (match := pattern.search(line))]
+    return min(matches, key=lambda match: match.end(1), default=None)
+
+
 def hidden_from(line: str, start: int) -> str:
     """Hide the end of a line."""
     gap = "" if start == 0 or line[start - 1] in " =:" else " "
@@ -92,11 +99,10 @@ class Redactor:
             # That there is an error is never hidden.
             return _PIECE_OF_ERROR + HIDDEN if text.startswith(_PIECE_OF_ERROR) else None
         self._is_hiding = False
-        matches = [match for pattern in (*_DATA, *SECRETS, *SECRETS_IN_STRINGS) if (match := pattern.search(text))]
-        if not matches:
+        first = first_match((*_DATA, *SECRETS, *SECRETS_IN_STRINGS), text)
+        if first is None:
             return text
         self._is_hiding = True
-        first = min(matches, key=lambda match: match.end(1))
         behind = _BEHIND_KEY.search(text, first.end()) if first.re in _DATA else None
         if not text[first.end(1) :]:
             return text

@@ -69,6 +69,10 @@ class Repository:
         # Some tools take these for directories.
         return f"{self._prefix}{name.replace('.', '%2E') if set(name) == {'.'} else name}/"
 
+    def manifest_key(self, database: str, backup_id: str) -> str:
+        """Key of a backup's manifest."""
+        return f"{self.base(database)}{backup_id}{MANIFEST_SUFFIX}"
+
     def uri(self, key: str) -> str:
         """URI of a key of this repository's bucket."""
         return f"s3://{self.bucket}/{key}"
@@ -128,7 +132,7 @@ class Repository:
     def is_committed(self, database: str, backup_id: str) -> bool:
         """Whether the backup's manifest exists."""
         try:
-            self.client.head_object(Bucket=self.bucket, Key=f"{self.base(database)}{backup_id}{MANIFEST_SUFFIX}")
+            self.client.head_object(Bucket=self.bucket, Key=self.manifest_key(database, backup_id))
         except ClientError as error:
             if s3.status_of(error) == 404:
                 return False
@@ -167,7 +171,7 @@ class Repository:
 
         :raises StorageError: it cannot be deleted.
         """
-        key = f"{self.base(database)}{backup_id}{MANIFEST_SUFFIX}"
+        key = self.manifest_key(database, backup_id)
         try:
             self.client.delete_object(Bucket=self.bucket, Key=key)
         except (ClientError, BotoCoreError) as error:

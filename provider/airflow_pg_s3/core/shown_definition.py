@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow_pg_s3.core.errors import IntegrityError
-from airflow_pg_s3.core.redaction import HIDDEN, SECRETS, SECRETS_IN_STRINGS, hidden_from
+from airflow_pg_s3.core.redaction import HIDDEN, SECRETS, SECRETS_IN_STRINGS, first_match, hidden_from
 from airflow_pg_s3.core.statements import without_strings
 
 # Whose strings are how another server is reached.
@@ -26,8 +26,7 @@ def shown_lines(kind: str, lines: Sequence[str], *, backslashes: bool) -> list[s
     shown = []
     is_open = begins_next = False
     for line in lines:
-        matches = [match for pattern in (*SECRETS, *SECRETS_IN_STRINGS) if (match := pattern.search(line))]
-        first = min(matches, key=lambda match: match.end(1), default=None)
+        first = first_match((*SECRETS, *SECRETS_IN_STRINGS), line)
         if first is None and not is_open and not begins_next:
             shown.append(line)
             continue

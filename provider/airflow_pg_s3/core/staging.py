@@ -11,7 +11,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core import s3
 from airflow_pg_s3.core.errors import DataConflict, PgS3Error, StorageError
-from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.repository import BEGUN, Begun, Repository
 
@@ -27,7 +26,7 @@ class StagedBackup:
         self._committed = False
         self.base = repository.base(begun.database)
         self.folder = f"{self.base}{begun.backup_id}/"
-        self.manifest_key = f"{self.base}{begun.backup_id}{MANIFEST_SUFFIX}"
+        self.manifest_key = repository.manifest_key(begun.database, begun.backup_id)
 
     def __enter__(self) -> StagedBackup:
         if self._repository.is_committed(self._begun.database, self._begun.backup_id):

@@ -307,7 +307,7 @@ def test_leaving_the_block_with_an_error_stops_what_is_being_sent(uploader, new_
 @pytest.mark.parametrize("mode", ["legacy", "standard"])
 @pytest.mark.parametrize("size", [PART // 2, PART + 1], ids=["PutObject", "UploadPart"])
 def test_cancelling_stops_what_is_being_sent_at_once_and_it_is_not_tried_again(
-    uploader, new_s3_client, s3_client, cancel, bucket, uploads_of, monkeypatch, mode, size
+    uploader, new_s3_client, cancel, bucket, uploads_of, keys_of, monkeypatch, mode, size
 ):
     client = new_s3_client(retries={"mode": mode, "total_max_attempts": 5})
     sending, reads = threading.Event(), []
@@ -321,7 +321,9 @@ def test_cancelling_stops_what_is_being_sent_at_once_and_it_is_not_tried_again(
             cancel.set()
         if cancel.is_set():
             reads.append(self.tell())
-        return read(self, amount)
+        # Half of it at most: of a body that has come whole, but for its checksum, moto makes an object.
+        half = max(len(self) // 2, 1)
+        return read(self, half if amount is None or amount < 0 else min(amount, half))
 
     monkeypatch.setattr(PartBody, "read", read_and_cancel)
     stopped = pytest.raises(Cancelled, match=r"stopped while uploading 5\.dat")
@@ -330,9 +332,7 @@ def test_cancelling_stops_what_is_being_sent_at_once_and_it_is_not_tried_again(
     assert 1 <= len(reads) <= 2  # one for each part in flight
     assert ours.stored_bytes == 0
     assert uploads_of(bucket) == []
-    # moto stores what has come of a request that breaks off; S3 refuses it.
-    listed = s3_client.list_objects_v2(Bucket=bucket).get("Contents", [])
-    assert all(size <= PART and entry["Size"] < size for entry in listed)
+    assert keys_of(bucket) == []
 
 
 def test_a_broken_connection_is_tried_again_from_the_beginning_of_the_part(

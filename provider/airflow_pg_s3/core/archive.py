@@ -40,10 +40,11 @@ def lay_out(folder: Path, toc: Path, members: Iterable[str]) -> None:
     """Make an archive of empty members.
 
     :param folder: an empty folder to make it in.
-    :param toc: the archive's toc.dat.
+    :param toc: the archive's toc.dat, on the same filesystem.
     :param members: names of the archive's files.
     """
-    (folder / TOC).symlink_to(toc)
+    # No symbolic link: from 15.20 and 17.12 on, pg_restore opens nothing but regular files.
+    (folder / TOC).hardlink_to(toc)
     for member in members:
         # Large objects are listed in blobs*.toc only, so that without them none is asked for.
         if member != TOC and not member.startswith("blob_"):

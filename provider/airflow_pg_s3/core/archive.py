@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
+from airflow_pg_s3.core.encodings import decode_name
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.spool import TOC
 
@@ -104,17 +105,3 @@ def _identifier(script: bytes, position: int, codec: str) -> tuple[str, int]:
     quoted, plain = match.groups()
     text = plain if quoted is None else quoted.replace(b'""', b'"')
     return decode_name(text, codec), match.end()
-
-
-def decode_name(text: bytes, codec: str) -> str:
-    """Decode a name as the manifest shows it.
-
-    :param codec: Python codec of the encoding that it is in.
-    """
-    for candidate in (codec, "utf-8"):
-        try:
-            return text.decode(candidate)
-        except UnicodeDecodeError:
-            continue
-    # SQL_ASCII holds whatever was put in.
-    return text.decode("latin-1")

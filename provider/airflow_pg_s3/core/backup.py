@@ -38,7 +38,7 @@ from airflow_pg_s3.core.repository import Begun, Repository, read_manifest
 from airflow_pg_s3.core.shipper import ShippedMember, Shipper
 from airflow_pg_s3.core.spool import TOC, Spool
 from airflow_pg_s3.core.staging import StagedBackup
-from airflow_pg_s3.core.toc import check_toc
+from airflow_pg_s3.core.toc import check_files, read_toc
 from airflow_pg_s3.core.upload import PART_BYTES, PARTS_PER_VOLUME, Uploader
 from airflow_pg_s3.core.workspace import Workspace
 
@@ -296,7 +296,7 @@ def _describe(
     # yet, as our own pg_dump has written it.
     with ThreadPoolExecutor(1) as beside:
         asked = beside.submit(archive.tables_of_members, empty, tools=dump.tools, codec=dump.facts.server.codec)
-        check_toc(dump.toc)
+        check_files(read_toc(dump.toc))
     tables = asked.result()
     names = {member.name for member in shipped}
     if not names.issuperset(tables):

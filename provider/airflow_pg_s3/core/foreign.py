@@ -39,7 +39,7 @@ from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.script import Script
 from airflow_pg_s3.core.tarball import unpack_directory
 from airflow_pg_s3.core.target import Target, refuse_older
-from airflow_pg_s3.core.toc import check_names
+from airflow_pg_s3.core.toc import read_folder
 from airflow_pg_s3.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class _Restoring:
             make_sure_of_room(folder, self.archive.stored_bytes, what=f"the archive {self.archive.uri}")
         self.log.info("unpacking the directory archive in %s into spool_dir", self.archive.uri)
         raw_bytes = unpack_directory(self.archive.chunks, folder)
-        check_names(folder)
+        read_folder(folder)
         with (folder / "toc.dat").open("rb") as file:
             tools = self._tools(file.read(16))
         contents = self._prepare(folder, tools)

@@ -5,20 +5,18 @@ It is read from outside and trusted with nothing: names and keys must stay withi
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from airflow_pg_s3.core.encodings import codec_of
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.seal import SealError, check_seal, sealed
 from airflow_pg_s3.core.upload import StoredObject
 
 FORMAT = 1
-# Where PostgreSQL's name of an encoding is none of Python's.
-_CODECS = {"EUC_CN": "gb2312", "KOI8R": "koi8-r", "KOI8U": "koi8-u"}
 
 BackupId = Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")]
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
@@ -64,11 +62,8 @@ class Server(Record):
 
     @property
     def codec(self) -> str:
-        """Python's codec for `encoding`; UTF-8 where Python has none, or the database has none (SQL_ASCII)."""
-        try:
-            return codecs.lookup(_CODECS.get(self.encoding, self.encoding.replace("WIN", "cp"))).name
-        except LookupError:
-            return "utf-8"
+        """Python's codec for `encoding`; see `codec_of`."""
+        return codec_of(self.encoding)
 
 
 class Dump(Record):

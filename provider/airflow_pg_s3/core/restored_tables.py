@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from airflow_pg_s3.core.archive import decode_name
+from airflow_pg_s3.core.encodings import decode_name
 from airflow_pg_s3.core.manifest import Server
 
 # Names as bytes: some encodings are none of Python's, and SQL_ASCII holds whatever was put in.

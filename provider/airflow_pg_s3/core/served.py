@@ -16,7 +16,7 @@ from airflow_pg_s3.core.manifest import Manifest, Member
 from airflow_pg_s3.core.pack import PackReader
 from airflow_pg_s3.core.progress import human
 from airflow_pg_s3.core.spool import TOC
-from airflow_pg_s3.core.toc import check_toc
+from airflow_pg_s3.core.toc import check_files, read_toc
 from airflow_pg_s3.core.upload import StoredObject
 from airflow_pg_s3.core.workspace import Workspace
 
@@ -61,7 +61,7 @@ class ServedArchive:
                     if member.name not in present:
                         raise IntegrityError(f"{objects[0]} does not hold {called(member)}")
                 if TOC in {member.name for member in missing}:
-                    check_toc(self.folder / TOC)
+                    check_files(read_toc(self.folder / TOC))
 
     def feeder(self, members: Sequence[Member], threads: int) -> Feeder:
         """Serve large members as named pipes."""

@@ -110,13 +110,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     with request.source.connect() as connection:
         facts = server.inspect(connection, request.source)
         tools = clients.for_dump(facts.server.version_num, search=request.client_path)
-        options.check(
-            request.pg_dump_options,
-            tools=tools,
-            program="pg_dump",
-            owned=options.PG_DUMP_OWNED,
-            parameter="pg_dump_options",
-        )
+        options.check(request.pg_dump_options, tools=tools, program="pg_dump")
         if request.include_globals:
             globals.check_tools(tools)
         repository.check_access(database)

@@ -220,13 +220,7 @@ class _Restoring:
         tools = clients.for_archive(
             archive_version(toc), target_version=self.target.version, search=self.request.client_path
         )
-        options.check(
-            self.request.pg_restore_options,
-            tools=tools,
-            program="pg_restore",
-            owned=options.PG_RESTORE_OWNED,
-            parameter="pg_restore_options",
-        )
+        options.check(self.request.pg_restore_options, tools=tools, program="pg_restore")
         return tools
 
     def _prepare(self, archive: Path, tools: ClientTools) -> Contents:

@@ -149,13 +149,7 @@ def restore(
                 target_version=target.version,
                 search=request.client_path,
             )
-            options.check(
-                request.pg_restore_options,
-                tools=tools,
-                program="pg_restore",
-                owned=options.PG_RESTORE_OWNED,
-                parameter="pg_restore_options",
-            )
+            options.check(request.pg_restore_options, tools=tools, program="pg_restore")
             chosen = choose(
                 archive,
                 tools=tools,

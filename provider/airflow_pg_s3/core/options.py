@@ -40,6 +40,11 @@ PG_DUMP_LEAVING_OUT = {
     "no-policies",
 }  # fmt: skip
 """Options with which a dump holds less than the database: rows or objects are missing after a restore."""
+PG_DUMP_HOLLOW = {
+    "schema-only", "no-data", "section", "filter", "no-policies",
+    "exclude-table-data", "exclude-table-data-and-children", "no-unlogged-table-data",
+}  # fmt: skip
+"""Those of them with which a dump holds tables without their rows, or without the policies that guard these."""
 PG_DUMP_ALLOWED = {
     # These add to the dump.
     "large-objects", "include-foreign-data", "sequence-data", "statistics",
@@ -47,8 +52,8 @@ PG_DUMP_ALLOWED = {
     "clean", "create", "if-exists", "no-owner", "superuser", "use-set-session-authorization",
     "disable-triggers",
     # How it is dumped.
-    "verbose", "disable-dollar-quoting", "lock-wait-timeout", "load-via-partition-root", "quote-all-identifiers", "role",
-    "serializable-deferrable", "snapshot", "strict-names",
+    "verbose", "disable-dollar-quoting", "lock-wait-timeout", "load-via-partition-root", "quote-all-identifiers",
+    "role", "serializable-deferrable", "snapshot", "strict-names",
     # Left out are who may do what, where and how the data lies, and what is about other servers and programs.
     "no-privileges", "no-comments", "no-publications", "no-subscriptions", "no-security-labels", "no-statistics",
     "no-table-access-method", "no-tablespaces", "no-toast-compression",
@@ -130,6 +135,11 @@ def check(options: Sequence[str], *, tools: ClientTools, program: str) -> list[G
                 raise InputError(f"{parameter}: {word!r} needs a value")
             given.append((newest, value))
     return given
+
+
+def left_out_by(given: Sequence[Given]) -> list[str]:
+    """Of the options of a pg_dump, name those that left something out, such as ``--exclude-table-data``."""
+    return sorted({f"--{name}" for name, _ in given if name in PG_DUMP_LEAVING_OUT})
 
 
 def _parse(word: str, known: _Known, parameter: str, program: str, tools: ClientTools) -> Iterator[Given]:

@@ -103,6 +103,12 @@ with DAG(
             description="When the target holds objects: fail, drop what the backup brings, or take its place",
             section="Restore",
         ),
+        "allow_partial": Param(
+            False,
+            type="boolean",
+            description="Let replace and clean lose what the backup's own pg_dump options left out of it",
+            section="Restore",
+        ),
         "tables": Param(
             [],
             type=["array", "null"],
@@ -114,7 +120,7 @@ with DAG(
             [],
             type=["array", "null"],
             items={"type": "string", "pattern": "^-"},
-            description="Further options of pg_restore, one per line, such as --no-comments",
+            description="Further options of pg_restore, one per line, such as --no-comments; none that selects",
             section="Restore",
         ),
         "no_owner": Param(
@@ -168,6 +174,7 @@ with DAG(
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
         database="{{ (params.target_database or '') | tojson }}",
         if_exists="{{ params.if_exists }}",
+        allow_partial="{{ params.allow_partial }}",
         jobs="{{ params.jobs }}",
         tables="{{ params.tables or none }}",
         pg_restore_options="{{ params.pg_restore_options or [] }}",

@@ -11,6 +11,7 @@ override the params.
 | `PG_S3_REFRESH_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_REFRESH_SQL`           |                         | commands that mask data, run before the swap |
 | `PG_S3_REFRESH_VERIFIED_ONLY` | `true`                  | `false` takes backups that nothing has verified, too |
+| `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` takes backups that left something out, too |
 | `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
 | `PG_S3_POOL`                  | `default_pool`          | Airflow pool that the restore takes a slot of |
 | `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
@@ -105,6 +106,7 @@ with DAG(
         postgres_conn_id="{{ params.staging_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="replace",
+        allow_partial=os.environ.get("PG_S3_ALLOW_PARTIAL", "false"),
         managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
         keep_previous=False,
         post_restore_sql="{{ params.post_restore_sql or '' }}",

@@ -9,6 +9,7 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_RESTORE_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_RESTORE_IF_EXISTS`     | `fail`                  | `clean` drops what the backup brings, `replace` swaps |
 | `PG_S3_RESTORE_KEEP_PREVIOUS` | `true`                  | `false`: drop what `replace` has replaced at once |
+| `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` takes backups that left something out, too |
 | `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
 | `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
@@ -101,6 +102,7 @@ with DAG(
         postgres_conn_id="{{ params.target_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="{{ params.if_exists }}",
+        allow_partial=os.environ.get("PG_S3_ALLOW_PARTIAL", "false"),
         keep_previous=os.environ.get("PG_S3_RESTORE_KEEP_PREVIOUS", "true").strip().lower() != "false",
         managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
         age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,

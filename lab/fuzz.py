@@ -174,9 +174,7 @@ def user_options(data: bytes) -> None:
     tools, known = _known_options()
     with mock.patch.object(options, "_known_options", return_value=known):
         try:
-            options.check(
-                words, tools=tools, program="pg_dump", owned=options.PG_DUMP_OWNED, parameter="pg_dump_options"
-            )
+            options.check(words, tools=tools, program="pg_dump")
         except InputError:
             return
     short = "".join(k + ":" * known.takes_value[name] for k, name in known.long_of_short.items())
@@ -185,7 +183,7 @@ def user_options(data: bytes) -> None:
     assert not stray, words
     for name, _ in understood:
         full = name[2:] if name.startswith("--") else known.long_of_short[name[1:]]
-        assert full not in options.PG_DUMP_OWNED, words
+        assert full not in options.PG_DUMP_REFUSED, words
 
 
 def connection(data: bytes) -> None:

@@ -79,6 +79,7 @@ def test_a_row_says_what_the_backup_is(pg18: Cluster, new_database, back_up, lis
             "raw_bytes": made["raw_bytes"],
             "tables": 1,
             "rows": 10,
+            "left_out_by": [],
             "labels": {"release": "42"},
         }
     ]

@@ -114,7 +114,7 @@ def test_the_asset_event_carries_the_facts_of_the_backup(shop, run_dag):
         assert event.extra == made
     assert set(made) >= {
         "uri", "key", "backup_id", "database", "created_at", "raw_bytes", "stored_bytes", "tables", "rows",
-        "duration_seconds",
+        "left_out_by", "duration_seconds",
     }  # fmt: skip
     assert made["database"] == shop.database
     assert made["key"] in stored_keys(shop)

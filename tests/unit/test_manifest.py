@@ -35,7 +35,12 @@ VALID = {
         "icu_rules": None,
         "extensions": [{"name": "plpgsql", "version": "1.0"}],
     },
-    "dump": {"pg_dump_version": "18.1", "options": ["--no-owner"], "jobs": 2},
+    "dump": {
+        "pg_dump_version": "18.1",
+        "options": ["--no-owner", "-s"],
+        "left_out_by": ["--schema-only"],
+        "jobs": 2,
+    },
     "compression": {"method": "zstd", "level": 1},
     "encryption": {"method": "age", "recipients": ["age1xyz"]},
     "producer": {
@@ -163,6 +168,18 @@ def test_what_is_no_manifest_is_refused(data):
         parse(data)
     assert str(caught.value).startswith(WHERE)
     assert len(str(caught.value)) < 500
+
+
+def test_a_dump_that_left_nothing_out_need_not_say_so():
+    assert parse(changed(lambda record: record["dump"].pop("left_out_by"))).dump.left_out_by == []
+
+
+@pytest.mark.parametrize(
+    "value", ["--schema-only", [""], ["-s"], ["--schema-only=x"], ["--a b"], ["--a\n"], [5], [None]]
+)
+def test_what_left_something_out_is_long_names_of_options(value):
+    with pytest.raises(IntegrityError, match=r"is refused: dump\.left_out_by"):
+        parse(with_value("dump", "left_out_by", value))
 
 
 NO_NAMES = [

@@ -1,4 +1,4 @@
-"""Options that the operator sets itself cannot be set a second time, however they are spelled."""
+"""Options that are not the user's to set are refused, however they are spelled; what leaves data out is known."""
 
 import os
 
@@ -7,7 +7,14 @@ import pytest
 from airflow_pg_s3.core import options
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
-from airflow_pg_s3.core.options import PG_DUMP_OWNED, PG_RESTORE_OWNED
+from airflow_pg_s3.core.options import (
+    PG_DUMP_ALLOWED,
+    PG_DUMP_HOLLOW,
+    PG_DUMP_LEAVING_OUT,
+    PG_DUMP_REFUSED,
+    PG_RESTORE_ALLOWED,
+    PG_RESTORE_REFUSED,
+)  # fmt: skip
 from lab.postgres import installations
 
 # What a program of tomorrow may say: owned and unknown options, with and without values, and text around them.
@@ -32,6 +39,7 @@ Options controlling the output content:
   --table-and-children=PATTERN like --table, but different
   -O, --no-owner               skip restoration of object ownership in
                                plain-text format
+  --no-owner-of-future         an option of tomorrow
   --no-sync                    do not wait for changes to be written safely to disk
   --with-future=ANYTHING       an option of tomorrow
   -d, --dbname=DBNAME          database to dump
@@ -49,9 +57,8 @@ def fake(fake_program):
     return fake_program(HELP)
 
 
-def check(words, tools, program="pg_dump", parameter="pg_dump_options"):
-    owned = PG_DUMP_OWNED if program == "pg_dump" else PG_RESTORE_OWNED
-    options.check(words, tools=tools, program=program, owned=owned, parameter=parameter)
+def check(words, tools, program="pg_dump"):
+    return options.check(words, tools=tools, program=program)
 
 
 OWNED_SPELLINGS = [
@@ -91,7 +98,7 @@ def test_an_option_of_ours_is_refused_in_every_spelling(fake, words):
 def test_every_option_of_ours_is_refused_by_the_real_programs_options(tools, program):
     # --encoding and the like are only pg_dump's, some only of late: those that the program knows are refused, and
     # those that it does not are refused as unknown.
-    for name in PG_DUMP_OWNED if program == "pg_dump" else PG_RESTORE_OWNED:
+    for name in PG_DUMP_REFUSED if program == "pg_dump" else PG_RESTORE_REFUSED:
         for words in ([f"--{name}=x"], [f"--{name}", "x"]):
             with pytest.raises(InputError):
                 check(words, tools, program)
@@ -110,17 +117,16 @@ def test_every_option_of_ours_is_refused_by_the_real_programs_options(tools, pro
         ("pg_dump", ["-U", "postgres"]),
         ("pg_dump", ["-W"]),
         ("pg_dump", ["--dbname=postgres://evil/"]),
-        ("pg_dump", ["--inserts"]),
-        ("pg_dump", ["--rows-per", "5"]),
         ("pg_dump", ["-V"]),
-        ("pg_restore", ["-L", "list"]),
         ("pg_restore", ["-l"]),
         ("pg_restore", ["-c"]),
         ("pg_restore", ["-Oxc"]),
         ("pg_restore", ["-C"]),
-        ("pg_restore", ["-torders"]),
-        ("pg_restore", ["-n", "public"]),
         ("pg_restore", ["-e"]),
+        ("pg_restore", ["-1"]),
+        ("pg_restore", ["-O1x"]),
+        ("pg_restore", ["--single"]),
+        ("pg_restore", ["--no-data-for"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -157,8 +163,180 @@ def test_options_of_the_users_own_pass(tools, program, words):
     check(words, tools, program)
 
 
-def test_options_of_a_program_of_tomorrow_pass(fake):
-    check(["--with-future", "x", "--with-f=y", "--table=a", "--table-and=b"], fake)
+# Every way in which a restore of less than everything can be asked of pg_restore, and what to say instead.
+SELECTING = [
+    (["--schema-only"], "schema_only=True"),
+    (["--sch", "x"], "has no option '--sch'"),  # of --schema as well
+    (["--schema-o"], "schema_only=True"),
+    (["-s"], "schema_only=True"),
+    (["-Osx"], "schema_only=True"),
+    (["--data-only"], "data_only=True"),
+    (["--dat"], "data_only=True"),
+    (["-as"], "data_only=True"),
+    (["--section=pre-data"], "schema_only=True or data_only=True"),
+    (["--sect", "data"], "schema_only=True or data_only=True"),
+    (["--table=orders"], r"tables=\[…\]"),
+    (["-torders"], r"tables=\[…\]"),
+    (["-Ot", "orders"], r"tables=\[…\]"),
+    (["-n", "public"], r"schemas=\[…\]"),
+    (["-nfoo"], r"schemas=\[…\]"),
+    (["--schema=foo"], r"schemas=\[…\]"),
+    (["-N", "a"], r"exclude_tables=\['<schema>\.\*'\]"),
+    (["--exclude=a"], r"exclude_tables=\['<schema>\.\*'\]"),
+    (["-I", "i"], "restores that object alone"),
+    (["--ind=i"], "restores that object alone"),
+    (["-Pf(int)"], "restores that object alone"),
+    (["--function=f(int)"], "restores that object alone"),
+    (["-T", "x"], "restores that object alone"),
+    (["-sT", "x"], "schema_only=True"),
+    (["--trig", "x"], "restores that object alone"),
+    (["-L", "list"], "tables=, schemas= or exclude_tables="),
+    (["--use-l=list"], "tables=, schemas= or exclude_tables="),
+]
+SELECTING_17 = [
+    (["--filter=file"], "tables=, schemas= or exclude_tables="),
+    (["--transaction-size=9"], "ends transactions"),
+]
+SELECTING_18 = [
+    (["--no-data"], "schema_only=True"),
+    (["--no-schema"], "data_only=True"),
+    (["--no-sc"], "data_only=True"),
+    (["--statistics-o"], "leaves all rows and definitions out"),
+    (["--no-pol"], "opens the rows that row security guards"),
+]
+
+
+@pytest.mark.parametrize(
+    ("since", "words", "message"),
+    [
+        (since, words, message)
+        for since, cases in ((0, SELECTING), (17, SELECTING_17), (18, SELECTING_18))
+        for words, message in cases
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_restore_of_a_part_is_refused_in_favour_of_our_own_arguments(tools, since, words, message):
+    if tools.major < since:
+        # --no-data is then the beginning of another one.
+        message = "(has no option|is set by the operator)"
+    with pytest.raises(InputError, match=f"^pg_restore_options: .*{message}"):
+        check(["-v", *words], tools, "pg_restore")
+
+
+@pytest.mark.parametrize("program", ["pg_dump", "pg_restore"])
+def test_somebody_has_looked_at_every_option_that_a_program_has(tools, program):
+    # A new one belongs into one of the lists, by what it leaves out of a backup or a restore.
+    lists = {
+        "pg_dump": (set(PG_DUMP_REFUSED), PG_DUMP_LEAVING_OUT, PG_DUMP_ALLOWED),
+        "pg_restore": (set(PG_RESTORE_REFUSED), PG_RESTORE_ALLOWED),
+    }[program]
+    known = options._known_options(tools, program).takes_value
+    assert len(known) > 30
+    for name in known:
+        newest = options._RENAMED.get(name, name)
+        assert sum(newest in one for one in lists) == 1, f"--{name} is in none of the lists of core/options.py"
+
+
+def test_an_option_that_nobody_has_looked_at_is_refused(fake):
+    for words in (["--with-future", "x"], ["--with-f=y"], ["--no-owner-of"]):
+        with pytest.raises(InputError) as caught:
+            check(["-v", *words], fake)
+        assert str(caught.value) == (
+            f"pg_dump_options: this version of airflow-provider-pg-s3 does not know what {words[0]!r} of pg_dump "
+            "16.14 does: upgrade it, or remove the option"
+        )
+
+
+@pytest.mark.parametrize(
+    "words", [["--role=my role"], ["--role", "my role"], ["--rol", "my role"], ["--rol=my role"]], ids=" ".join
+)
+def test_an_option_reads_the_same_however_it_is_spelled(tools, words):
+    for program in ("pg_dump", "pg_restore"):
+        assert check(["-Ov", *words, "-x"], tools, program) == [
+            ("no-owner", None), ("verbose", None), ("role", "my role"), ("no-privileges", None),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-S", "me"], ["-Sme"], ["-OSme"], ["-OS", "me"], ["--superuser=me"], ["--sup", "me"]],
+    ids=" ".join,
+)
+def test_the_value_of_a_short_option_is_the_rest_of_the_word_or_the_next_one(tools, words):
+    assert ("superuser", "me") in check(words, tools, "pg_restore")
+
+
+def test_values_may_be_empty_or_look_like_options(tools):
+    assert check(["--role=", "-S", "", "-S=x", "-S", "-O"], tools, "pg_restore") == [
+        ("role", ""), ("superuser", ""), ("superuser", "=x"), ("superuser", "-O"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out_by"),
+    [
+        ([], []),
+        (["-Ovx", "--no-comments", "--no-tablespaces", "--load-via", "-b", "--lock-wait=5s"], []),
+        (["-s"], ["--schema-only"]),
+        (["-xas"], ["--data-only", "--schema-only"]),
+        (["--schema-o"], ["--schema-only"]),
+        (["--exclude-table-data=a", "--exclude-table-data", "b.*"], ["--exclude-table-data"]),
+        (
+            ["-T", "a", "-tb", "-nc", "--exclude-sch=d"],
+            ["--exclude-schema", "--exclude-table", "--schema", "--table"],
+        ),
+        (["-B"], ["--no-large-objects"]),
+        (["--no-blobs"], ["--no-large-objects"]),
+        (["--section=data", "-eplpgsql"], ["--extension", "--section"]),
+        (["--no-unlogged"], ["--no-unlogged-table-data"]),
+        # A value, not an option.
+        (["--role", "-s"], []),
+    ],
+    ids=str,
+)
+def test_what_a_dump_leaves_out_is_known(tools, words, left_out_by):
+    assert options.left_out_by(check(words, tools)) == left_out_by
+
+
+@pytest.mark.parametrize(
+    ("since", "word", "name"),
+    [
+        (16, "--exclude-table-data-and=a", "--exclude-table-data-and-children"),
+        (16, "--exclude-table-and=a", "--exclude-table-and-children"),
+        (16, "--table-and=a", "--table-and-children"),
+        (16, "--no-large", "--no-large-objects"),
+        (17, "--filter=file", "--filter"),
+        (17, "--exclude-ext=a", "--exclude-extension"),
+        (18, "--no-data", "--no-data"),
+        (18, "--no-sch", "--no-schema"),
+        (18, "--statistics-only", "--statistics-only"),
+        (18, "--no-pol", "--no-policies"),
+    ],
+)
+def test_what_a_dump_of_a_newer_major_leaves_out_is_known(tools, since, word, name):
+    if tools.major >= since:
+        assert options.left_out_by(check([word], tools)) == [name]
+    else:
+        with pytest.raises(InputError, match="has no option"):
+            check([word], tools)
+
+
+def test_what_makes_tables_hollow_leaves_something_out():
+    assert PG_DUMP_HOLLOW < PG_DUMP_LEAVING_OUT
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--inserts"], "writes INSERT commands"),
+        (["--rows-per", "5"], "writes INSERT commands"),
+        (["--binary-up"], "only pg_upgrade"),
+        (["--enable-row"], "leaves out the rows"),
+    ],
+)
+def test_what_makes_a_dump_that_is_no_backup_is_refused(tools, words, message):
+    with pytest.raises(InputError, match=f"^pg_dump_options: '{words[0]}' .*{message}"):
+        check(words, tools)
 
 
 @pytest.mark.parametrize("word", ["--frobnicate", "--no-owner-at-all", "-y", "-Oy", "--x=1", "---file=x", "--=x"])
@@ -201,7 +379,7 @@ def test_what_cannot_be_an_argument_is_refused(fake, before, word):
 
 def test_a_bare_string_is_refused_and_a_list_asked_for(fake):
     with pytest.raises(InputError, match=r"^pg_restore_options must be a list .* not the string '--no-owner'"):
-        check("--no-owner", fake, parameter="pg_restore_options")
+        check("--no-owner", fake, "pg_restore")
 
 
 def test_a_program_that_needs_the_workers_environment_to_start_gets_it(fake_program, monkeypatch):

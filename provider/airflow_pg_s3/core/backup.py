@@ -110,13 +110,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     with request.source.connect() as connection:
         facts = server.inspect(connection, request.source)
         tools = clients.for_dump(facts.server.version_num, search=request.client_path)
-        options.check(
-            request.pg_dump_options,
-            tools=tools,
-            program="pg_dump",
-            owned=options.PG_DUMP_OWNED,
-            parameter="pg_dump_options",
-        )
+        given = options.check(request.pg_dump_options, tools=tools, program="pg_dump")
         if request.include_globals:
             globals.check_tools(tools)
         repository.check_access(database)
@@ -137,7 +131,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
                 tools.version,
                 repository.uri(staged.folder),
             )
-            dump = _Dump(request, facts, tools, workspace, cancel, log)
+            dump = _Dump(request, facts, tools, workspace, cancel, log, left_out_by=options.left_out_by(given))
             shipped = dump.ship(repository, staged, encoder)
             manifest = _describe(dump, backup_id, encoder, staged, shipped)
             server.confirm_lock(connection)
@@ -170,10 +164,13 @@ class _Dump:
         workspace: Workspace,
         cancel: threading.Event,
         log: Log,
+        *,
+        left_out_by: list[str],
     ) -> None:
         self.request = request
         self.facts = facts
         self.tools = tools
+        self.left_out_by = left_out_by
         self.workspace = workspace
         self.toc = workspace.folder / "toc.copy"
         self.seconds = 0.0
@@ -317,7 +314,12 @@ def _describe(
         duration_seconds=round(dump.seconds, 3),
         labels=dict(request.labels),
         server=dump.facts.server,
-        dump=Dump(pg_dump_version=dump.tools.version, options=list(request.pg_dump_options), jobs=request.jobs),
+        dump=Dump(
+            pg_dump_version=dump.tools.version,
+            options=list(request.pg_dump_options),
+            left_out_by=dump.left_out_by,
+            jobs=request.jobs,
+        ),
         compression=Compression(method="zstd", level=encoder.level),
         encryption=Encryption(method="age", recipients=encoder.recipients) if encoder.recipients else None,
         producer=Producer(tool="airflow-provider-pg-s3", version=__version__, **request.producer),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +43,7 @@ class Entry:
     """One complete backup.
 
     :param created_at: when the dump began, by the source server's clock.
+    :param left_out_by: options of pg_dump that left something out.
     :param is_verified: whether it was restored and compared, and no later verification has failed.
     :param newest_verdict: of the newest verification, whatever it has found; None if there is none.
     """
@@ -56,6 +57,7 @@ class Entry:
     raw_bytes: int
     tables: int
     rows: int
+    left_out_by: Sequence[str]
     is_verified: bool
     newest_verdict: Verdict | None
 
@@ -144,6 +146,7 @@ def read_entry(client: S3Client, ref: BackupRef, log: Log) -> Entry | None:
         raw_bytes=manifest.raw_bytes,
         tables=manifest.tables,
         rows=manifest.rows,
+        left_out_by=manifest.dump.left_out_by,
         is_verified=evidence is not None and evidence.is_verified,
         newest_verdict=Verdict(outcome=newest.outcome, level=newest.level, at=newest.began_at) if newest else None,
     )

@@ -33,7 +33,14 @@ from airflow_pg_s3.core.pour import pour_into
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
-from airflow_pg_s3.core.restore import RestoreRequest, can_be_atomic, check_request, finish, open_target
+from airflow_pg_s3.core.restore import (
+    RestoreRequest,
+    can_be_atomic,
+    check_request,
+    finish,
+    open_target,
+    refuse_loss,
+)  # fmt: skip
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.script import Script
@@ -220,18 +227,16 @@ class _Restoring:
         tools = clients.for_archive(
             archive_version(toc), target_version=self.target.version, search=self.request.client_path
         )
-        options.check(
-            self.request.pg_restore_options,
-            tools=tools,
-            program="pg_restore",
-            owned=options.PG_RESTORE_OWNED,
-            parameter="pg_restore_options",
-        )
+        options.check(self.request.pg_restore_options, tools=tools, program="pg_restore")
         return tools
 
     def _prepare(self, archive: Path, tools: ClientTools) -> Contents:
         contents = read_contents(archive, tools=tools, arguments=self.request.pg_restore_arguments)
         refuse_older(self.target.version, contents.version)
+        kinds = {entry.kind for entry in contents.entries}
+        if "TABLE" in kinds and "TABLE DATA" not in kinds:
+            # pg_dump writes data for each table, also for an empty one.
+            refuse_loss(self.request, "holds tables and no rows, as pg_dump --schema-only leaves them out")
         self.target.check()
         needs = needs_of(archive, tools=tools, codec=contents.codec, arguments=self.request.pg_restore_arguments)
         if self.request.managed_service:

@@ -20,6 +20,7 @@ FORMAT = 1
 
 BackupId = Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")]
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
+LongOption = Annotated[str, Field(pattern=r"^--[a-z0-9-]+$", max_length=63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # What disks and PostgreSQL can count to: a larger number is no number of theirs, and breaks arithmetic later on.
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -67,10 +68,14 @@ class Server(Record):
 
 
 class Dump(Record):
-    """How pg_dump was called."""
+    """How pg_dump was called.
+
+    :param left_out_by: those of the options that left something out, by their long names; none: all is there.
+    """
 
     pg_dump_version: Annotated[str, Field(pattern=r"^[0-9]{1,3}([^0-9]|$)")]
     options: list[str]
+    left_out_by: list[LongOption] = Field(default_factory=list)
     jobs: int
 
 

@@ -51,6 +51,7 @@ class RestoreRequest:
     :param no_owner: let everything belong to the restoring user.
     :param no_privileges: leave out GRANT and REVOKE.
     :param restore_globals: first create the roles and tablespaces that the backup holds and the server has not.
+    :param allow_partial: let ``replace`` and ``clean`` lose what a backup of a part does not bring back.
     :param managed_service: leave out what the user, who is no superuser, may not create, and say so.
     :param post_restore_sql: commands to run in the restored database, in one transaction.
     :param identities: age identities that may open an encrypted backup.
@@ -68,6 +69,7 @@ class RestoreRequest:
     no_owner: bool = False
     no_privileges: bool = False
     restore_globals: bool = False
+    allow_partial: bool = False
     managed_service: bool = False
     post_restore_sql: Sequence[str] = ()
     spool_dir: str | None = None
@@ -127,6 +129,7 @@ def restore(
     check_request(request)
     bucket, _ = parse_uri(request.backup, parameter="backup")
     manifest, base, _ = stored or read_manifest(client, request.backup)
+    refuse_partial(request, manifest)
     decoder = Decoder(manifest.encryption, request.identities)
     has_globals = any(member.name == GLOBALS for member in manifest.members)
     if request.restore_globals and not has_globals:
@@ -149,13 +152,7 @@ def restore(
                 target_version=target.version,
                 search=request.client_path,
             )
-            options.check(
-                request.pg_restore_options,
-                tools=tools,
-                program="pg_restore",
-                owned=options.PG_RESTORE_OWNED,
-                parameter="pg_restore_options",
-            )
+            options.check(request.pg_restore_options, tools=tools, program="pg_restore")
             chosen = choose(
                 archive,
                 tools=tools,
@@ -323,3 +320,30 @@ def check_request(request: RestoreRequest) -> None:
     for parameter in ("tables", "schemas", "exclude_tables"):
         if isinstance(getattr(wanted, parameter), str):
             raise InputError(f"{parameter} must be a list, not the string {getattr(wanted, parameter)!r}")
+
+
+def refuse_partial(request: RestoreRequest, manifest: Manifest) -> None:
+    """Refuse a backup that leaves the target without what it had, unless that is meant.
+
+    :raises InputError: naming the options of pg_dump that left something out.
+    """
+    lacking = manifest.dump.left_out_by
+    if request.if_exists == "clean":
+        # Which drops no more than the backup holds.
+        lacking = [option for option in lacking if option.removeprefix("--") in options.PG_DUMP_HOLLOW]
+    if lacking:
+        refuse_loss(request, f"lacks what {', '.join(lacking)} left out of it")
+
+
+def refuse_loss(request: RestoreRequest, reason: str) -> None:
+    """Refuse to lose what the target holds and the backup does not, unless that is meant.
+
+    :param reason: what of the backup tells that it is not whole.
+    :raises InputError: with the reason.
+    """
+    if request.if_exists != "fail" and not request.allow_partial:
+        raise InputError(
+            f"{request.backup} {reason}: with if_exists={request.if_exists!r} this would be gone from "
+            f"{request.target.database}. Give allow_partial=True if that is meant, or restore into a database of "
+            "its own"
+        )

@@ -36,7 +36,8 @@ class PgS3BackupOperator(PgS3Operator):
     :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None (templated).
     :param spool_limit: bytes of disk that the spool may take.
     :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
-        source server's clock), ``raw_bytes``, ``stored_bytes``, ``tables``, ``rows``, ``duration_seconds``; also
+        source server's clock), ``raw_bytes``, ``stored_bytes``, ``tables``, ``rows``, ``left_out_by`` (those of
+        `pg_dump_options` that left something out, such as ``--exclude-table-data``), ``duration_seconds``; also
         the extra of the events of its asset outlets.
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
@@ -122,5 +123,6 @@ def _facts(result: BackupResult) -> dict[str, Any]:
         "stored_bytes": manifest.stored_bytes,
         "tables": manifest.tables,
         "rows": manifest.rows,
+        "left_out_by": manifest.dump.left_out_by,
         "duration_seconds": manifest.duration_seconds,
     }

@@ -32,7 +32,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :param fail_if_empty: fail if there is none, rather than return an empty list.
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size`` (bytes
         stored), ``verified``, and ``verification``, the newest one's ``outcome``, ``level`` and ``at``, or None;
-        backups also with ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels``.
+        backups also with ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels``, and ``left_out_by``, the
+        options of pg_dump that left something out.
     :raises AirflowFailException: the request cannot work.
     """
 
@@ -148,6 +149,7 @@ def _backup_row(entry: Entry) -> dict[str, Any]:
         "raw_bytes": entry.raw_bytes,
         "tables": entry.tables,
         "rows": entry.rows,
+        "left_out_by": list(entry.left_out_by),
     }
 
 

@@ -30,6 +30,9 @@ class PgS3RestoreOperator(PgS3Operator):
         (templated).
     :param keep_previous: with ``replace``, keep the old database as ``<name>__before_<6 hex digits>``, for you to
         drop; if False, it is dropped as soon as its place is taken.
+    :param allow_partial: let ``replace`` and ``clean`` take a backup that was made with options such as
+        ``--exclude-table-data`` or ``--schema=…`` (``left_out_by``): what these left out is lost in the target
+        (templated).
     :param jobs: tables restored at the same time, each over a connection of its own (templated).
     :param tables: restore only these, with their indexes, constraints, triggers and so on: patterns such as
         ``public.orders`` or ``audit.*`` (templated).
@@ -39,7 +42,8 @@ class PgS3RestoreOperator(PgS3Operator):
     :param schema_only: restore definitions without data.
     :param data_only: restore data into tables that are there and empty.
     :param create_database: create a database that does not exist; otherwise that is an error.
-    :param pg_restore_options: further options for pg_restore, one a list item (templated).
+    :param pg_restore_options: further options for pg_restore, one a list item; none that leaves rows or objects
+        out (templated).
     :param no_owner: let everything belong to the user of the connection, instead of the owners in the source
         (templated).
     :param no_privileges: leave out who may do what: GRANT, REVOKE (templated).
@@ -69,6 +73,7 @@ class PgS3RestoreOperator(PgS3Operator):
         "aws_conn_id",
         "database",
         "if_exists",
+        "allow_partial",
         "jobs",
         "tables",
         "schemas",
@@ -93,6 +98,7 @@ class PgS3RestoreOperator(PgS3Operator):
         database: str | None = None,
         if_exists: str = "fail",
         keep_previous: bool = True,
+        allow_partial: bool | str = False,
         jobs: int | str = 2,
         tables: Sequence[str] | str | None = None,
         schemas: Sequence[str] | str | None = None,
@@ -118,6 +124,7 @@ class PgS3RestoreOperator(PgS3Operator):
         self.database = database
         self.if_exists = if_exists
         self.keep_previous = keep_previous
+        self.allow_partial = allow_partial
         self.jobs = jobs
         self.tables = tables
         self.schemas = schemas
@@ -144,6 +151,7 @@ class PgS3RestoreOperator(PgS3Operator):
                 target=connections.postgres_parameters(self.postgres_conn_id, self.database),
                 if_exists=cast("IfExists", self.if_exists),
                 keep_previous=self.keep_previous,
+                allow_partial=connections.as_bool(self.allow_partial, "allow_partial"),
                 jobs=connections.as_int(self.jobs, "jobs"),
                 create_database=self.create_database,
                 wanted=Wanted(

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import psycopg
 
-from airflow_pg_s3.core.errors import PgS3Error, ServerError
+from airflow_pg_s3.core.errors import CopyError, PgS3Error, ServerError
 from airflow_pg_s3.core.redaction import redacted
 
 _P = ParamSpec("_P")
@@ -33,6 +33,11 @@ def server_error(error: psycopg.Error) -> ServerError:
     """What PostgreSQL says, without the rows and passwords that it quotes."""
     code = f" ({error.sqlstate})" if error.sqlstate else ""
     return ServerError(f"PostgreSQL failed{code}: {redacted(str(error).strip())}")
+
+
+def copy_error(table: str, error: psycopg.Error) -> CopyError:
+    """What PostgreSQL says of a table's rows, without the rows and passwords that it quotes."""
+    return CopyError(table, redacted(str(error).strip()), error.sqlstate)
 
 
 def one_error(verb: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -22,6 +22,21 @@ class ServerError(PgS3Error):
     """PostgreSQL failed, or cannot be reached; trying again may help."""
 
 
+class CopyError(ServerError):
+    """PostgreSQL did not take the rows of a table.
+
+    :param table: the table, as people are told of it, such as ``public.orders``.
+    :param said: what PostgreSQL said, without the rows that it quotes.
+    :param sqlstate: PostgreSQL's code of five characters; None if the connection broke.
+    """
+
+    def __init__(self, table: str, said: str, sqlstate: str | None) -> None:
+        self.table = table
+        self.sqlstate = sqlstate
+        code = f" ({sqlstate})" if sqlstate else ""
+        super().__init__(f"the rows of {table} could not be loaded{code}: {said}")
+
+
 class IntegrityError(PgS3Error):
     """What S3 holds is not what was backed up."""
 

@@ -1,8 +1,4 @@
-"""Which table each member of a directory archive belongs to.
-
-pg_restore itself says so: given toc.dat and empty members, it prints for each table the file and the COPY command
-that it would run. So the format of toc.dat, which differs between majors, is never parsed here.
-"""
+"""Which table each member of a directory archive belongs to, out of the COPY commands in its table of contents."""
 
 from __future__ import annotations
 
@@ -11,16 +7,41 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.encodings import decode_name
-from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.spool import TOC
+from airflow_pg_s3.core.toc import Entry, Toc
 
-_TABLE_DATA = re.compile(
-    rb"^-- TOC entry \d+ .*\n(?:-- .*\n)*?-- File: (\d+\.dat)\n--\n\n(-- load via partition root .*\n\n)?COPY ",
-    re.MULTILINE,
+# As fmtId of PostgreSQL's string_utils.c writes it.
+_IDENTIFIER = rb'(?:[a-z_][a-z0-9_]*|"[^"]*(?:""[^"]*)*")'
+_IN_TURN = re.compile(_IDENTIFIER)
+# A table without columns has no list, but the space before it.
+_COPY = re.compile(
+    rb"COPY (%(name)b)\.(%(name)b) (?:\((%(name)b(?:, %(name)b)*)\))? FROM stdin;\n" % {b"name": _IDENTIFIER}
 )
-_IDENTIFIER = re.compile(rb'"((?:[^"]|"")*)"|([^\s".,()]+)')
+
+
+@dataclass(frozen=True)
+class CopyTarget:
+    """What a COPY command of an archive names; all of it as bytes, without quotes, in the archive's encoding.
+
+    :param columns: in the order of the data; none if the table has none.
+    """
+
+    schema: bytes
+    name: bytes
+    columns: tuple[bytes, ...]
+
+    @property
+    def quoted(self) -> bytes:
+        """The table as SQL."""
+        return b"%b.%b" % (_quoted(self.schema), _quoted(self.name))
+
+    @property
+    def command(self) -> bytes:
+        """The COPY command."""
+        columns = b" (%b)" % b", ".join(map(_quoted, self.columns)) if self.columns else b""
+        return b"COPY %b%b FROM STDIN" % (self.quoted, columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +56,38 @@ class TableData:
     name: str
     columns: list[str]
     through_root: bool
+
+
+def copy_target(entry: Entry) -> CopyTarget:
+    """Read the COPY command of an entry that holds a table's data.
+
+    :raises IntegrityError: it has none that pg_dump would have written.
+    """
+    match = _COPY.fullmatch(entry.copy)
+    if match is None:
+        raise _no_copy(entry)
+    schema, name, columns = match.groups()
+    target = CopyTarget(
+        _unquoted(schema), _unquoted(name), tuple(map(_unquoted, _IN_TURN.findall(columns or b"")))
+    )
+    if not all((target.schema, target.name, *target.columns)):
+        raise _no_copy(entry)
+    return target
+
+
+def tables_of_members(toc: Toc) -> dict[str, TableData]:
+    """Map the names of the files of table data to their tables.
+
+    :param toc: of a directory archive.
+    :raises IntegrityError: a table's data has no COPY command that pg_dump would have written, or no file.
+    """
+    tables: dict[str, TableData] = {}
+    for entry in toc.entries:
+        if entry.kind == "TABLE DATA":
+            if not entry.file:
+                raise IntegrityError(f"the archive has no file for {_shown(entry)}")
+            tables[entry.file] = _table_data(entry, toc.codec)
+    return tables
 
 
 def lay_out(folder: Path, toc: Path, members: Iterable[str]) -> None:
@@ -52,56 +105,31 @@ def lay_out(folder: Path, toc: Path, members: Iterable[str]) -> None:
             (folder / member).touch()
 
 
-def tables_of_members(folder: Path, *, tools: ClientTools, codec: str) -> dict[str, TableData]:
-    """Map the file names of table data to their tables.
-
-    :param folder: as `lay_out` has made it.
-    :param codec: Python codec of the archive's encoding; anything for SQL_ASCII, where names have none.
-    :raises ClientProgramError: pg_restore cannot read the archive.
-    """
-    script = tools.ask_pg_restore("--verbose", "--data-only", "--file=-", str(folder))
-    return parse_copy_commands(script, codec=codec)
-
-
-def parse_copy_commands(script: bytes, *, codec: str) -> dict[str, TableData]:
-    """Read the COPY commands of a data-only script without data.
-
-    :raises PgS3Error: two commands claim one file.
-    """
-    tables: dict[str, TableData] = {}
-    position = 0
-    while match := _TABLE_DATA.search(script, position):
-        member = match.group(1).decode("ascii")
-        if member in tables:
-            # Some object's name imitates pg_restore's comments.
-            raise PgS3Error(f"pg_restore names two tables for the archive's member {member}")
-        table, position = _parse_copy(script, match.end(), codec, through_root=match.group(2) is not None)
-        tables[member] = table
-    return tables
+def _table_data(entry: Entry, codec: str) -> TableData:
+    target = copy_target(entry)
+    named = [part.decode(codec, errors="surrogateescape") for part in (target.schema, target.name)]
+    return TableData(
+        schema=decode_name(target.schema, codec),
+        name=decode_name(target.name, codec),
+        columns=[decode_name(column, codec) for column in target.columns],
+        # pg_dump says so in a comment, but those of before August 2023 only in the command.
+        through_root=named != [entry.schema, entry.name],
+    )
 
 
-def _parse_copy(script: bytes, position: int, codec: str, *, through_root: bool) -> tuple[TableData, int]:
-    schema, position = _identifier(script, position, codec)
-    name, position = _identifier(script, position + 1, codec)
-    columns: list[str] = []
-    position += 1
-    # A table without columns has no list here, only a second space.
-    if script[position : position + 1] == b"(":
-        while script[position : position + 1] != b")":
-            # Behind "(" directly, behind "," and a space.
-            position += 2 if columns else 1
-            column, position = _identifier(script, position, codec)
-            columns.append(column)
-        position += 1
-    if not script.startswith(b" FROM stdin;", position):
-        raise PgS3Error(f"cannot read pg_restore's COPY command for {schema}.{name}")
-    return TableData(schema=schema, name=name, columns=columns, through_root=through_root), position
+def _quoted(identifier: bytes) -> bytes:
+    return b'"%b"' % identifier.replace(b'"', b'""')
 
 
-def _identifier(script: bytes, position: int, codec: str) -> tuple[str, int]:
-    match = _IDENTIFIER.match(script, position)
-    if match is None:
-        raise PgS3Error(f"cannot read an identifier of pg_restore: {script[position : position + 80]!r}")
-    quoted, plain = match.groups()
-    text = plain if quoted is None else quoted.replace(b'""', b'"')
-    return decode_name(text, codec), match.end()
+def _unquoted(identifier: bytes) -> bytes:
+    return identifier[1:-1].replace(b'""', b'"') if identifier.startswith(b'"') else identifier
+
+
+def _no_copy(entry: Entry) -> IntegrityError:
+    return IntegrityError(
+        f"the archive's COPY command for {_shown(entry)} is none that pg_dump would have written"
+    )
+
+
+def _shown(entry: Entry) -> str:
+    return f"the data of {entry.schema}.{entry.name} (entry {entry.dump_id})"

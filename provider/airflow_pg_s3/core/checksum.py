@@ -13,7 +13,6 @@ from airflow_pg_s3.core.content import Content, ContentDigest
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, IntegrityError
 from airflow_pg_s3.core.evidence import Difference, TableResult
-from airflow_pg_s3.core.feeder import called
 from airflow_pg_s3.core.findings import Findings
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.pack import PackReader
@@ -23,6 +22,7 @@ from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.toc import LargeObjectNames
 from airflow_pg_s3.core.upload import StoredObject
+from airflow_pg_s3.core.verifier import described
 from airflow_pg_s3.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _MemberDigest:
 
     def __init__(self, member: Member) -> None:
         self.member = member
-        self.problem: str | None = f"{called(member)} is missing"
+        self.problem: str | None = f"{described(member)} is missing"
         self.rows: int | None = None
         self._digest = ContentDigest()
         self._names = LargeObjectNames() if member.name.endswith(".toc") else None
@@ -55,7 +55,7 @@ class _MemberDigest:
         content = self._digest.finish()
         self.rows = content.copy_rows
         found = _difference(self.member, content)
-        self.problem = f"{called(self.member)} {found}" if found else None
+        self.problem = f"{described(self.member)} {found}" if found else None
 
 
 def check_objects(
@@ -97,7 +97,7 @@ def check_objects(
                 decode = _unpack if packed else _pass_on
                 decode(digests, lambda write: decoder.decode(stream, write))
             except IntegrityError as error:
-                what = f"the pack {objects[0]}" if packed else called(members[0])
+                what = f"the pack {objects[0]}" if packed else described(members[0])
                 for digest in digests:
                     # In a pack, those that came before the damage are known to be right.
                     digest.problem = digest.problem and f"{what} {error}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from airflow_pg_s3.core import selection
 from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.errors import IntegrityError
+from airflow_pg_s3.core.load import member_of
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.selection import RELATIONS, TocEntry
 from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.toc import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +46,26 @@ class Wanted:
 class Choice:
     """What is restored.
 
-    :param members: the members that pg_restore will read.
-    :param arguments: tell pg_restore the same.
+    :param entries: in the order of restoring.
+    :param members: those of them that hold rows and large objects.
+    :param arguments: tell pg_restore the same, with the user's options.
     :param relations: schema and name of the selected relations; None if everything is restored.
-    :param has_statistics: whether the planner's statistics are among it.
-    :param has_partition_keys: whether partitions have keys that belong to those of their tables.
     """
 
+    entries: list[Entry]
     members: list[Member]
     arguments: list[str]
     relations: list[tuple[str, str]] | None
-    has_statistics: bool
-    has_partition_keys: bool
 
     @property
     def tables(self) -> list[tuple[str, str]]:
         """Schema and name of the tables whose data is restored."""
         return [(m.table.schema_name, m.table.name) for m in self.members if m.table is not None]
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the planner's statistics are among it."""
+        return any(entry.kind == "STATISTICS DATA" for entry in self.entries)
 
 
 def choose(
@@ -72,19 +76,19 @@ def choose(
     options: Sequence[str],
     exists: Callable[[TocEntry], bool],
 ) -> Choice:
-    """Find out what pg_restore will restore.
+    """Find out what is restored.
 
     :param options: the user's own options for pg_restore.
     :param exists: whether the target has an object already that the selected ones need.
     :raises InputError: a pattern matches nothing.
     :raises IntegrityError: the archive and its manifest do not fit.
     """
+    toc = archive.toc
     arguments = [*options]
     arguments += ["--schema-only"] * wanted.schema_only + ["--data-only"] * wanted.data_only
-    codec = archive.manifest.server.codec
     relations = None
     if wanted.has_patterns:
-        entries = selection.list_entries(archive.folder, tools=tools, arguments=["--verbose"], codec=codec)
+        entries = selection.list_entries(archive.folder, tools=tools, arguments=["--verbose"], codec=toc.codec)
         selected = selection.select(
             entries,
             archive.manifest,
@@ -95,22 +99,13 @@ def choose(
         )
         relations = [(entry.schema, entry.name) for entry in selected if entry.kind in RELATIONS]
         arguments.append(selection.use_list(archive.workspace.folder / "use.list", selected))
-    restored = selection.list_entries(archive.folder, tools=tools, arguments=arguments, codec=codec)
-    kinds = {entry.kind for entry in restored}
-    members = [_data_of(entry, archive) for entry in restored if entry.kind == "TABLE DATA"]
-    if "BLOBS" in kinds:
+    # Which entries the user's options leave out, pg_restore knows best.
+    numbers = [
+        entry.dump_id
+        for entry in selection.list_entries(archive.folder, tools=tools, arguments=arguments, codec=toc.codec)
+    ]
+    restored = [toc.by_id[number] for number in numbers]
+    members = [member_of(entry, archive) for entry in restored if entry.kind == "TABLE DATA"]
+    if any(entry.kind == "BLOBS" for entry in restored):
         members += [member for name, member in archive.members.items() if name.startswith("blob")]
-    return Choice(
-        members=members,
-        arguments=arguments,
-        relations=relations,
-        has_statistics="STATISTICS DATA" in kinds,
-        has_partition_keys="INDEX ATTACH" in kinds,
-    )
-
-
-def _data_of(entry: TocEntry, archive: ServedArchive) -> Member:
-    member = archive.members.get(f"{entry.dump_id}.dat")
-    if member is None:
-        raise IntegrityError(f"the manifest has no member for the table data {entry.rest!r}")
-    return member
+    return Choice(entries=restored, members=members, arguments=arguments, relations=relations)

@@ -25,11 +25,10 @@ from airflow_pg_s3.core.formats import (
     toc_in_tar,
 )
 from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
-from airflow_pg_s3.core.load import ErrorCount, check_outcome, knows_less, last_login_of
 from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.needs import needs_of
-from airflow_pg_s3.core.passes import Pass, passes_of
-from airflow_pg_s3.core.pour import pour_into
+from airflow_pg_s3.core.pg_restore import PgRestore, knows_less
+from airflow_pg_s3.core.plan import Run, divide
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
@@ -46,7 +45,7 @@ from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.script import Script
 from airflow_pg_s3.core.tarball import unpack_directory
 from airflow_pg_s3.core.target import Target, refuse_older
-from airflow_pg_s3.core.toc import read_folder
+from airflow_pg_s3.core.toc import Entry, Toc, read_folder, read_toc
 from airflow_pg_s3.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -152,6 +151,7 @@ class _Restoring:
     log: Log
     warnings: list[str] = field(default_factory=list)
     managed: ManagedService | None = None
+    toc: Toc = field(init=False)
 
     def run(self) -> tuple[int | None, int]:
         """Fill the target; return the number of tables, if it is known, and of bytes."""
@@ -199,7 +199,7 @@ class _Restoring:
             make_sure_of_room(folder, self.archive.stored_bytes, what=f"the archive {self.archive.uri}")
         self.log.info("unpacking the directory archive in %s into spool_dir", self.archive.uri)
         raw_bytes = unpack_directory(self.archive.chunks, folder)
-        read_folder(folder)
+        self.toc = read_folder(folder)
         with (folder / "toc.dat").open("rb") as file:
             tools = self._tools(file.read(16))
         contents = self._prepare(folder, tools)
@@ -212,6 +212,7 @@ class _Restoring:
         tools = self._tools(toc_in_tar(archive.beginning) if is_tar else archive.beginning)
         file = self.workspace.folder / "archive.dump"
         save_beginning(archive.chunks, file, tools=tools, form=form.value)
+        self.toc = read_toc(file)
         contents = self._prepare(file, tools)
         if form is Format.CUSTOM and self.request.jobs > 1 and archive.compression is Compression.NONE:
             self._download_rest(file)
@@ -242,9 +243,10 @@ class _Restoring:
         if self.request.managed_service:
             self.managed = ManagedService(
                 archive,
+                self.toc,
+                self._entries(contents),
                 tools=tools,
-                codec=contents.codec,
-                arguments=self.request.pg_restore_arguments,
+                options=self.request.pg_restore_arguments,
                 clean=self.request.if_exists == "clean",
                 cancel=self.cancel,
                 log=self.log,
@@ -274,80 +276,54 @@ class _Restoring:
     def _load(self, tools: ClientTools, contents: Contents, *, source: Path | Iterator[bytes], jobs: int) -> int:
         """Run pg_restore on a file or folder, or on a stream."""
         clean = self.request.if_exists == "clean"
-        target_knows_less = knows_less(tools, self.target.version)
-        atomic = clean and can_be_atomic(self.request, contents.has_partition_keys, target_knows_less, self.log)
-        tolerant = not atomic and (clean or target_knows_less)
+        obstacles = {
+            "jobs is not 1": jobs != 1,
+            "managed_service runs some of the commands itself": self.managed is not None,
+            "partitions have keys, which pg_restore --clean cannot drop at the first try": (
+                contents.has_partition_keys
+            ),
+            "pg_restore is newer than the server, and sends a setting that it does not know": (
+                knows_less(tools, self.target.version)
+            ),
+        }
+        atomic = clean and can_be_atomic(self.request, obstacles, self.log)
         self._announce(f"pg_restore {tools.version}")
-        arguments = self.request.pg_restore_arguments
+        entries, arguments = self._entries(contents), self.request.pg_restore_arguments
         if self.managed is not None:
             self.managed.define(self.target.params)
-            arguments = self.managed.load_arguments
-        passes = [Pass(jobs=jobs, arguments=arguments)]
-        if isinstance(source, Path):
-            passes = passes_of(
-                source,
-                tools=tools,
-                jobs=jobs,
-                clean=clean,
-                arguments=arguments,
-                codec=contents.codec,
-                folder=self.workspace.folder,
-            )
-        raw_bytes = sum(
-            self._run(one, tools, contents, source, clean=clean, atomic=atomic, tolerant=tolerant)
-            for one in passes
+            entries, arguments = self.managed.entries_to_load, self.managed.options
+        pg_restore = PgRestore(
+            tools,
+            self.target.params,
+            self.workspace,
+            archive_format=self.archive.format.value,
+            options=arguments,
+            target_version=self.target.version,
+            clean=clean and self.managed is None,
+            in_one_transaction=atomic,
+            log=self.log,
         )
+        runs = divide(entries, jobs=jobs)
+        if len(runs) > 1 and clean:
+            # What is dropped must be dropped by one run, in the right order.
+            runs = [Run(entries=entries, is_serial=True)]
+        raw_bytes = 0
+        for run in runs:
+            raw_bytes += pg_restore.run(
+                source,
+                jobs=1 if run.is_serial else jobs,
+                dump_ids=[entry.dump_id for entry in run.entries],
+                cancel=self.cancel,
+            )
         if self.managed is not None:
             self.managed.complete(self.target.params)
             self.warnings += self.managed.warnings
         finish(self.request, contents.has_statistics, self.target.params, self.log)
         return raw_bytes
 
-    def _run(
-        self,
-        one: Pass,
-        tools: ClientTools,
-        contents: Contents,
-        source: Path | Iterator[bytes],
-        *,
-        clean: bool,
-        atomic: bool,
-        tolerant: bool,
-    ) -> int:
-        errors = ErrorCount()
-        last_login = None
-        if isinstance(source, Path):
-            last_login = last_login_of(one, source, self.target.params, tools=tools, codec=contents.codec)
-
-        def on_line(line: str) -> None:
-            if last_login is None or not last_login.takes(line):
-                errors.see(line)
-                self.log.info("%s", line)
-
-        return pour_into(
-            [
-                tools.path("pg_restore"),
-                f"--format={self.archive.format.value}",
-                f"--jobs={one.jobs}",
-                "--no-password",
-                f"--dbname={self.target.params.dbname_argument()}",
-                # What stays after a failed DROP must not get the data a second time.
-                *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
-                *(["--clean", "--if-exists"] if clean and self.managed is None else []),
-                *(["--single-transaction"] if atomic else []),
-                *(["--verbose"] if last_login is not None else []),
-                *one.arguments,
-                *([str(source)] if isinstance(source, Path) else []),
-            ],
-            env=self.target.params.environment(self.workspace.folder) | self.workspace.environment,
-            chunks=None if isinstance(source, Path) else source,
-            hold=self.workspace.hold,
-            on_line=on_line,
-            is_hopeless=lambda: tolerant and errors.are_serious,
-            check=lambda program: check_outcome(program, errors, tolerant=tolerant, last_login=last_login),
-            cancel=self.cancel,
-            log=self.log,
-        )
+    def _entries(self, contents: Contents) -> list[Entry]:
+        """What is restored, in the order of restoring."""
+        return [self.toc.by_id[entry.dump_id] for entry in contents.entries]
 
     def _announce(self, program: str) -> None:
         archive = self.archive

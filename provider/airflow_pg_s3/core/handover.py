@@ -9,8 +9,9 @@ import psycopg
 
 from airflow_pg_s3.core.definitions import Definition, Statement
 from airflow_pg_s3.core.permission import RIGHTS, refusal
+from airflow_pg_s3.core.plan import PRIVILEGES
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.selection import PRIVILEGES, TocEntry
+from airflow_pg_s3.core.toc import Entry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _LINKED_SEQUENCE = "0A000"  # its owner changes with that of its table
@@ -49,12 +50,12 @@ class Handover:
         )
         self._may_become = {str(name) for (name,) in rows}
 
-    def give_away(self, defined: Sequence[tuple[Definition, TocEntry]]) -> None:
+    def give_away(self, defined: Sequence[tuple[Definition, Entry]]) -> None:
         """Do it for all that was defined, but event triggers, which come later."""
         schemas = [(d, e) for d, e in defined if e.kind == "SCHEMA"]
         others = [(d, e) for d, e in defined if e.kind not in ("SCHEMA", "EVENT TRIGGER")]
         privileges = [(d, e) for d, e in defined if e.kind in PRIVILEGES]
-        of_schemas = [(d, e) for d, e in privileges if e.rest.startswith("- SCHEMA ")]
+        of_schemas = [(d, e) for d, e in privileges if not e.schema and e.name.startswith("SCHEMA ")]
         # Schemas first: an owner must be allowed to create things in the schema.
         for definition, entry in schemas:
             self.change_owner(definition, entry)
@@ -66,7 +67,7 @@ class Handover:
             if (definition, entry) not in of_schemas:
                 self._grant(definition)
 
-    def change_owner(self, definition: Definition, entry: TocEntry) -> None:
+    def change_owner(self, definition: Definition, entry: Entry) -> None:
         """Give what an entry defines to its owner."""
         for statement in definition.statements:
             if (owner := statement.new_owner) is None:

@@ -1,20 +1,16 @@
 """Ends and removes whatever a workspace leaves behind, whatever happened to the task that owned it.
 
 Runs as a process of its own (``python -I -S janitor.py FOLDER``), in its own session, so that a SIGKILL of the
-task or of its whole process group does not reach it. It waits for the end of standard input, a socket whose other
+task or of its whole process group does not reach it. It waits for the end of standard input, a pipe whose other
 end only the task holds: it closes when the task is done with the workspace, and when the task dies in any way.
 Then it kills every process that carries the folder's name in its environment, and deletes the folder. A PostgreSQL
 server that works there is asked to end first, as only so it gives its shared memory back.
-
-Until then it holds the write ends of the pipes that the task fills (see `holding`). When the task dies, they stay
-open for as long as there is a process that could take a pipe's end for the data's.
 
 Imports nothing but the standard library, as it must start quickly and survive alone.
 """
 
 from __future__ import annotations
 
-import _socket  # socket takes four times as long to import
 import contextlib
 import os
 import shutil
@@ -98,37 +94,13 @@ def clean_up(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def hold_for(owner: _socket.socket) -> None:
-    """Take the descriptors that the owner sends, and close those that it names, until the owner is gone.
-
-    Messages are ``+<number>`` with a descriptor, and ``-<number>``, which is answered with the number.
-    """
-    held: dict[bytes, int] = {}
-    # An error is the owner's end, too: it had not read an answer, or died before it was sent. What has not been
-    # received is held nevertheless, as long as this socket is open.
-    with contextlib.suppress(OSError):
-        space = _socket.CMSG_SPACE(4)
-        while received := owner.recvmsg(32, space, _socket.MSG_CMSG_CLOEXEC):
-            message, rights = received[:2]
-            number = message[1:]
-            if not message:
-                return
-            if message.startswith(b"-"):
-                if number in held:
-                    os.close(held.pop(number))
-                owner.send(number)
-            elif rights:  # none if there was no room for it among our open files
-                held[number] = int.from_bytes(rights[0][2][:4], sys.byteorder)
-
-
 def main() -> None:
     """Wait for the owner's end, then clean up after it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    owner = _socket.socket(fileno=0)
-    hold_for(owner)
+    while os.read(0, 1):
+        pass
     clean_up(sys.argv[1])
-    # Only now, at the end of this process, what it holds is closed.
 
 
 if __name__ == "__main__":

@@ -205,18 +205,6 @@ def add_options(environment: dict[str, str], options: str) -> None:
     environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {options}".strip()
 
 
-def ensure_service_file(environment: dict[str, str], private_folder: Path) -> Path | None:
-    """Let libpq read a service file at the beginning of each connection, if only an empty one; return its path.
-
-    :param environment: as `ConnectionParameters.environment` has made it with the same folder.
-    :returns: None if the connection names a service of its user's.
-    """
-    if "PGSERVICE" not in environment:
-        environment |= _service(private_folder, {})
-    path = private_folder / _SERVICE_FILE
-    return path if environment.get("PGSERVICEFILE") == str(path) else None
-
-
 @dataclass(frozen=True)
 class _Option:
     envvar: str | None

@@ -1,263 +1,240 @@
-"""The load: pg_restore at work, fed from S3. What a restore does beside it, it does elsewhere."""
+"""The load: definitions by pg_restore, rows by COPY of our own, indexes as soon as a table's rows are there."""
 
 from __future__ import annotations
 
-import re
+import graphlib
 import threading
-import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
-from airflow_pg_s3.core.largest_first import LargestFirst
-from airflow_pg_s3.core.last_login import LastLogin
-from airflow_pg_s3.core.libpq import ConnectionParameters, ensure_service_file
+from airflow_pg_s3.core.archive import copy_target
+from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError
+from airflow_pg_s3.core.lanes import Lanes, Task
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.manifest import Member
-from airflow_pg_s3.core.passes import Pass, passes_of
-from airflow_pg_s3.core.process import ClientProgram, running
+from airflow_pg_s3.core.pg_restore import PgRestore
+from airflow_pg_s3.core.plan import Copy, make_plan
 from airflow_pg_s3.core.progress import Log, Progress, human
-from airflow_pg_s3.core.selection import list_entries
 from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.toc import Entry, list_large_objects
 
-_LOOK_SECONDS = 0.01
-_FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT = 17
-# How long pg_restore is given to say which command failed, before it is ended.
-_EXPLAIN_SECONDS = 1.0
-_FAILED_QUERY = "could not execute query: "
-# A newer pg_restore sends this setting; an older server does not know it, and does not need it.
-_UNKNOWN_SETTING = _FAILED_QUERY + 'ERROR:  unrecognized configuration parameter "transaction_timeout"'
-_SET_COMMAND = "Command was: SET transaction_timeout = 0;"
-# --clean drops the key of a partition before the partitioned table's own, which the server refuses. Dropping the
-# table does it then; and a table that cannot be dropped is an error in itself.
-_KEY_ERROR = re.compile(
-    r'pg_restore: error: could not execute query: ERROR:  cannot drop inherited constraint ".+" of relation ".+"'
-)
-_KEY_COMMAND = re.compile(r"Command was: ALTER TABLE IF EXISTS ONLY .+ DROP CONSTRAINT IF EXISTS .+;")
-
-
-def knows_less(tools: ClientTools, target_version: int) -> bool:
-    """Whether the target does not know a setting that pg_restore sends."""
-    return tools.major >= _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT > target_version // 10000
+# To start pg_restore takes 20 ms, in which that much is copied twice over.
+_BUILD_AT_ONCE_BYTES = 32 << 20
+_LARGE_OBJECTS_AT_ONCE = 500
+_LARGE_OBJECT_BYTES_AT_ONCE = 8 << 20
+# Foreign keys of the target, and what they refer to; also those of single partitions.
+_FOREIGN_KEYS = """
+select convert_to(n.nspname, %(encoding)s), convert_to(c.relname, %(encoding)s),
+    convert_to(rn.nspname, %(encoding)s), convert_to(r.relname, %(encoding)s)
+from pg_constraint k
+join pg_class c on c.oid = conrelid join pg_namespace n on n.oid = c.relnamespace
+join pg_class r on r.oid = confrelid join pg_namespace rn on rn.oid = r.relnamespace
+where contype = 'f' and conrelid <> confrelid
+"""
+_Names = tuple[bytes, bytes]
 
 
-def load(
-    archive: ServedArchive,
-    members: Sequence[Member],
-    target: ConnectionParameters,
-    *,
-    target_version: int,
-    tools: ClientTools,
-    jobs: int,
-    clean: bool,
-    in_one_transaction: bool,
-    arguments: Sequence[str],
-    cancel: threading.Event,
-    log: Log,
-) -> None:
-    """Run pg_restore on an archive until all of it is in the database.
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """A restore of an archive's entries into a database.
 
-    :param members: those that pg_restore will read.
-    :param clean: first drop what the archive holds.
-    :param in_one_transaction: all or nothing; for one job only.
-    :param arguments: further ones for pg_restore.
-    :raises ClientProgramError: pg_restore failed.
-    :raises IntegrityError: a member is not what was backed up; pg_restore has not seen its end.
-    :raises Cancelled: told to stop.
+    :param entries: what is restored, in the order of restoring.
+    :param pg_restore: for definitions, and the rows of small tables.
+    :param options: how sessions of ours load rows.
+    :param jobs: connections at work at the same time.
+    :param stop: set by a failure, so that downloads end.
     """
-    archive.fetch({member.name for member in members if member.packed})
-    large = [member for member in members if not member.packed]
-    tolerant = not in_one_transaction and (clean or knows_less(tools, target_version))
-    passes = passes_of(
-        archive.folder,
-        tools=tools,
-        jobs=jobs,
-        clean=clean,
-        arguments=arguments,
-        codec=archive.manifest.server.codec,
-        folder=archive.workspace.folder,
-    )
-    for one in passes:
-        _run(
-            one,
-            archive,
-            large if one is passes[0] else [],
-            target,
-            tools=tools,
-            clean=clean,
-            in_one_transaction=in_one_transaction,
-            tolerant=tolerant,
-            cancel=cancel,
-            log=log,
+
+    archive: ServedArchive
+    entries: Sequence[Entry]
+    target: ConnectionParameters
+    pg_restore: PgRestore
+    options: LoadingOptions
+    jobs: int
+    data_only: bool
+    cancel: threading.Event
+    stop: threading.Event
+    log: Log
+
+    def run(self) -> None:
+        """Restore all.
+
+        :raises InputError: foreign keys of tables that are there refer to each other; nothing was touched.
+        :raises ClientProgramError: pg_restore failed.
+        :raises CopyError: PostgreSQL does not take a table's rows.
+        :raises IntegrityError: a member is not what was backed up; nothing of it was committed.
+        :raises Cancelled: told to stop.
+        """
+        references = self._references() if self.data_only and not self.options.disables_triggers else {}
+        plan = make_plan(
+            self.archive.toc,
+            self.entries,
+            is_ours=lambda entry: entry.dump_id in references or not self._member(entry).packed,
+            builds_at_once=lambda entry: self._member(entry).raw_bytes >= _BUILD_AT_ONCE_BYTES,
+            jobs=self.jobs,
+        )
+        if plan.first:
+            self.archive.fetch({entry.file for entry in plan.first if entry.kind == "TABLE DATA"})
+            self._run_pg_restore(plan.first, jobs=self.jobs, cancel=self.cancel)
+        loading = [self._copy_task(copy, references) for copy in plan.copies]
+        loading += self._large_object_tasks(plan.large_objects)
+        self._run_tasks(loading, [task for copy in plan.copies for task in self._build_tasks(copy)])
+        for run in plan.rest:
+            self._run_pg_restore(run.entries, jobs=1 if run.is_serial else self.jobs, cancel=self.cancel)
+
+    def _run_pg_restore(self, entries: Sequence[Entry], *, jobs: int, cancel: threading.Event) -> None:
+        self.pg_restore.run(
+            self.archive.folder, jobs=jobs, dump_ids=[entry.dump_id for entry in entries], cancel=cancel
         )
 
+    def _member(self, entry: Entry) -> Member:
+        return member_of(entry, self.archive)
 
-def _run(
-    one: Pass,
-    archive: ServedArchive,
-    large: Sequence[Member],
-    target: ConnectionParameters,
-    *,
-    tools: ClientTools,
-    clean: bool,
-    in_one_transaction: bool,
-    tolerant: bool,
-    cancel: threading.Event,
-    log: Log,
-) -> None:
-    last_login = last_login_of(one, archive.folder, target, tools=tools, codec=archive.manifest.server.codec)
-    argv = [
-        tools.path("pg_restore"),
-        "--format=directory",
-        f"--jobs={one.jobs}",
-        "--no-password",
-        f"--dbname={target.dbname_argument()}",
-        # What stays after a failed DROP must not get the data a second time.
-        *(["--no-data-for-failed-tables"] if tolerant else ["--exit-on-error"]),
-        *(["--clean", "--if-exists"] if clean else []),
-        *(["--single-transaction"] if in_one_transaction else []),
-        *(["--verbose"] if last_login is not None else []),
-        *one.arguments,
-        str(archive.folder),
-    ]
-    env = target.environment(archive.workspace.folder) | archive.workspace.environment
-    errors = ErrorCount()
-
-    def on_line(line: str) -> None:
-        if last_login is None or not last_login.takes(line):
-            errors.see(line)
-            log.info("%s", line)
-
-    with ExitStack() as stack:
-        feeder = stack.enter_context(archive.feeder(large, one.jobs))
-        order = None
-        if large and one.jobs > 1 and (file := ensure_service_file(env, archive.workspace.folder)) is not None:
-            order = stack.enter_context(LargestFirst(archive.folder, large, file))
-        program = stack.enter_context(running(argv, env=env, on_line=on_line))
-        total = sum(member.raw_bytes for member in large)
+    def _run_tasks(
+        self, loading: Sequence[Task[LoadingSession]], building: Sequence[Task[LoadingSession]]
+    ) -> None:
+        if not loading:
+            return
+        total = sum(task.size for task in loading)
         progress = Progress(
-            log.info,
+            self.log.info,
             lambda seconds: (
-                f"fed {human(feeder.fed_bytes)} of {human(total)} of the large tables to pg_restore, "
-                f"{human(feeder.fed_bytes / max(seconds, 0.001))}/s"
+                f"loaded {human(self.archive.read_bytes)} of {human(total)} of the large tables, "
+                f"{human(self.archive.read_bytes / max(seconds, 0.001))}/s"
             ),
         )
-        # Asked before serving, so that a member is served that was opened just before the end.
-        while program.poll() is None and not (tolerant and errors.are_serious):
-            if order is None or order.look():
-                feeder.serve()
-            if cancel.wait(_LOOK_SECONDS):
-                break
+
+        def look() -> None:
+            if self.cancel.is_set():
+                raise Cancelled(f"the restore was stopped; {self.target.database!r} is incomplete")
             progress.tick()
-        # Asked first: Airflow ends the whole process group, and pg_restore may have heeded it before us.
-        if cancel.is_set():
-            raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
-        if order is not None:
-            order.look()  # if it came too late, pg_restore's errors are our own
-        check_outcome(program, errors, tolerant=tolerant, last_login=last_login)
-        feeder.finish()
-        if large:
-            progress.end()
+
+        lanes = Lanes(self.jobs, lambda: LoadingSession(self.target, self.options), stop=self.stop)
+        lanes.run([*loading, *building], look=look)
+        progress.end()
+
+    def _copy_task(self, copy: Copy, references: Mapping[int, set[int]]) -> Task[LoadingSession]:
+        member = self._member(copy.entry)
+        return Task(
+            key=copy.entry.dump_id,
+            size=member.raw_bytes,
+            work=partial(copy_table, self.archive, copy, member),
+            after=references.get(copy.entry.dump_id, ()),
+        )
+
+    def _build_tasks(self, copy: Copy) -> Iterator[Task[LoadingSession]]:
+        before: list[Hashable] = [copy.entry.dump_id]
+        for number, entries in enumerate(copy.builds):
+            if entries:
+                key = ("build", copy.entry.dump_id, number)
+                size = self._member(copy.entry).raw_bytes
+                yield Task(key=key, size=size, work=partial(self._build, entries), after=list(before))
+                if number == 0:
+                    # Constraints lock the table for themselves; indexes do not mind each other.
+                    before.append(key)
+
+    def _build(self, entries: Sequence[Entry], session: LoadingSession) -> None:
+        # pg_restore takes its place among the connections.
+        session.close()
+        self._run_pg_restore(entries, jobs=1, cancel=self.stop)
+
+    def _large_object_tasks(self, lists: Sequence[Entry]) -> Iterator[Task[LoadingSession]]:
+        for number, members in enumerate(_groups(large_objects_in(lists, self.archive))):
+            yield Task(
+                key=("large objects", number),
+                size=sum(member.raw_bytes for _, member in members),
+                work=partial(fill_large_objects, self.archive, members),
+            )
+
+    def _references(self) -> dict[int, set[int]]:
+        """Tables with foreign keys, or that such refer to: the data of each with what must be loaded before."""
+        toc = self.archive.toc
+        data_of: dict[_Names, list[int]] = {}
+        for entry in self.entries:
+            if entry.kind == "TABLE DATA":
+                target = copy_target(entry)
+                data_of.setdefault((target.schema, target.name), []).append(entry.dump_id)
+        references: dict[int, set[int]] = {}
+        with self.target.connect() as connection:
+            rows = connection.execute(_FOREIGN_KEYS, {"encoding": toc.encoding}, binary=True)
+            for schema, name, to_schema, to_name in rows:
+                needed = data_of.get((to_schema, to_name), [])
+                for data in data_of.get((schema, name), []):
+                    references.setdefault(data, set()).update(needed)
+                references.update({number: references.get(number, set()) for number in needed})
+        try:
+            list(graphlib.TopologicalSorter(references).static_order())
+        except graphlib.CycleError as error:
+            names = " and ".join(f"{toc.by_id[n].schema}.{toc.by_id[n].name}" for n in sorted(set(error.args[1])))
+            raise InputError(
+                f"data_only: foreign keys of {names} refer to each other, so that neither can be loaded first: "
+                'give pg_restore_options=["--disable-triggers"], which takes a superuser'
+            ) from error
+        return references
 
 
-def last_login_of(
-    one: Pass, archive: Path, target: ConnectionParameters, *, tools: ClientTools, codec: str
-) -> LastLogin | None:
-    """What must listen to a run of pg_restore on a file or folder, if its password may expire before its end."""
-    if target.password is None or one.jobs == 1:
-        return None
-    entries = list_entries(archive, tools=tools, arguments=one.arguments, codec=codec)
-    return LastLogin(entry.dump_id for entry in entries)
+def member_of(entry: Entry, archive: ServedArchive) -> Member:
+    """Return the member that holds a table's rows.
 
-
-class ErrorCount:
-    """Counts pg_restore's errors, and those of them that mean nothing.
-
-    What an error quotes (the body of a function, a message that a trigger raises) can hold any text, also that of
-    a harmless error. But it comes behind the first line of its own error, in pg_restore's words and the server's:
-    as soon as such a line is not one of the harmless, all is lost, whatever follows.
-
-    Parallel workers write to one standard error, each line in pieces (``pg_restore: ``, ``error: ``, the rest),
-    which come out mixed. So the lines of the one error that workers make are looked for by pieces, and counted.
+    :raises IntegrityError: the manifest names none.
     """
-
-    def __init__(self) -> None:
-        self._errors = 0
-        self._unknown_settings = 0
-        self._set_commands = 0
-        self._undropped_keys = 0
-        self._expects_command = False
-        self._is_serious = False
-        self._is_explained = False
-
-    @property
-    def are_serious(self) -> bool:
-        """Whether there was an error that is not harmless."""
-        return self._is_serious
-
-    @property
-    def are_explained(self) -> bool:
-        """Whether the command of such an error has been named, too."""
-        return self._is_explained
-
-    @property
-    def are_harmless(self) -> bool:
-        """Whether there were errors, and all of them harmless; known once pg_restore has ended."""
-        harmless = min(self._unknown_settings, self._set_commands) + self._undropped_keys
-        return not self._is_serious and not self._expects_command and 0 < self._errors == harmless
-
-    @property
-    def are_none(self) -> bool:
-        """Whether there was no error at all; known once pg_restore has ended."""
-        return not self._is_serious and self._errors == 0
-
-    def see(self, line: str) -> None:
-        """Look at a line of standard error."""
-        if self._is_serious:
-            self._is_explained = self._is_explained or "Command was: " in line
-            return
-        self._errors += line.count("error: ")
-        self._unknown_settings += line.count(_UNKNOWN_SETTING)
-        self._set_commands += line.count(_SET_COMMAND)
-        if self._expects_command:
-            # Keys are dropped before there are workers: the lines are whole, and follow each other.
-            self._expects_command = False
-            self._is_serious = _KEY_COMMAND.fullmatch(line) is None
-            self._undropped_keys += 1
-        elif _KEY_ERROR.fullmatch(line):
-            self._expects_command = True
-        else:
-            self._is_serious = _tells_of_another_error(line)
+    member = archive.members.get(entry.file)
+    if member is None:
+        raise IntegrityError(f"the manifest has no member for the table data {entry.schema}.{entry.name}")
+    return member
 
 
-def _tells_of_another_error(line: str) -> bool:
-    """Whether a line is not only made of pieces of the error that an unknown setting is."""
-    if "COPY failed" in line or line.count(_FAILED_QUERY) != line.count(_UNKNOWN_SETTING):
-        return True
-    _, error, text = line.rpartition("error: ")
-    return bool(error) and not text.replace("pg_restore: ", "").startswith((_UNKNOWN_SETTING, _SET_COMMAND))
+def copy_table(archive: ServedArchive, copy: Copy, member: Member, session: LoadingSession) -> None:
+    """Load a table's rows; raises as `LoadingSession.copy`."""
+    name = f"{copy.entry.schema}.{copy.entry.name}"
+    session.copy(copy.target, partial(archive.read, member), name=name, is_new=copy.is_new)
 
 
-def check_outcome(
-    program: ClientProgram, errors: ErrorCount, *, tolerant: bool, last_login: LastLogin | None = None
+def large_objects_in(lists: Iterable[Entry], archive: ServedArchive) -> Iterator[tuple[int, Member]]:
+    """Yield oids and members of the large objects in some lists.
+
+    :raises IntegrityError: a list is not what was backed up, or names a file that the manifest does not.
+    """
+    for entry in lists:
+        archive.save(member_of(entry, archive))
+        for oid, name in list_large_objects(archive.folder / entry.file):
+            if name not in archive.members:
+                raise IntegrityError(f"the manifest has no member for the large object {oid}")
+            yield oid, archive.members[name]
+
+
+def fill_large_objects(
+    archive: ServedArchive, members: Sequence[tuple[int, Member]], session: LoadingSession
 ) -> None:
-    """Raise unless pg_restore has ended well, or all its errors mean nothing.
+    """Fill large objects, each of which is whole or empty whatever happens."""
+    ((oid, first), *others) = members
+    if not others:
+        session.fill_large_object(oid, partial(archive.read, first))
+        return
+    contents = []
+    for number, member in members:
+        pieces: list[bytes] = []
+        archive.read(member, pieces.append)
+        contents.append((number, b"".join(pieces)))
+    session.fill_large_objects(contents)
 
-    :param tolerant: whether there may be such errors.
-    :param last_login: what has listened to it, if it may fail to log in once more at its end.
-    :raises ClientProgramError: it has failed, or is about to.
-    """
-    if tolerant and errors.are_serious:
-        deadline = time.monotonic() + _EXPLAIN_SECONDS
-        while program.poll() is None and not errors.are_explained and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
-        program.end()
-        raise ClientProgramError(program.name, 1, program.stderr_tail())
-    try:
-        program.check()
-    except ClientProgramError:
-        program.stderr_tail()  # all lines have come
-        is_done = last_login is not None and last_login.has_failed and errors.are_none
-        if not ((is_done or (tolerant and errors.are_harmless)) and program.poll() == 1):
-            raise
+
+def _groups(found: Iterable[tuple[int, Member]]) -> Iterator[list[tuple[int, Member]]]:
+    """Group large objects, so that small ones take one round trip together, and those of a pack come together."""
+    group: list[tuple[int, Member]] = []
+    size = 0
+    for oid, member in found:
+        if member.raw_bytes > _LARGE_OBJECT_BYTES_AT_ONCE or not member.packed:
+            yield [(oid, member)]
+            continue
+        if group and (
+            len(group) == _LARGE_OBJECTS_AT_ONCE or size + member.raw_bytes > _LARGE_OBJECT_BYTES_AT_ONCE
+        ):
+            yield group
+            group, size = [], 0
+        group.append((oid, member))
+        size += member.raw_bytes
+    if group:
+        yield group

@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from airflow_pg_s3.core.clean import apply_setting, drop
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
@@ -26,8 +27,11 @@ from airflow_pg_s3.core.handover import Handover
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.needs import GRANTEE, OWNER, Needs
 from airflow_pg_s3.core.permission import RIGHTS, refusal
+from airflow_pg_s3.core.pg_restore import use_list
+from airflow_pg_s3.core.plan import PRIVILEGES
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.selection import PRIVILEGES, TocEntry, list_entries
+from airflow_pg_s3.core.redaction import redacted
+from airflow_pg_s3.core.toc import PRE_DATA, Entry, Toc
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 # Kinds of entries that may be left out, and the errors that mean that they must be. Every other kind, and every
@@ -68,40 +72,40 @@ _NOT_DEFINED_HERE = ("BLOB", "BLOB METADATA", "BLOBS", "DATABASE", "DATABASE PRO
 _DATA = ("TABLE DATA", "BLOBS", "STATISTICS DATA")
 # Roles of the services themselves, which no other server has, and which nobody can create.
 _OF_A_SERVICE = re.compile(r"rds\w*|cloudsql\w*|azure\w*|alloydb\w*")
-_INHERITED_CONSTRAINT = "42P16"
 
 
 class ManagedService:
     """Restores, by a role of few rights, all of an archive but its data, indexes, constraints and triggers.
 
     :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
-    :param codec: Python codec of the archive's encoding.
-    :param arguments: of pg_restore, those that select entries and leave out owners or privileges among them.
+    :param toc: its table of contents.
+    :param entries: what is restored, in the order of restoring.
+    :param options: of pg_restore; they may leave out owners and privileges.
     :param clean: first drop what the archive holds.
     """
 
     def __init__(
         self,
         archive: Path,
+        toc: Toc,
+        entries: Sequence[Entry],
         *,
         tools: ClientTools,
-        codec: str,
-        arguments: Sequence[str],
+        options: Sequence[str],
         clean: bool,
         cancel: threading.Event,
         log: Log,
     ) -> None:
         self.warnings: list[str] = []
         self._archive = archive
+        self._toc = toc
         self._tools = tools
-        self._codec = codec
-        self._arguments = list(arguments)
+        self._codec = toc.codec
+        self._options = list(options)
         self._clean = clean
         self._cancel = cancel
         self._log = log
-        # What an entry needs is only told of all entries at once.
-        chosen = {entry.dump_id for entry in self._list(*arguments)}
-        self._entries = {e.dump_id: e for e in self._list("--verbose", *arguments) if e.dump_id in chosen}
+        self._entries = {entry.dump_id: entry for entry in entries}
         self._skipped: dict[int, str] = {}
         self._absent_roles: set[str] = set()
         self._definitions: list[Definition] = []
@@ -121,7 +125,7 @@ class ManagedService:
                 del needs.roles[role]
         tablespaces = needs.tablespaces - _column(connection, "select spcname from pg_tablespace")
         if tablespaces:
-            self._arguments.append("--no-tablespaces")
+            self._options.append("--no-tablespaces")
             self._warn(f"no tablespaces are used, as there is no {', '.join(sorted(tablespaces))}")
             needs.tablespaces.clear()
         available = _column(connection, "select name from pg_available_extensions")
@@ -136,16 +140,19 @@ class ManagedService:
         self._skip_dependants(self._entries.values(), InputError)
 
     @property
-    def load_arguments(self) -> list[str]:
-        """Tell pg_restore what is left for it, once all is defined."""
+    def options(self) -> list[str]:
+        """Options of pg_restore for what is left for it, once all is defined."""
+        return [*self._options, "--no-owner", "--no-privileges"]
+
+    @property
+    def entries_to_load(self) -> list[Entry]:
+        """What is left for pg_restore, and for sessions that load rows, once all is defined."""
         defined = self._before_data()
-        rest = [
-            number
+        return [
+            entry
             for number, entry in self._entries.items()
             if number not in self._skipped and entry.kind not in _LAST and number not in defined
         ]
-        list_file = self._list_file("rest", rest)
-        return [*self._arguments, "--no-owner", "--no-privileges", f"--use-list={list_file}"]
 
     def define(self, target: ConnectionParameters) -> None:
         """Create all that must be there before the data.
@@ -183,7 +190,7 @@ class ManagedService:
             about = [(d, e) for d, e in last if e.kind in ("COMMENT", "SECURITY LABEL")]
             for definition, entry in [
                 *((d, e) for d, e in last if e.kind in _SHARING),
-                *((d, e) for d, e in about if triggers.isdisjoint(e.needs)),
+                *((d, e) for d, e in about if triggers.isdisjoint(e.dependencies)),
             ]:
                 self._try_to_define(connection, definition, entry)
             handover = Handover(
@@ -193,7 +200,7 @@ class ManagedService:
             # Else they would fire at all this.
             for definition, entry in [
                 *((d, e) for d, e in last if e.kind == "EVENT TRIGGER"),
-                *((d, e) for d, e in about if not triggers.isdisjoint(e.needs)),
+                *((d, e) for d, e in about if not triggers.isdisjoint(e.dependencies)),
             ]:
                 self._try_to_define(connection, definition, entry)
                 if definition.dump_id not in self._skipped:
@@ -202,44 +209,36 @@ class ManagedService:
 
     # -- the archive ---------------------------------------------------------------------------------
 
-    def _list(self, *arguments: str) -> list[TocEntry]:
-        return list_entries(self._archive, tools=self._tools, arguments=arguments, codec=self._codec)
-
-    def _list_file(self, name: str, dump_ids: Iterable[int]) -> Path:
-        file = self._archive.parent / f"managed.{name}.list"
-        file.write_text("".join(f"{number};\n" for number in dump_ids))
-        return file
-
     def _read_definitions(self) -> None:
-        list_file = self._list_file("all", (n for n, entry in self._entries.items() if entry.kind not in _DATA))
+        file = self._archive.parent / "managed.list"
+        use_list(file, [entry.dump_id for entry in self._entries.values() if entry.kind not in _DATA])
         clean = ["--clean", "--if-exists"] if self._clean else []
         self._definitions = definitions_of(
-            self._archive,
-            list_file,
-            tools=self._tools,
-            codec=self._codec,
-            arguments=[*self._arguments, *clean],
+            self._archive, file, tools=self._tools, codec=self._codec, arguments=[*self._options, *clean]
         )
-        self._labels = {n: f"{entry.kind} {entry.rest}" for n, entry in self._entries.items()} | {
+        self._labels = {n: f"{entry.kind} {entry.schema} {entry.name}" for n, entry in self._entries.items()} | {
             definition.dump_id: definition.label for definition in self._definitions
         }
 
     def _before_data(self) -> set[int]:
         """What is created before the data; large objects are left to pg_restore."""
-        numbers = {entry.dump_id for entry in self._list("--section=pre-data")}
-        return {n for n in numbers & self._entries.keys() if self._entries[n].kind not in _NOT_DEFINED_HERE}
+        return {
+            number
+            for number, entry in self._entries.items()
+            if self._toc.section_of[number] == PRE_DATA and entry.kind not in _NOT_DEFINED_HERE
+        }
 
     # -- leaving out ---------------------------------------------------------------------------------
 
-    def _skip(self, entry: TocEntry, reason: str) -> None:
+    def _skip(self, entry: Entry, reason: str) -> None:
         self._skipped[entry.dump_id] = reason
-        if entry.kind not in _ABOUT_ANOTHER or self._skipped.keys().isdisjoint(entry.needs):
+        if entry.kind not in _ABOUT_ANOTHER or self._skipped.keys().isdisjoint(entry.dependencies):
             self._warn(f"left out: {self._labels[entry.dump_id]}: {reason}")
 
-    def _skip_dependants(self, entries: Iterable[TocEntry], error: type[PgS3Error]) -> None:
+    def _skip_dependants(self, entries: Iterable[Entry], error: type[PgS3Error]) -> None:
         """Leave out what needs something that is left out; or raise, where that must not be."""
         for entry in entries:
-            needed = next((number for number in entry.needs if number in self._skipped), None)
+            needed = next((number for number in entry.dependencies if number in self._skipped), None)
             if needed is None or entry.dump_id in self._skipped:
                 continue
             if entry.kind not in _LEFT_OUT_WITH or self._is_unique_index(entry):
@@ -250,7 +249,7 @@ class ManagedService:
                 )
             self._skip(entry, f"it needs {self._labels[needed]}")
 
-    def _is_unique_index(self, entry: TocEntry) -> bool:
+    def _is_unique_index(self, entry: Entry) -> bool:
         return entry.kind == "INDEX" and any(
             definition.dump_id == entry.dump_id
             and any(s.begins("CREATE", "UNIQUE") for s in definition.statements)
@@ -266,26 +265,20 @@ class ManagedService:
     def _set_up(self, connection: _Connection, clean: bool) -> None:
         """Apply the settings of a restore, and drop what is to be dropped."""
         for statement in self._definitions[0].statements if self._definitions else ():
-            if statement.begins("SET", "transaction_timeout") and connection.info.server_version < 170000:
-                continue
             if statement.is_setting:
-                connection.execute(statement.encoded(self._codec))
+                apply_setting(connection, statement, self._codec)
             elif clean:
                 self._drop(connection, statement)
 
     def _drop(self, connection: _Connection, statement: Statement) -> None:
-        # A partition's key goes with the partition.
-        is_key = any(word.is_bare("CONSTRAINT") for word in statement.said)
         try:
-            reason = refusal(connection, statement.encoded(self._codec))
+            drop(connection, statement, self._codec)
         except psycopg.Error as error:
-            if not (is_key and error.sqlstate == _INHERITED_CONSTRAINT):
+            if error.sqlstate not in RIGHTS:
                 raise
-        else:
-            if reason is not None:
-                self._warn(f"not dropped: {statement.on_one_line}: {reason}")
+            self._warn(f"not dropped: {statement.on_one_line}: {redacted(error.diag.message_primary or '')}")
 
-    def _define(self, connection: _Connection, definition: Definition, entry: TocEntry) -> None:
+    def _define(self, connection: _Connection, definition: Definition, entry: Entry) -> None:
         commands = [
             statement.encoded(self._codec)
             for statement in definition.statements
@@ -295,7 +288,7 @@ class ManagedService:
         if reason is not None:
             self._skip(entry, reason)
 
-    def _try_to_define(self, connection: _Connection, definition: Definition, entry: TocEntry) -> None:
+    def _try_to_define(self, connection: _Connection, definition: Definition, entry: Entry) -> None:
         self._skip_dependants([entry], PgS3Error)
         if definition.dump_id not in self._skipped:
             self._define(connection, definition, entry)

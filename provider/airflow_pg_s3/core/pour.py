@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.holding import Hold
 from airflow_pg_s3.core.pipe import enlarge, write_all
 from airflow_pg_s3.core.process import ClientProgram, running
 from airflow_pg_s3.core.progress import Log, Progress, human
@@ -25,12 +24,10 @@ class Pour:
     broke off for one that ended.
 
     :param chunks: the stream; what it raises, `check` raises.
-    :param hold: keeps the pipe from ending when this process dies.
     """
 
-    def __init__(self, chunks: Iterator[bytes], hold: Hold) -> None:
+    def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._hold = hold
         self.poured_bytes = 0
         self._error: BaseException | None = None
         self._stop = threading.Event()
@@ -40,7 +37,6 @@ class Pour:
         self.reader, self._writer = os.pipe()
         enlarge(self._writer)
         os.set_blocking(self._writer, False)
-        self._let_go = self._hold(self._writer)
         return self
 
     def __exit__(
@@ -99,7 +95,6 @@ class Pour:
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
-            self._let_go()
 
 
 def pour_into(
@@ -107,7 +102,6 @@ def pour_into(
     *,
     env: Mapping[str, str],
     chunks: Iterator[bytes] | None,
-    hold: Hold,
     on_line: Callable[[str], None],
     is_hopeless: Callable[[], bool],
     check: Callable[[ClientProgram], None],
@@ -117,14 +111,13 @@ def pour_into(
     """Run a client program to its end, and return the bytes that were poured into its standard input.
 
     :param chunks: what it reads there; None for a program that reads nothing.
-    :param hold: keeps that from ending when this process dies.
     :param on_line: called with each line of its standard error, on another thread.
     :param is_hopeless: whether there is no point in going on.
     :param check: called once it has ended, or is hopeless; raises unless it has done its work.
     :raises Cancelled: told to stop.
     """
     with ExitStack() as stack:
-        pour = stack.enter_context(Pour(chunks, hold)) if chunks is not None else None
+        pour = stack.enter_context(Pour(chunks)) if chunks is not None else None
         stdin = pour.reader if pour is not None else subprocess.DEVNULL
         program = stack.enter_context(running(argv, env=env, on_line=on_line, stdin=stdin))
         poured = Progress(

@@ -1,25 +1,29 @@
-"""The restore: from S3 into pg_restore through named pipes, with no copy of the backup on disk."""
+"""The restore: definitions by pg_restore, rows by COPY straight from S3, with no copy of the backup on disk."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
-from airflow_pg_s3.core.choice import Wanted, choose
+from airflow_pg_s3.core.choice import Choice, Wanted, choose
+from airflow_pg_s3.core.clean import cleaning_script, drop_all
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.globals import GLOBALS, read_script
 from airflow_pg_s3.core.libpq import ConnectionParameters
-from airflow_pg_s3.core.load import knows_less, load
+from airflow_pg_s3.core.load import Load
+from airflow_pg_s3.core.loading_session import LoadingOptions, loading_options
 from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.needs import needs_of
+from airflow_pg_s3.core.one_transaction import restore_in_one_transaction
+from airflow_pg_s3.core.pg_restore import PgRestore
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.replacement import Replacement
 from airflow_pg_s3.core.repository import StoredManifest, read_manifest
@@ -27,10 +31,13 @@ from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.target import Target, analyze, refuse_older
+from airflow_pg_s3.core.toc import Entry
 from airflow_pg_s3.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from airflow_pg_s3.core.clients import ClientTools
 
 
 IfExists = Literal["fail", "clean", "replace"]
@@ -152,7 +159,7 @@ def restore(
                 target_version=target.version,
                 search=request.client_path,
             )
-            options.check(request.pg_restore_options, tools=tools, program="pg_restore")
+            given = options.check(request.pg_restore_options, tools=tools, program="pg_restore")
             chosen = choose(
                 archive,
                 tools=tools,
@@ -165,15 +172,15 @@ def restore(
                 target.refuse_rows(chosen.tables)
             else:
                 target.check(chosen.relations)
-            codec = manifest.server.codec
-            needs = needs_of(archive.folder, tools=tools, codec=codec, arguments=chosen.arguments)
+            needs = needs_of(archive.folder, tools=tools, codec=archive.toc.codec, arguments=chosen.arguments)
             managed = None
             if request.managed_service:
                 managed = ManagedService(
                     archive.folder,
+                    archive.toc,
+                    chosen.entries,
                     tools=tools,
-                    codec=codec,
-                    arguments=chosen.arguments,
+                    options=request.pg_restore_arguments,
                     clean=request.if_exists == "clean",
                     cancel=cancel,
                     log=log,
@@ -183,12 +190,13 @@ def restore(
                 target,
                 needs,
                 like=manifest.server,
-                globals_script=read_script(archive.folder / GLOBALS, codec) if request.restore_globals else None,
+                globals_script=(
+                    read_script(archive.folder / GLOBALS, manifest.server.codec)
+                    if request.restore_globals
+                    else None
+                ),
                 has_globals=has_globals,
                 log=log,
-            )
-            in_one_transaction = request.if_exists == "clean" and can_be_atomic(
-                request, chosen.has_partition_keys, knows_less(tools, target.version), log
             )
             log.info(
                 "restoring %s (%s of %s, %s) into %s (PostgreSQL %d) with pg_restore %s",
@@ -200,24 +208,16 @@ def restore(
                 target.version // 10000,
                 tools.version,
             )
+            filling = _Filling(request, archive, chosen, target, tools, given, cancel, stop, log)
             if managed is not None:
                 managed.define(target.params)
-            load(
-                archive,
-                chosen.members,
-                target.params,
-                target_version=target.version,
-                tools=tools,
-                jobs=request.jobs,
-                clean=request.if_exists == "clean" and managed is None,
-                in_one_transaction=in_one_transaction,
-                arguments=chosen.arguments if managed is None else managed.load_arguments,
-                cancel=cancel,
-                log=log,
-            )
-            if managed is not None:
+                filling.load(managed.entries_to_load, managed.options)
                 managed.complete(target.params)
                 warnings += managed.warnings
+            elif request.if_exists == "clean":
+                filling.clean_and_load()
+            else:
+                filling.load(chosen.entries, request.pg_restore_arguments)
             finish(request, chosen.has_statistics, target.params, log)
             target.take_over()
             warnings += target.warnings
@@ -245,6 +245,70 @@ def restore(
     return result
 
 
+@dataclass(frozen=True)
+class _Filling:
+    """What fills the target, once all is known and nothing is missing."""
+
+    request: RestoreRequest
+    archive: ServedArchive
+    chosen: Choice
+    target: Target | Replacement
+    tools: ClientTools
+    given: Sequence[options.Given]
+    cancel: threading.Event
+    stop: threading.Event
+    log: Log
+
+    def load(self, entries: Sequence[Entry], pg_restore_options: Sequence[str]) -> None:
+        """Restore entries that the target has not."""
+        data_only = self.request.wanted.data_only
+        pg_restore = PgRestore(
+            self.tools,
+            self.target.params,
+            self.archive.workspace,
+            archive_format="directory",
+            # It disables triggers only then.
+            options=[*pg_restore_options, *(["--data-only"] * data_only)],
+            target_version=self.target.version,
+            log=self.log,
+        )
+        Load(
+            archive=self.archive,
+            entries=entries,
+            target=self.target.params,
+            pg_restore=pg_restore,
+            options=self._loading_options,
+            jobs=self.request.jobs,
+            data_only=data_only,
+            cancel=self.cancel,
+            stop=self.stop,
+            log=self.log,
+        ).run()
+
+    def clean_and_load(self) -> None:
+        """Drop what the archive holds, and restore it; with one job, in one transaction."""
+        entries, arguments = self.chosen.entries, self.request.pg_restore_arguments
+        script = cleaning_script(self.archive, entries, tools=self.tools, options=arguments)
+        if can_be_atomic(self.request, {"jobs is not 1": self.request.jobs != 1}, self.log):
+            restore_in_one_transaction(
+                self.archive,
+                entries,
+                script,
+                self.target.params,
+                self._loading_options,
+                cancel=self.cancel,
+                stop=self.stop,
+            )
+            return
+        with self.target.params.connect() as connection:
+            drop_all(connection, script, self.archive.toc.codec)
+        self.load(entries, arguments)
+
+    @property
+    def _loading_options(self) -> LoadingOptions:
+        return loading_options(self.archive.toc.encoding, self.given, data_only=self.request.wanted.data_only)
+
+
 def open_target(request: RestoreRequest, log: Log) -> Target | Replacement:
     """Where to restore to, as `if_exists` says."""
     if request.if_exists == "replace":
@@ -262,14 +326,11 @@ def open_target(request: RestoreRequest, log: Log) -> Target | Replacement:
     )
 
 
-def can_be_atomic(request: RestoreRequest, has_partition_keys: bool, target_knows_less: bool, log: Log) -> bool:
-    """Whether the old content can be dropped and the new one restored in one transaction; warn if not."""
-    obstacles = {
-        "jobs is not 1": request.jobs != 1,
-        "managed_service runs some of the commands itself": request.managed_service,
-        "partitions have keys, which pg_restore --clean cannot drop at the first try": has_partition_keys,
-        "pg_restore is newer than the server, and sends a setting that it does not know": target_knows_less,
-    }
+def can_be_atomic(request: RestoreRequest, obstacles: Mapping[str, bool], log: Log) -> bool:
+    """Whether the old content can be dropped and the new one restored in one transaction; warn if not.
+
+    :param obstacles: what stands in the way, where it does.
+    """
     reasons = [reason for reason, applies in obstacles.items() if applies]
     if reasons:
         log.warning(

@@ -92,7 +92,6 @@ class Script:
             ],
             env=target.environment(workspace.folder) | workspace.environment,
             chunks=chain([before], whole_plain(self._known_to(target_version), self._restrict_key), [after]),
-            hold=workspace.hold,
             on_line=on_line,
             is_hopeless=lambda: False,
             check=check,

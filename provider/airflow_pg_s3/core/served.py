@@ -1,4 +1,4 @@
-"""An archive on S3 as pg_restore sees it: a folder of plain files, taken from packs, and of named pipes."""
+"""An archive on S3 as pg_restore and the loading sessions see it: plain files, taken from packs, and streams."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from typing import IO
 
 from airflow_pg_s3.core.codec import Decoder
-from airflow_pg_s3.core.content import ContentDigest
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import InputError, IntegrityError
-from airflow_pg_s3.core.feeder import CheckedMember, Feeder, called
 from airflow_pg_s3.core.manifest import Manifest, Member
 from airflow_pg_s3.core.pack import PackReader
 from airflow_pg_s3.core.progress import human
 from airflow_pg_s3.core.spool import TOC
-from airflow_pg_s3.core.toc import check_files, read_toc
+from airflow_pg_s3.core.toc import Toc, check_files, read_toc
 from airflow_pg_s3.core.upload import StoredObject
+from airflow_pg_s3.core.verifier import MemberVerifier, described
 from airflow_pg_s3.core.workspace import Workspace
 
 _READ_BYTES = 1 << 20
@@ -43,81 +44,98 @@ class ServedArchive:
         self._downloader = downloader
         self._decoder = decoder
         self._fetching = threading.Lock()
+        self._counting = threading.Lock()
+        self.read_bytes = 0
+        self._toc: Toc | None = None
+
+    @property
+    def toc(self) -> Toc:
+        """The table of contents, fetched when it is first asked for.
+
+        :raises IntegrityError: it is not what was backed up, or names files that are none of an archive.
+        :raises InputError: it is of a version that is not known here.
+        """
+        if self._toc is None:
+            self.fetch([TOC])
+            toc = read_toc(self.folder / TOC)
+            check_files(toc)
+            self._toc = toc
+        return self._toc
 
     def fetch(self, names: Collection[str]) -> None:
-        """Make plain files of members that are in packs (and of the others in the same packs).
+        """Make plain files of members that are in packs, and of the others in the same packs.
 
         :raises IntegrityError: a pack or member is not what was backed up.
         :raises InputError: the spool's disk has no room for them.
         """
-        present = set(os.listdir(self.folder))
-        for objects, members in self.manifest.packs():
-            missing = [m for m in members if m.name in names and m.name not in present]
-            if missing:
-                self._make_room(sum(member.raw_bytes for member in members))
-                self._fetch_pack(objects, {member.name: member for member in members})
-                present = set(os.listdir(self.folder))
-                for member in missing:
-                    if member.name not in present:
-                        raise IntegrityError(f"{objects[0]} does not hold {called(member)}")
-                if TOC in {member.name for member in missing}:
-                    check_files(read_toc(self.folder / TOC))
+        with self._fetching:
+            present = set(os.listdir(self.folder))
+            for objects, members in self.manifest.packs():
+                missing = [m for m in members if m.name in names and m.name not in present]
+                if missing:
+                    self._make_room(sum(member.raw_bytes for member in members))
+                    self._fetch_pack(objects, {member.name: member for member in members})
+                    present = set(os.listdir(self.folder))
+                    for member in missing:
+                        if member.name not in present:
+                            raise IntegrityError(f"{objects[0]} does not hold {described(member)}")
 
-    def feeder(self, members: Sequence[Member], threads: int) -> Feeder:
-        """Serve large members as named pipes."""
-        return Feeder(
-            self.folder,
-            members,
-            self._objects,
-            downloader=self._downloader,
-            decoder=self._decoder,
-            threads=threads,
-            hold=self.workspace.hold,
-        )
+    def save(self, member: Member) -> None:
+        """Make a plain file of any member.
+
+        :raises IntegrityError: it is not what was backed up.
+        :raises InputError: the spool's disk has no room for it.
+        """
+        if member.packed:
+            self.fetch([member.name])
+        elif not (self.folder / member.name).exists():
+            self._make_room(member.raw_bytes)
+            with (self.folder / member.name).open("wb") as file:
+                self.read(member, file.write)
 
     def read(self, member: Member, write: Callable[[bytes], object]) -> None:
-        """Read one member from S3 again, on the caller's thread; several may do so at once.
+        """Read one member, from S3 if it is in no pack, on the caller's thread; several may do so at once.
 
         :param write: takes its bytes; what they are is only known to be right when this returns.
         :raises IntegrityError: it is not what was backed up.
         """
-        digest = ContentDigest()
+        verifier = MemberVerifier(member)
 
         def take(chunk: bytes) -> None:
-            digest.update(chunk)
+            verifier.update(chunk)
             write(chunk)
+            with self._counting:
+                self.read_bytes += len(chunk)
 
-        if member.packed:
-            path = self.folder / member.name
-            with self._fetching:
-                if not path.exists():
-                    self.fetch([member.name])
-            with path.open("rb") as file:
-                while chunk := file.read(_READ_BYTES):
-                    take(chunk)
-        else:
-            try:
+        try:
+            if member.packed:
+                self.fetch([member.name])
+                with (self.folder / member.name).open("rb") as file:
+                    while chunk := file.read(_READ_BYTES):
+                        take(chunk)
+            else:
                 self._decoder.decode(self._downloader.stream([self._objects[key] for key in member.objects]), take)
-            except IntegrityError as error:
-                raise IntegrityError(f"{called(member)} {error}") from error
-        content = digest.finish()
-        if (content.raw_bytes, content.sha256) != (member.raw_bytes, member.sha256):
-            raise IntegrityError(f"{called(member)} is not what was backed up")
+            verifier.finish()
+        except IntegrityError as error:
+            raise IntegrityError(f"{described(member)} {error}") from error
 
     def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> None:
-        def open_member(name: str, size: int) -> CheckedMember:
-            # The name becomes a file's: only the manifest's own names, which were checked, are taken.
-            if name not in members:
-                raise IntegrityError(f"holds {name!r}, which the manifest does not name")
-            path = f"{self.folder}/{name}"
-            return CheckedMember(members[name], os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        with ExitStack() as stack:
 
-        reader = PackReader(open_member)
-        try:
-            self._decoder.decode(self._downloader.stream([self._objects[key] for key in objects]), reader.write)
-            reader.finish()
-        except IntegrityError as error:
-            raise IntegrityError(f"the pack {objects[0]} {error}") from error
+            def open_member(name: str, size: int) -> _MemberFile:
+                # The name becomes a file's: only the manifest's own names, which were checked, are taken.
+                if name not in members:
+                    raise IntegrityError(f"holds {name!r}, which the manifest does not name")
+                return _MemberFile(members[name], stack.enter_context(open(f"{self.folder}/{name}", "wb")))
+
+            reader = PackReader(open_member)
+            try:
+                self._decoder.decode(
+                    self._downloader.stream([self._objects[key] for key in objects]), reader.write
+                )
+                reader.finish()
+            except IntegrityError as error:
+                raise IntegrityError(f"the pack {objects[0]} {error}") from error
 
     def _make_room(self, size: int) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -126,3 +144,19 @@ class ServedArchive:
                 f"spool_dir has {human(free)} free, but the backup's small members take {human(size)} there: "
                 "give a spool_dir with more room"
             )
+
+
+class _MemberFile:
+    """A member that becomes a file."""
+
+    def __init__(self, member: Member, file: IO[bytes]) -> None:
+        self.file = file
+        self._verifier = MemberVerifier(member)
+
+    def write(self, chunk: bytes) -> None:
+        self._verifier.update(chunk)
+        self.file.write(chunk)
+
+    def close(self) -> None:
+        self.file.close()
+        self._verifier.finish()

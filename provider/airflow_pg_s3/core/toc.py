@@ -43,8 +43,8 @@ _LARGEST_INT = (1 << 31) - 1
 class Entry:
     """One entry: an object, the data of one, or something about one.
 
-    Names are decoded with the archive's encoding; bytes that are not valid in it become surrogates. SQL stays as it
-    is, in that encoding; an empty one is nothing to run.
+    Names are decoded with the archive's encoding; bytes that are not valid in it become surrogates. SQL stays as
+    it is, in that encoding; an empty one is nothing to run.
 
     :param dump_id: its number, by which other entries need it.
     :param kind: ``TABLE``, ``TABLE DATA``, ``FK CONSTRAINT`` …

@@ -18,7 +18,6 @@ from airflow_pg_s3.core.boundary import one_error, server_error
 from airflow_pg_s3.core.checksum import check_objects
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.evidence import Difference, Level, Outcome, Verification, record
-from airflow_pg_s3.core.feeder import NotReadError
 from airflow_pg_s3.core.findings import Findings
 from airflow_pg_s3.core.foreign import is_foreign
 from airflow_pg_s3.core.libpq import ConnectionParameters
@@ -241,7 +240,7 @@ def _judge(findings: Findings, trouble: Exception | None) -> tuple[Outcome, str 
 
 def _is_damage(trouble: Exception, findings: Findings) -> bool:
     """Whether trouble says something of the backup, rather than of what it was tried with."""
-    if isinstance(trouble, IntegrityError | NotReadError):
+    if isinstance(trouble, IntegrityError):
         return True
     if not isinstance(trouble, ClientProgramError) or trouble.program != "pg_restore" or trouble.returncode < 0:
         return False

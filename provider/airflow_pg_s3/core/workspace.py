@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from types import TracebackType
 from airflow_pg_s3.core import janitor
 from airflow_pg_s3.core.boundary import is_lack
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.holding import Hold, Holder
 
 _PREFIX = "airflow-pg-s3-"
 _LOCK = "owner.lock"
@@ -38,29 +36,21 @@ class Workspace:
         self._parent = Path(parent or tempfile.gettempdir())
         self.folder = Path()
         self._janitor: subprocess.Popen[bytes] | None = None
-        self._holder: Holder | None = None
         self._lock: int | None = None
 
     def __enter__(self) -> Workspace:
         _sweep(self._parent)
         self.folder = self._parent.absolute() / f"{_PREFIX}{secrets.token_hex(8)}"
         # Before there is a folder, so that whoever dies from then on leaves none.
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                self._janitor = subprocess.Popen(
-                    [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    env={k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
-                    start_new_session=True,
-                )
-        except BaseException:
-            ours.close()
-            raise
-        self._holder = Holder(ours, self._janitor.kill)
+        self._janitor = subprocess.Popen(
+            [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
+            start_new_session=True,
+        )
         try:
             try:
                 self.folder.mkdir(mode=0o700)
@@ -81,8 +71,8 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self._janitor is not None and self._holder is not None:
-                self._holder.close()
+            if self._janitor is not None and self._janitor.stdin is not None:
+                self._janitor.stdin.close()
                 self._janitor.wait()
         finally:
             if os.path.exists(self.folder):  # the janitor was killed; Path.exists() may raise
@@ -99,15 +89,6 @@ class Workspace:
         """What a PostgreSQL server of this workspace must have among its arguments, so that it ends with it."""
         return janitor.server_option(str(self.folder))
 
-    @property
-    def hold(self) -> Hold:
-        """Called with the write end of a pipe, keeps it open until this workspace's processes have ended.
-
-        Or until what it returns is called. A process that reads the pipe so sees no end when we are killed.
-        """
-        assert self._holder is not None
-        return self._holder.hold
-
     def make_folder(self, name: str) -> Path:
         """Make a folder of mode 0700 in the workspace."""
         path = self.folder / name
@@ -115,8 +96,6 @@ class Workspace:
         return path
 
     def _close(self) -> None:
-        if self._holder is not None:
-            self._holder.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

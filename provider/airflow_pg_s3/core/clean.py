@@ -1,0 +1,74 @@
+"""What ``if_exists="clean"`` drops in the target: what the archive holds, by pg_restore's own commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from airflow_pg_s3.core.clients import ClientTools
+from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
+from airflow_pg_s3.core.pg_restore import use_list
+from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.toc import Entry
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_FIRST_WITH_TRANSACTION_TIMEOUT = 170000
+_INHERITED_CONSTRAINT = "42P16"
+_DATA = ("TABLE DATA", "BLOBS")
+
+
+def cleaning_script(
+    archive: ServedArchive, entries: Sequence[Entry], *, tools: ClientTools, options: Sequence[str]
+) -> list[Definition]:
+    """Ask pg_restore for all commands of a restore, but those that carry rows.
+
+    The first definition is that of the settings, and of what is dropped.
+
+    :param options: the user's, for pg_restore.
+    :raises ClientProgramError: pg_restore cannot read the archive.
+    """
+    file = archive.workspace.folder / "clean.list"
+    use_list(file, [entry.dump_id for entry in entries if entry.kind not in _DATA])
+    arguments = ["--clean", "--if-exists", *options]
+    return definitions_of(archive.folder, file, tools=tools, codec=archive.toc.codec, arguments=arguments)
+
+
+def apply_setting(connection: _Connection, statement: Statement, codec: str) -> None:
+    """Set what holds for the commands behind it, unless the server does not know it, and does not need it."""
+    is_unknown = connection.info.server_version < _FIRST_WITH_TRANSACTION_TIMEOUT
+    if not (is_unknown and statement.begins("SET", "transaction_timeout")):
+        connection.execute(statement.encoded(codec))
+
+
+def drop(connection: _Connection, statement: Statement, codec: str) -> None:
+    """Drop an object, unless it is the key of a partition, which goes with the partition.
+
+    pg_restore drops it before the partitioned table's own, which the server refuses.
+
+    :raises psycopg.Error: the server refuses.
+    """
+    command = statement.encoded(codec)
+    if not any(word.is_bare("CONSTRAINT") for word in statement.said):
+        connection.execute(command)
+        return
+    try:
+        with connection.transaction():
+            connection.execute(command)
+    except psycopg.Error as error:
+        if error.sqlstate != _INHERITED_CONSTRAINT:
+            raise
+
+
+def drop_all(connection: _Connection, script: Sequence[Definition], codec: str) -> None:
+    """Drop what the archive holds, as far as it is there.
+
+    :param script: as `cleaning_script` returns it.
+    :raises psycopg.Error: the server refuses, as what is not in the archive depends on it.
+    """
+    for statement in script[0].statements:
+        if statement.is_setting:
+            apply_setting(connection, statement, codec)
+        else:
+            drop(connection, statement, codec)

@@ -1,0 +1,67 @@
+"""A restore that cleans, all of it in one transaction of a session of our own: it has happened, or it has not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from airflow_pg_s3.core.clean import apply_setting, drop_all
+from airflow_pg_s3.core.definitions import Definition
+from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.lanes import Lanes, Task
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.load import copy_table, fill_large_objects, large_objects_in, member_of
+from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
+from airflow_pg_s3.core.plan import make_plan
+from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.toc import Entry
+
+
+def restore_in_one_transaction(
+    archive: ServedArchive,
+    entries: Sequence[Entry],
+    script: Sequence[Definition],
+    target: ConnectionParameters,
+    options: LoadingOptions,
+    *,
+    cancel: threading.Event,
+    stop: threading.Event,
+) -> None:
+    """Drop what the archive holds, and restore it.
+
+    :param entries: what is restored, in the order of restoring.
+    :param script: the commands, as `cleaning_script` returns them.
+    :param stop: set by a failure, so that downloads end.
+    :raises psycopg.Error: the server refuses a command.
+    :raises CopyError: PostgreSQL does not take a table's rows.
+    :raises IntegrityError: a member is not what was backed up.
+    :raises Cancelled: told to stop.
+    """
+    plan = make_plan(archive.toc, entries, is_ours=lambda _: True, builds_at_once=lambda _: False, jobs=1)
+    early = {entry.dump_id for entry in plan.first}
+
+    def work(session: LoadingSession) -> None:
+        with session.connection.transaction():
+            drop_all(session.connection, script, archive.toc.codec)
+            _define(session, [definition for definition in script[1:] if definition.dump_id in early], archive)
+            for copy in plan.copies:
+                copy_table(archive, copy, member_of(copy.entry, archive), session)
+            for found in large_objects_in(plan.large_objects, archive):
+                fill_large_objects(archive, [found], session)
+            _define(session, [definition for definition in script[1:] if definition.dump_id not in early], archive)
+
+    def look() -> None:
+        if cancel.is_set():
+            raise Cancelled(f"the restore was stopped; {target.database!r} is as it was")
+
+    lanes = Lanes(1, lambda: LoadingSession(target, options), stop=stop)
+    lanes.run([Task(key="restore", size=archive.manifest.raw_bytes, work=work)], look=look)
+
+
+def _define(session: LoadingSession, definitions: Sequence[Definition], archive: ServedArchive) -> None:
+    for definition in definitions:
+        for statement in definition.statements:
+            if statement.is_setting:
+                apply_setting(session.connection, statement, archive.toc.codec)
+            else:
+                session.connection.execute(statement.encoded(archive.toc.codec))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.dumps import dump
 from lab.postgres import Cluster
 
@@ -102,6 +103,22 @@ def test_all_that_is_left_out_is_named(pg16: Cluster, live: str, back_up, restor
         restore(pg16, live, backup=made["uri"], if_exists="replace")
     with pytest.raises(AirflowFailException, match="lacks what --exclude-table-data left out"):
         restore(pg16, live, backup=made["uri"], if_exists="clean")
+
+
+@pytest.mark.parametrize("option", [name for name in LEAVING_OUT if name != "--section"])
+def test_a_backup_of_a_part_is_verified_for_what_it_holds(
+    pg16: Cluster, live: str, back_up, connections, spool_dir, option: str
+) -> None:
+    made = back_up(pg16, live, pg_dump_options=LEAVING_OUT[option][0])
+    connections.set("pg_scratch", pg16.airflow_connection("postgres"))
+    verified = PgS3VerifyOperator(
+        task_id="verify",
+        backup=made["uri"],
+        postgres_conn_id="pg_scratch",
+        aws_conn_id="aws",
+        spool_dir=str(spool_dir),
+    ).execute(context={})
+    assert (verified["outcome"], verified["rows"]) == ("verified", made["rows"])
 
 
 @pytest.mark.parametrize("meant", [True, "True"])

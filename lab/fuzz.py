@@ -174,16 +174,19 @@ def user_options(data: bytes) -> None:
     tools, known = _known_options()
     with mock.patch.object(options, "_known_options", return_value=known):
         try:
-            options.check(words, tools=tools, program="pg_dump")
+            given = options.check(words, tools=tools, program="pg_dump")
         except InputError:
             return
     short = "".join(k + ":" * known.takes_value[name] for k, name in known.long_of_short.items())
     long = [name + "=" * takes for name, takes in known.takes_value.items()]
     understood, stray = getopt.gnu_getopt(words, short, long)
     assert not stray, words
-    for name, _ in understood:
+    meant = []
+    for name, value in understood:
         full = name[2:] if name.startswith("--") else known.long_of_short[name[1:]]
-        assert full not in options.PG_DUMP_REFUSED, words
+        meant.append((options.newest(full), value if known.takes_value[full] else None))
+    assert given == meant, words
+    assert options.PG_DUMP_REFUSED.keys().isdisjoint(dict(given)), words
 
 
 def connection(data: bytes) -> None:

@@ -215,16 +215,21 @@ def test_what_a_plain_dump_cannot_do_is_refused(pg16: Cluster, small, put, resto
         restore(pg16, new_name(pg16), backup=put(small.archive("plain", "--create")), **UNSAFE)
 
 
-def test_options_and_commands_reach_the_restore(pg16: Cluster, small, put, restore, new_name) -> None:
+def test_options_and_commands_reach_the_restore(
+    pg16: Cluster, small, put, restore, new_name, tmp_path: Path
+) -> None:
+    pg16.psql("comment on table accounts is 'not wanted'", small.name)
     target = new_name(pg16, "copy")
     restore(
         pg16,
         target,
-        backup=put(small.archive("custom")),
-        pg_restore_options=["--schema-only"],
+        backup=put(dump(pg16, small.name, "custom", tmp_path)),
+        pg_restore_options=["--no-comments"],
         post_restore_sql="insert into empty values (42)",
     )
-    assert pg16.psql("select count(*) from accounts; select * from empty", target).split() == ["0", "42"]
+    found = pg16.psql("select count(*), obj_description('accounts'::regclass) is null from accounts", target)
+    assert found.split() == ["20000|t"]
+    assert pg16.psql("select * from empty", target).split() == ["42"]
 
 
 def test_an_older_server_and_an_older_pg_restore_are_refused(

@@ -243,7 +243,10 @@ def test_schemas_and_tables_add_up(pg18: Cluster, made: dict, restore, target: s
         ({"tables": ["nowhere.*"]}, r"tables: 'nowhere\.\*' matches nothing"),
         ({"schemas": ["audits"]}, "schemas: 'audits' matches nothing.*did you mean audit"),
         ({"tables": "shop.customers"}, "tables must be a list of strings, not 'shop.customers'"),
-        ({"pg_restore_options": ["--table=customers"]}, "pg_restore_options: '--table=customers' is set by"),
+        (
+            {"pg_restore_options": ["--table=customers"]},
+            "'--table=customers' selects what is restored: give tables=",
+        ),
     ],
 )
 def test_a_typo_suggests_near_names_and_touches_nothing(

@@ -122,10 +122,10 @@ def check(options: Sequence[str], *, tools: ClientTools, program: str) -> list[G
     words = iter(options)
     for word in words:
         for name, attached in _parse(word, known, parameter, program, tools):
-            newest = _RENAMED.get(name, name)
-            if newest in _REFUSED[program]:
-                raise InputError(f"{parameter}: {word!r} {_REFUSED[program][newest]}")
-            if newest not in _ACCEPTED[program]:
+            now = newest(name)
+            if now in _REFUSED[program]:
+                raise InputError(f"{parameter}: {word!r} {_REFUSED[program][now]}")
+            if now not in _ACCEPTED[program]:
                 raise InputError(
                     f"{parameter}: this version of airflow-provider-pg-s3 does not know what {word!r} of "
                     f"{program} {tools.version} does: upgrade it, or remove the option"
@@ -133,8 +133,13 @@ def check(options: Sequence[str], *, tools: ClientTools, program: str) -> list[G
             value = next(words, None) if known.takes_value[name] and attached is None else attached
             if known.takes_value[name] and value is None:
                 raise InputError(f"{parameter}: {word!r} needs a value")
-            given.append((newest, value))
+            given.append((now, value))
     return given
+
+
+def newest(name: str) -> str:
+    """The long name that the newest major has for an option."""
+    return _RENAMED.get(name, name)
 
 
 def left_out_by(given: Sequence[Given]) -> list[str]:

@@ -1,4 +1,8 @@
-"""Tells from pg_restore's own words whether an archive is at fault, or what it was to be restored with."""
+"""Tells from an error whether it speaks of a backup, or of what the backup was to be restored with.
+
+Only what is known to speak of the backup does. All else says nothing of it: the server, the machine, a right, a
+library, or what nobody has thought of.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +11,102 @@ import re
 # The leader says so when it has lost a worker: one that was killed if nobody says more, else one that said why.
 # (Then others are told to end, and say "terminated by user", which is no error of theirs.)
 _OF_A_LOST_PROCESS = re.compile(r"a worker process died unexpectedly|could not write to the communication channel")
-# The server, the machine or the role is not up to it. All else is the archive's fault.
-_OF_OTHERS = re.compile(
-    "|".join(
-        (
-            r"No space left on device",
-            r"out of memory",
-            r"out of shared memory",
-            r"could not create (?:communication channels|worker process)",
-            r"too many clients already",
-            r"remaining connection slots",
-            r"could not (?:connect|receive data|send data)",
-            r"connection to (?:server|client)",
-            r"server closed the connection",
-            r"terminating connection",
-            r"no connection to the server",
-            r"SSL (?:connection|SYSCALL)",
-            r"the database system is",
-            r"canceling statement",
-            r"permission denied",
-            r"must be (?:superuser|owner|member|able)",
-            r"role \"?.+\"? does not exist",
-            r"extension \".+\" (?:is not available|is not allowed|must be)",
-            r"could not open extension control file",
-            r"could not access file",
-            r"could not load library",
-            r"is not supported (?:in|by) this build",
-            r"collation \".+\" for encoding \".+\" does not exist",
-            r"could not create locale",
-            r"tablespace \".+\" does not exist",
-        )
-    )
+# pg_restore's own words. Not among them: files that it cannot open or read, which are the worker's, and versions
+# that it does not know.
+_OF_FILES = (
+    r"archive items not in correct section order",
+    r"corrupt tar header",
+    r"could not find (?:block ID|file|header for file) .+ in (?:tar )?archive",
+    r"could not read from input file: (?:unexpected )?end of file",
+    r"could not uncompress data",
+    r"did not find magic string in file header",
+    r"entry ID -?\d+ out of range",
+    r"found unexpected block ID",
+    r"incomplete tar header",
+    r"input file (?:is too short|does not appear to be a valid archive)",
+    r"invalid (?:OID for|line in) large object",
+    r"invalid (?:ENCODING|STDSTRINGS) item",
+    r"unexpected (?:COPY statement syntax|data offset flag|section code)",
+    r"unrecognized data block type",
 )
+# The server's words while it takes rows. Not among them: keys that are there already, and references to rows that
+# are not. The tables of a backup get keys and references when their rows are in; only an extension's have them
+# before, and another version of it brings other rows.
+_OF_ROWS = (
+    r"(?:\"[^\"]*\" is |(?:\w+ )+)out of range",
+    r"bit string (?:length|too long)",
+    r"character with byte sequence",
+    r"date/time field value out of range",
+    r"domain \S+ does not allow null values",
+    r"end-of-copy marker",
+    r"extra data after last expected column",
+    r"invalid (?:byte sequence for encoding|hexadecimal d|input syntax for type|input value for enum)",
+    r"(?:literal|unquoted) (?:newline|carriage return) found in data",
+    r"malformed \w+ literal",
+    r"missing data for column",
+    r"new row for relation \".+\" violates (?:check|partition) constraint",
+    r"no partition of relation \".+\" found for row",
+    r"null value in column",
+    r"numeric field overflow",
+    r"value (?:\(not shown\)|for domain|overflows|too long for type)",
+)
+# The server's words when keys and references come to rows. They belong to one table and to no extension.
+_OF_CONSTRAINTS = (
+    r"(?:check|partition) constraint .*of relation \".+\" is violated by some row",
+    r"column \".+\" of (?:relation|table) \".+\" contains (?:null values|values that violate the new constraint)",
+    r"could not create (?:unique index|exclusion constraint)",
+    r"insert or update on table \".+\" violates foreign key constraint",
+    r"updated partition constraint for default partition \".+\" would be violated by some row",
+)
+_MISSING_RELATION = r"relation \".+\" does not exist"
 
 
-def is_the_archives_fault(stderr: str) -> bool:
+def _errors(of_queries: tuple[str, ...]) -> re.Pattern[str]:
+    # Where an error begins; what it quotes, such as the body of a function, may hold the same words.
+    return re.compile(
+        r"(?:^|error: |pg_restore: )"
+        f"(?:{'|'.join(_OF_FILES)}"
+        f'|COPY failed for table ".*?": ERROR:  (?:{"|".join(_OF_ROWS)})'
+        f"|could not execute query: ERROR:  (?:{'|'.join(of_queries)}))",
+        re.MULTILINE,
+    )
+
+
+_OF_THE_BACKUP = _errors(_OF_CONSTRAINTS)
+_OF_THE_BACKUP_WHERE_LIKE = _errors((*_OF_CONSTRAINTS, _MISSING_RELATION))
+
+# Data exceptions and violated constraints, as above: but not what libxml says, which judges by its own version,
+# nor what is said of settings, nor keys that are there, references to rows that are not, and overlaps.
+_STATES_OF_ROWS = re.compile(r"22(?!023|00[LMNST]).*|23(?!503|505|P01).*")
+# Lost connections, conflicts between sessions, resources, operators' interventions, and the system's own errors.
+_STATES_OF_THE_SERVER = ("08", "40", "53", "57", "58", "XX")
+
+
+def is_the_archives_fault(stderr: str, *, like_source: bool) -> bool:
     """Whether an archive cannot be restored, by what pg_restore wrote to standard error before it exited.
 
-    Workers write in pieces (``pg_restore: ``, ``error: ``, the rest), which may be mixed: so errors are counted.
+    All its errors must speak of the archive: what follows another one may be its consequence. Workers write in
+    pieces (``pg_restore: ``, ``error: ``, the rest), which may be mixed: so errors are counted.
+
+    :param like_source: the server is of the source's major version, and the database has no extensions: so a
+        relation that is not there is one that the archive should have brought.
     """
-    errors = stderr.count("error: ")
-    return errors > len(_OF_A_LOST_PROCESS.findall(stderr)) and _OF_OTHERS.search(stderr) is None
+    pattern = _OF_THE_BACKUP_WHERE_LIKE if like_source else _OF_THE_BACKUP
+    speaking = len(pattern.findall(stderr))
+    return 0 < speaking >= stderr.count("error: ") - len(_OF_A_LOST_PROCESS.findall(stderr))
+
+
+def are_rows_at_fault(sqlstate: str | None) -> bool:
+    """Whether PostgreSQL did not take rows because of what they hold.
+
+    :param sqlstate: of its error; None if there is none, as when the connection breaks.
+    """
+    return sqlstate is not None and _STATES_OF_ROWS.fullmatch(sqlstate) is not None
+
+
+def is_server_at_fault(sqlstate: str | None) -> bool:
+    """Whether PostgreSQL did not execute a query for a reason that has nothing to do with the query.
+
+    :param sqlstate: of its error; None if there is none, as when the connection breaks.
+    """
+    return sqlstate is None or sqlstate.startswith(_STATES_OF_THE_SERVER)

@@ -10,7 +10,9 @@ from typing import Any
 
 import psycopg
 
-from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.blame import is_server_at_fault
+from airflow_pg_s3.core.boundary import server_error
+from airflow_pg_s3.core.errors import Cancelled, ServerError
 from airflow_pg_s3.core.evidence import CheckResult
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.progress import Log
@@ -27,6 +29,7 @@ def run_checks(
     """Run each check in a read-only transaction of its own.
 
     :raises psycopg.OperationalError: the server has gone.
+    :raises ServerError: the server, or the time, did not suffice for a check.
     :raises Cancelled: told to stop.
     """
     results: list[CheckResult] = []
@@ -63,6 +66,8 @@ def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> CheckRe
     except psycopg.Error as error:
         if connection.broken:
             raise
+        if is_server_at_fault(error.sqlstate):
+            raise ServerError(f"the check {query} could not be run: {server_error(error)}") from None
         return CheckResult(sql=query, passed=False, detail=_shorten(f"PostgreSQL says: {redacted(str(error))}"))
     if rows is None:
         return CheckResult(sql=query, passed=False, detail="is no query")

@@ -45,9 +45,9 @@ _SETTINGS = {
 }
 _SETTINGS_SINCE = {170000: {"transaction_timeout": "0"}}
 _PSQL_ERROR = re.compile(r"^\S+: +([0-9A-Z]{5}): (.*)", re.MULTILINE)
-# Lost connections, resources, operator intervention, the system's own errors, and rights: they say nothing about
-# the data that was restored.
-_NOT_OF_THE_DATA = ("08", "40", "53", "57", "58", "42501")
+# A value that is none of its type, no such table, no such column, a table that is none. All else says nothing
+# about the data that was restored.
+_OF_THE_DATA = ("22", "42P01", "42703", "42809")
 
 
 class UnreadableError(PgS3Error):
@@ -174,6 +174,6 @@ class CopyReader:
 
 def _read_error(sqlstate: str, message: str) -> PgS3Error:
     message = redacted(message)
-    if sqlstate.startswith(_NOT_OF_THE_DATA):
-        return PgS3Error(f"reading the restored database failed: {message} (SQLSTATE {sqlstate})")
-    return UnreadableError(f"{message} (SQLSTATE {sqlstate})")
+    if sqlstate.startswith(_OF_THE_DATA):
+        return UnreadableError(f"{message} (SQLSTATE {sqlstate})")
+    return PgS3Error(f"reading the restored database failed: {message} (SQLSTATE {sqlstate})")

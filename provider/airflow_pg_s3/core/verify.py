@@ -13,15 +13,22 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3 import __version__
-from airflow_pg_s3.core.blame import is_the_archives_fault
+from airflow_pg_s3.core.blame import are_rows_at_fault, is_the_archives_fault
 from airflow_pg_s3.core.boundary import one_error, server_error
 from airflow_pg_s3.core.checksum import check_objects
-from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, IntegrityError, PgS3Error
+from airflow_pg_s3.core.errors import (
+    Cancelled,
+    ClientProgramError,
+    CopyError,
+    InputError,
+    IntegrityError,
+    PgS3Error,
+)
 from airflow_pg_s3.core.evidence import Difference, Level, Outcome, Verification, record
 from airflow_pg_s3.core.findings import Findings
 from airflow_pg_s3.core.foreign import is_foreign
 from airflow_pg_s3.core.libpq import ConnectionParameters
-from airflow_pg_s3.core.manifest import Producer
+from airflow_pg_s3.core.manifest import Producer, Server
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.s3 import parse_uri
@@ -120,7 +127,7 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
         trouble = server_error(error)
     except _TROUBLE as error:
         trouble = error
-    outcome, reason = _judge(findings, trouble)
+    outcome, reason = _judge(findings, trouble, stored.manifest.server)
     verification = Verification(
         outcome=outcome,
         level=request.level,
@@ -223,11 +230,14 @@ def _look(
     run_trial(trial, client, findings, cancel=cancel, log=log)
 
 
-def _judge(findings: Findings, trouble: Exception | None) -> tuple[Outcome, str | None]:
+def _judge(findings: Findings, trouble: Exception | None, source: Server) -> tuple[Outcome, str | None]:
     """Tell the outcome, and the reason if nothing could be told."""
-    if trouble is not None and _is_damage(trouble, findings):
-        kind = "restore" if isinstance(trouble, ClientProgramError) else "object"
-        name = trouble.program if isinstance(trouble, ClientProgramError) else "backup"
+    if trouble is not None and _is_damage(trouble, findings, source):
+        kind, name = "object", "backup"
+        if isinstance(trouble, ClientProgramError):
+            kind, name = "restore", trouble.program
+        elif isinstance(trouble, CopyError):
+            kind, name = "restore", trouble.table
         findings.differences.append(Difference(kind=kind, name=name, detail=str(trouble)))
     elif trouble is not None and findings.differences:
         findings.warnings.append(f"the verification did not come to its end: {trouble}")
@@ -238,15 +248,24 @@ def _judge(findings: Findings, trouble: Exception | None) -> tuple[Outcome, str 
     return "verified", None
 
 
-def _is_damage(trouble: Exception, findings: Findings) -> bool:
+def _is_damage(trouble: Exception, findings: Findings, source: Server) -> bool:
     """Whether trouble says something of the backup, rather than of what it was tried with."""
     if isinstance(trouble, IntegrityError):
         return True
+    if findings.missing_locale is not None:
+        # With other orders than the source's, a row may belong into another partition.
+        return False
+    if isinstance(trouble, CopyError):
+        return are_rows_at_fault(trouble.sqlstate)
     if not isinstance(trouble, ClientProgramError) or trouble.program != "pg_restore" or trouble.returncode < 0:
         return False
-    # With other orders than the source's, a row may belong into another partition.
-    is_other_locale = findings.missing_locale is not None
-    return not is_other_locale and is_the_archives_fault(trouble.stderr_tail)
+    return is_the_archives_fault(trouble.stderr_tail, like_source=_is_like(source, findings))
+
+
+def _is_like(source: Server, findings: Findings) -> bool:
+    """Whether the server has all that the source's had by itself, and the backup needs nothing else."""
+    is_same_major = (findings.server_version or "").split(".")[0] == str(source.version_num // 10000)
+    return is_same_major and {extension.name for extension in source.extensions} <= {"plpgsql"}
 
 
 def _one_line(text: str) -> str:

@@ -27,14 +27,16 @@ from airflow_pg_s3.core import archive, clients, evidence, formats, options, sta
 from airflow_pg_s3.core import manifest as manifests
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.codec import Decoder
-from airflow_pg_s3.core.errors import InputError, IntegrityError, PgS3Error
+from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.libpq import parameters
 from airflow_pg_s3.core.pack import PackReader, tar_header, tar_padding
 from airflow_pg_s3.core.repository import Repository, StoredManifest
 from airflow_pg_s3.core.seal import sealed
 from airflow_pg_s3.core.tarball import unpack_directory
 from airflow_pg_s3.core.unwrap import unwrap
+from lab import toc as written
 from lab.postgres import installations
+from lab.toc import CUSTOM, TAR
 
 OUTPUT_LIMIT = 1 << 22
 
@@ -128,10 +130,17 @@ def pack(data: bytes) -> None:
 def table_of_contents(data: bytes) -> None:
     """What we do not refuse, C reads just as we do, and names no file outside of the archive."""
     with contextlib.suppress(IntegrityError, InputError):
-        for kind, name in toc.files_of(data):
-            assert b"\0" not in kind + name
-            toc._check([(kind, name)])
-            assert b"/" not in name, name
+        found = toc.parse_toc(data)
+        assert len(found.by_id) == len(found.entries) > 0
+        for entry in found.entries:
+            assert "\0" not in entry.kind + entry.schema + entry.name + entry.owner + entry.file
+            assert b"\0" not in entry.definition + entry.drop + entry.copy
+            assert "/" not in entry.file, entry.file
+            found.shown(entry.name).encode()
+        toc.check_files(found)
+        for name, table in archive.tables_of_members(found).items():
+            assert re.fullmatch(r"\d+\.dat", name), name
+            assert all((table.schema, table.name, *table.columns))
 
 
 def large_object_names(data: bytes) -> None:
@@ -145,11 +154,15 @@ def large_object_names(data: bytes) -> None:
         assert data.split(b"\n")[-1] == b"", data
 
 
-def copy_commands(data: bytes) -> None:
-    """The script that pg_restore makes of a table of contents is read, or refused."""
-    for codec in ("utf-8", "euc_jp"):
-        with contextlib.suppress(PgS3Error):
-            archive.parse_copy_commands(data, codec=codec)
+def copy_command(data: bytes) -> None:
+    """What is read as a COPY command is one, and its names are those that ours quotes."""
+    empty = toc.Entry(5, "TABLE DATA", "data", "", "", "", "", "", "", 0, 0, True, b"", b"", data, (), "5.dat")
+    with contextlib.suppress(IntegrityError):
+        target = archive.copy_target(empty)
+        again = target.command.replace(b" FROM STDIN", b"")
+        if not target.columns:
+            again += b" "
+        assert archive.copy_target(empty._replace(copy=again + b" FROM stdin;\n")) == target, data
 
 
 def sql_script(data: bytes) -> None:
@@ -234,7 +247,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         pack,
         table_of_contents,
         large_object_names,
-        copy_commands,
+        copy_command,
         sql_script,
         user_options,
         connection,
@@ -258,21 +271,26 @@ def _tar_of(*names: str) -> bytes:
     return packed.getvalue()
 
 
-def _toc() -> bytes:
-    """A toc.dat of version 1.16 with one table's data."""
-    texts = [b"1259", b"16385", b"t", b"TABLE DATA"]
-
-    def number(value: int) -> bytes:
-        return bytes([value < 0]) + abs(value).to_bytes(4, "little")
-
-    def text(value: bytes | None) -> bytes:
-        return number(-1) if value is None else number(len(value)) + value
-
-    head = b"PGDMP\x01\x10\x00\x04\x08\x03\x00" + number(0) * 7 + text(b"shop") + text(b"18.4") * 2
-    section, relkind = number(3), number(0)
-    entry = number(5) + number(1) + b"".join(map(text, texts)) + section + text(b"") * 5
-    entry += text(b"heap") + relkind + text(b"owner") + text(b"false") + text(b"4") + text(None) + text(b"5.dat")
-    return head + number(1) + entry
+def _tocs() -> Iterator[bytes]:
+    """One with a table's data of each version and format."""
+    for version in (14, 15, 16):
+        for form in (TAR, CUSTOM):
+            entry = written.entry(
+                5,
+                b"TABLE DATA",
+                b"t",
+                version=version,
+                archive=form,
+                has_data=1,
+                section=3,
+                schema=b"public",
+                copy=b"COPY public.t (a) FROM stdin;\n",
+                dependencies=[b"4"],
+                file=b"5.dat",
+            )
+            whole = written.table_of_contents(entry, version=version, archive=form)
+            yield whole
+            yield written.in_tar(whole)
 
 
 def _example() -> bytes:
@@ -289,7 +307,7 @@ SEEDS: dict[str, list[bytes]] = {
     "compressed": [gzip.compress(b"PGDMP" * 100), zstd.compress(b"PGDMP" * 100)],
     "stored_object": [zstd.compress(b"1\t2\n" * 100)],
     "directory_in_tar": [_tar_of("dump/toc.dat", "dump/1.dat"), _tar_of("toc.dat")],
-    "table_of_contents": [_toc()],
+    "table_of_contents": list(_tocs()),
     "large_object_names": [b"16395 blob_16395.dat\n16396 blob_16396.dat\n"],
     "pack": [tar_header("1.dat", 3) + b"abc" + tar_padding(3) + bytes(1024)],
     "user_options": [b"--no-owner", b"--table\norders", b"-vOx\n-t\na", b"--exclude-schema=x"],
@@ -299,7 +317,7 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "database_name": [b"..", b"a/b", "ü%2F".encode()],
     "sql_script": [b"select 'a;b', $x$;$x$, \"c;\"; /* ; */ -- ;\nselect 2;"],
-    "copy_commands": [b'COPY public."t\xc3\xa4" (a, "b c") FROM stdin;\n'],
+    "copy_command": [b'COPY public."t\xc3\xa4" (a, "b c") FROM stdin;\n', b"COPY public.t  FROM stdin;\n"],
     "foreign_format": [
         b"PGDMP\x01\x10\x00\x04\x08\x01",
         b"--\n-- PostgreSQL database dump\n--\n",

@@ -1,7 +1,6 @@
 """The table of contents tells which table a member belongs to, whatever people call their tables."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -58,14 +57,15 @@ def quoted(name):
 def data_of(number, schema, name, columns, codec="utf-8"):
     listed = f"({', '.join(map(quoted, columns))})" if columns else ""
     command = f"COPY {quoted(schema)}.{quoted(name)} {listed} FROM stdin;\n"
-    return replace(
-        ENTRY, dump_id=number, schema=schema, name=name, copy=command.encode(codec), file=f"{number}.dat"
+    return ENTRY._replace(
+        dump_id=number, schema=schema, name=name, copy=command.encode(codec), file=f"{number}.dat"
     )
 
 
 def toc_of(*entries, encoding="UTF8"):
     return Toc(
         version=(1, 16),
+        is_custom=False,
         database="shop",
         server_version="18.4",
         pg_dump_version="18.4",
@@ -93,7 +93,7 @@ def read(*entries, encoding="UTF8"):
     ],
 )
 def test_what_pg_dump_writes_is_read(command, target):
-    assert copy_target(replace(ENTRY, copy=command.encode())) == target
+    assert copy_target(ENTRY._replace(copy=command.encode())) == target
 
 
 @pytest.mark.parametrize(
@@ -108,18 +108,18 @@ def test_the_command_for_a_copy_of_our_own_quotes_everything(target, quoted, com
 
 
 def test_only_the_data_of_tables_is_mapped():
-    others = [replace(ENTRY, dump_id=7, kind="BLOBS", copy=b"", file="blobs.toc"), replace(ENTRY, kind="TABLE")]
-    assert tables_of_members(toc_of(*others, replace(ENTRY, dump_id=6, file="6.dat"))) == {
+    others = [ENTRY._replace(dump_id=7, kind="BLOBS", copy=b"", file="blobs.toc"), ENTRY._replace(kind="TABLE")]
+    assert tables_of_members(toc_of(*others, ENTRY._replace(dump_id=6, file="6.dat"))) == {
         "6.dat": TableData(schema="public", name="t", columns=["a"], through_root=False)
     }
 
 
 def test_a_partition_that_is_loaded_through_its_root_is_marked():
     # So the comment of newer programs, and so it was before them: the command alone tells.
-    commented = replace(
-        data_of(5, "public", "events", ["at"]), name="events_1", definition=b"-- load via partition root events\n"
+    commented = data_of(5, "public", "events", ["at"])._replace(
+        name="events_1", definition=b"-- load via partition root events\n"
     )
-    silent = replace(data_of(6, "public", "events", ["at"]), schema="parts", name="events")
+    silent = data_of(6, "public", "events", ["at"])._replace(schema="parts", name="events")
     assert read(commented, silent, data_of(7, "public", "orders", ["id"])) == {
         "5.dat": ("public", "events", ["at"], True),
         "6.dat": ("public", "events", ["at"], True),
@@ -151,7 +151,7 @@ def test_any_names_at_all_are_read(schema, name, columns):
     again = own.command.replace(b" FROM STDIN", b" FROM stdin;\n").replace(
         own.quoted + b" FROM", own.quoted + b"  FROM"
     )
-    assert copy_target(replace(entry, copy=again)) == own
+    assert copy_target(entry._replace(copy=again)) == own
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,7 @@ def test_names_in_the_archives_encoding_are_read(encoding, codec, name):
 
 @pytest.mark.parametrize(("raw", "name"), [("größe".encode(), "größe"), ("größe".encode("latin-1"), "größe")])
 def test_names_without_an_encoding_are_read_as_best_they_can(raw, name):
-    entry = replace(
-        ENTRY,
+    entry = ENTRY._replace(
         name=raw.decode("utf-8", errors="surrogateescape"),
         copy=b'COPY public."' + raw + b'" (c) FROM stdin;\n',
     )
@@ -194,9 +193,9 @@ def test_a_command_that_pg_dump_would_not_have_written_is_refused(command):
         "the archive's COPY command for the data of public.t (entry 5) is none that pg_dump would have written"
     )
     with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
-        copy_target(replace(ENTRY, copy=command.encode()))
+        copy_target(ENTRY._replace(copy=command.encode()))
 
 
 def test_data_without_a_file_is_refused():
     with pytest.raises(IntegrityError, match=r"^the archive has no file for the data of public\.t \(entry 5\)$"):
-        tables_of_members(toc_of(replace(ENTRY, file="")))
+        tables_of_members(toc_of(ENTRY._replace(file="")))

@@ -2,10 +2,10 @@
 
 All three formats have the same one: ``toc.dat`` in a directory and at the beginning of a tar archive, and the
 beginning of a custom one. Source of the format: PostgreSQL's pg_backup_archiver.c (ReadHead, ReadToc),
-pg_backup_directory.c and pg_backup_custom.c.
+pg_backup_directory.c, pg_backup_tar.c and pg_backup_custom.c.
 
 It comes from outside, and pg_restore opens whatever file is named in it. So what pg_dump would not have written
-is refused.
+is refused: pg_restore takes much of that for something else, and some of it for nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import mmap
 import re
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from airflow_pg_s3.core.encodings import codec_of
+from airflow_pg_s3.core.encodings import codec_of, decode_name, is_known
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 
 PRE_DATA, DATA, POST_DATA = "pre-data", "data", "post-data"
@@ -28,23 +28,26 @@ _SECTIONS = {1: None, 2: PRE_DATA, 3: DATA, 4: POST_DATA}
 # What pg_dump of PostgreSQL 12 to 18 writes.
 _OLDEST, _NEWEST = (1, 14), (1, 16)
 _CUSTOM, _TAR = 1, 3  # a directory's toc.dat says that it is a tar archive's
-_FILE_OF_A_TABLE = re.compile(rb"[0-9]{1,10}\.dat")
-_FILE_OF_A_LIST = re.compile(rb"blobs(_[0-9]{1,10})?\.toc")
+_NEWEST_COMPRESSION = 3  # zstd
+_OFFSET_FLAGS = range(1, 4)
+_KIND = re.compile(rb"[A-Z]+(?: [A-Z]+)*")
+_FILE = re.compile(r"[0-9]{1,10}\.dat|blobs(_[0-9]{1,10})?\.toc")
 _LARGE_OBJECT = re.compile(rb"([0-9]{1,10}) (blob_[0-9]{1,10}\.dat)")
-_ENCODING = re.compile(rb"SET client_encoding = '([\w-]+)';\n?")
+_ENCODING = re.compile(rb"SET client_encoding = '(\w+)';\n")
+_NUMBER = re.compile(rb"0|[1-9][0-9]{0,9}")
 _LONGEST_LINE_BYTES = 64
 _READ_BYTES = 1 << 20
-_INT_BYTES = 4
+_INT_BYTES, _OFFSET_BYTES = 4, 8
 _INT = struct.Struct("<BI")  # sign and value
 _LARGEST_INT = (1 << 31) - 1
+_LARGEST_OID = (1 << 32) - 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry: an object, the data of one, or something about one.
 
-    Names are decoded with the archive's encoding; bytes that are not valid in it become surrogates. SQL stays as
-    it is, in that encoding; an empty one is nothing to run.
+    Names are decoded with the archive's encoding; bytes that are not valid in it become surrogates (`Toc.shown`).
+    SQL stays as it is, in that encoding; an empty one is nothing to run.
 
     :param dump_id: its number, by which other entries need it.
     :param kind: ``TABLE``, ``TABLE DATA``, ``FK CONSTRAINT`` …
@@ -57,7 +60,7 @@ class Entry:
     :param access_method: of a table.
     :param relkind: of a relation, as in ``pg_class``; empty before format 1.16.
     :param dependencies: dump ids of what must be restored before. Some may be of no entry.
-    :param file: name of the file that has its data; empty in a custom archive.
+    :param file: name of the file that has its data; empty if it has none, and in a custom archive.
     """
 
     dump_id: int
@@ -84,6 +87,7 @@ class Toc:
     """A table of contents.
 
     :param version: of the archive's format, such as (1, 16).
+    :param is_custom: it is of a custom archive, which has no files.
     :param database: its name, in the archive's encoding, as `Entry` has names.
     :param server_version: of the server that was dumped, such as ``15.20 (Debian 15.20-0+deb12u1)``.
     :param encoding: PostgreSQL's name of the archive's encoding.
@@ -91,6 +95,7 @@ class Toc:
     """
 
     version: tuple[int, int]
+    is_custom: bool
     database: str
     server_version: str
     pg_dump_version: str
@@ -119,6 +124,13 @@ class Toc:
             sections[entry.dump_id] = current
         return sections
 
+    def shown(self, name: str) -> str:
+        """Return a name of an entry as manifests have it, and people see it.
+
+        :param name: as `Entry` has it, perhaps with surrogates.
+        """
+        return name if name.isascii() else decode_name(name.encode(self.codec, "surrogateescape"), self.codec)
+
 
 def read_toc(file: Path) -> Toc:
     """Read the table of contents of an archive.
@@ -139,11 +151,11 @@ def parse_toc(data: bytes | mmap.mmap) -> Toc:
     begin, end = (0, len(data)) if data[:5] == b"PGDMP" else _place_in_tar(data)
     if data[begin : begin + 5] != b"PGDMP" or end - begin < 11:
         raise _damaged("is damaged")
-    version = (data[begin + 5], data[begin + 6])
-    if not _OLDEST <= version <= _NEWEST:
+    version, revision = (data[begin + 5], data[begin + 6]), data[begin + 7]
+    if not _OLDEST <= version <= _NEWEST or revision:
         raise InputError(
-            f"the archive's table of contents has version {version[0]}.{version[1]}, and this version of "
-            f"airflow-provider-pg-s3 knows {_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]}"
+            f"the archive's table of contents has version {'.'.join(map(str, data[begin + 5 : begin + 8]))}, and "
+            f"this version of airflow-provider-pg-s3 knows {_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]}"
         )
     try:
         return _Reader(data, begin + 8, end, version).read()
@@ -154,12 +166,20 @@ def parse_toc(data: bytes | mmap.mmap) -> Toc:
 def check_files(toc: Toc) -> None:
     """Look at the file names in the table of contents of a directory archive.
 
-    :raises IntegrityError: one leads out of the folder, or is none that pg_dump gives.
+    :raises IntegrityError: it is of another format, or names a file that pg_dump would not have.
     """
+    if toc.is_custom:
+        raise _damaged("is that of a custom archive")
     for entry in toc.entries:
-        pattern = _FILE_OF_A_LIST if entry.kind == "BLOBS" else _FILE_OF_A_TABLE
-        if entry.file and not pattern.fullmatch(entry.file.encode(toc.codec, errors="surrogateescape")):
+        if entry.file != _file_of(entry) and (entry.kind != "BLOBS" or entry.file != "blobs.toc"):
             raise _damaged(f"names the file {entry.file!r}, which pg_dump would not have written")
+
+
+def _file_of(entry: Entry) -> str:
+    if not entry.has_data:
+        return ""
+    # Before PostgreSQL 17 there was one list of large objects, blobs.toc.
+    return f"blobs_{entry.dump_id}.toc" if entry.kind == "BLOBS" else f"{entry.dump_id}.dat"
 
 
 def read_folder(folder: Path) -> Toc:
@@ -233,7 +253,7 @@ def _place_in_tar(data: bytes | mmap.mmap) -> tuple[int, int]:
         header = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "ascii", "surrogateescape")
     except tarfile.HeaderError as error:
         raise _damaged("is damaged") from error
-    if header.name != "toc.dat":
+    if header.name != "toc.dat" or header.type != tarfile.REGTYPE:
         raise _damaged("is damaged")
     return tarfile.BLOCKSIZE, min(len(data), tarfile.BLOCKSIZE + header.size)
 
@@ -246,78 +266,109 @@ class _Reader:
         self._at = at
         self._end = end
         self._version = version
-        self._offset_bytes = 0
         self._is_custom = False
+        self._codec = ""
+        # Of owners, schemas and the like there are few.
+        self._names: dict[bytes | None, str] = {None: ""}
 
     def read(self) -> Toc:
-        self._sizes()
-        if self._version >= (1, 15):
-            self._byte()  # compression algorithm
-        else:
-            self._int()  # compression level
-        for _ in range(7):
-            self._int()  # time of the dump
+        self._head()
         database, server_version, pg_dump_version = self._texts(3)
-        raw = self._entries()
+        count = self._int()
+        if count < 1:
+            raise _damaged(f"claims to have {count} entries")
+        encoding = self._encoding()
+        self._codec = codec_of(encoding)
+        entries = [self._entry() for _ in range(count)]
+        if len({entry.dump_id for entry in entries}) < count:
+            raise _damaged("has two entries of one number")
         if not self._is_custom and self._at != self._end:
             raise _damaged("goes on behind its end")
-        encoding = _encoding(raw)
-        codec = codec_of(encoding)
         return Toc(
             version=self._version,
-            database=_decoded(database, codec),
-            server_version=_decoded(server_version, "ascii"),
-            pg_dump_version=_decoded(pg_dump_version, "ascii"),
+            is_custom=self._is_custom,
+            database=self._decoded(database),
+            server_version=self._decoded(server_version),
+            pg_dump_version=self._decoded(pg_dump_version),
             encoding=encoding,
-            entries=[_entry(fields, codec) for fields in raw],
+            entries=entries,
         )
 
-    def _sizes(self) -> None:
-        if self._byte() != _INT_BYTES:
-            raise _damaged("has integers of another size than pg_dump's")
-        self._offset_bytes = self._byte()
+    def _head(self) -> None:
+        if (self._byte(), self._byte()) != (_INT_BYTES, _OFFSET_BYTES):
+            raise _damaged("has numbers of another size than pg_dump's")
         archive_format = self._byte()
         if archive_format not in (_CUSTOM, _TAR):
             raise _damaged(f"is of the unknown format {archive_format}")
         self._is_custom = archive_format == _CUSTOM
+        if self._version < (1, 15):
+            self._int()  # level of compression
+        elif (algorithm := self._byte()) > _NEWEST_COMPRESSION:
+            raise _damaged(f"names the unknown compression {algorithm}")
+        for _ in range(7):
+            self._int()  # time of the dump
 
-    def _entries(self) -> list[dict[str, Any]]:
-        count = self._int()
-        if count < 0:
-            raise _damaged(f"claims to have {count} entries")
-        entries, seen = [], set()
-        for _ in range(count):
-            entry = self._entry()
-            if entry["dump_id"] in seen:
-                raise _damaged(f"has two entries with the number {entry['dump_id']}")
-            seen.add(entry["dump_id"])
-            entries.append(entry)
-        return entries
+    def _encoding(self) -> str:
+        """Look ahead into the first entry, which pg_dump has for this, as names cannot be read without it."""
+        at, self._codec = self._at, "utf-8"
+        first = self._entry()
+        self._at = at
+        match = _ENCODING.fullmatch(first.definition) if first.kind == "ENCODING" else None
+        if match is None or not is_known(encoding := match.group(1).decode("ascii", errors="replace")):
+            raise _damaged("does not begin with an encoding that PostgreSQL knows")
+        return encoding
 
-    def _entry(self) -> dict[str, Any]:
-        fields: dict[str, Any] = {"dump_id": self._int(), "has_data": self._int() != 0}
-        fields["catalog_oid"], fields["oid"], fields["name"], fields["kind"] = self._texts(4)
-        fields["section"] = self._int()
-        (
-            fields["definition"],
-            fields["drop"],
-            fields["copy"],
-            fields["schema"],
-            fields["tablespace"],
-            fields["access_method"],
-        ) = self._texts(6)
-        fields["relkind"] = self._int() if self._version >= (1, 16) else 0
-        fields["owner"], _with_oids = self._texts(2)
+    def _entry(self) -> Entry:
+        dump_id, has_data = self._int(), self._int()
+        if dump_id < 1 or has_data not in (0, 1):
+            raise _damaged(f"has an entry of the number {dump_id} with data {has_data}")
+        catalog_oid, oid, name, kind = self._texts(4)
+        section = self._int()
+        definition, drop, copy, schema, tablespace, access_method = self._texts(6)
+        relkind = self._int() if self._version >= (1, 16) else 0
+        owner, with_oids = self._texts(2)
+        if kind is None or not _KIND.fullmatch(kind) or name is None or section not in _SECTIONS:
+            raise _damaged(f"has an entry {dump_id} of the kind {kind!r}, name {name!r} and section {section}")
+        if not 0 <= relkind < 128 or with_oids != b"false":
+            raise _damaged(f"has an entry {dump_id} of the relkind {relkind} and with OIDs {with_oids!r}")
         dependencies = []
         while (number := self._text()) is not None:
-            dependencies.append(number)
-        fields["dependencies"] = dependencies
+            dependencies.append(_number(number, 1, _LARGEST_INT))
+        return Entry(
+            dump_id,
+            self._repeated(kind),
+            _SECTIONS[section],
+            self._repeated(schema),
+            self._decoded(name),
+            self._repeated(owner),
+            self._repeated(tablespace),
+            self._repeated(access_method),
+            chr(relkind) if relkind else "",
+            _number(catalog_oid, 0, _LARGEST_OID),
+            _number(oid, 0, _LARGEST_OID),
+            has_data == 1,
+            definition or b"",
+            drop or b"",
+            copy or b"",
+            tuple(dependencies),
+            self._file(),
+        )
+
+    def _file(self) -> str:
         if self._is_custom:
-            self._at += 1 + self._offset_bytes  # where its data is, if it is known
-            fields["file"] = b""
-        else:
-            fields["file"] = self._text()
-        return fields
+            if self._byte() not in _OFFSET_FLAGS:
+                raise _damaged("says in no way of pg_dump where an entry's data is")
+            self._at += _OFFSET_BYTES
+            if self._at > self._end:
+                raise IndexError
+            return ""
+        name = self._text()
+        if name is None:
+            raise _damaged("has an entry that does not say whether it has a file")
+        file = name.decode("ascii", errors="backslashreplace")
+        if file and not _FILE.fullmatch(file):
+            raise _damaged(f"names the file {file!r}, which pg_dump would not have written")
+        return file
 
     def _byte(self) -> int:
         self._at += 1
@@ -328,8 +379,10 @@ class _Reader:
     def _int(self) -> int:
         sign, value = _INT.unpack_from(self._data, self._at)
         self._at += _INT.size
+        if self._at > self._end:
+            raise IndexError
         # In C it would wrap, and mean something else.
-        if sign > 1 or value > _LARGEST_INT or self._at > self._end:
+        if sign > 1 or value > _LARGEST_INT:
             raise _damaged("holds a number that pg_dump cannot have written")
         number: int = -value if sign else value
         return number
@@ -338,69 +391,39 @@ class _Reader:
         return self._texts(1)[0]
 
     def _texts(self, count: int) -> list[bytes | None]:
-        # One loop, as 10,000 tables have a million of them.
-        data, at, end, texts = self._data, self._at, self._end, []
-        unpack_from, int_size = _INT.unpack_from, _INT.size
+        # One loop with names of its own, as 10,000 tables have a million of these.
+        data, at, end, unpack_from = self._data, self._at, self._end, _INT.unpack_from
+        texts: list[bytes | None] = []
         for _ in range(count):
             sign, size = unpack_from(data, at)
-            at += int_size
+            at += 5
             if sign:
-                # NULL is written as -1; pg_restore takes every negative length for it.
-                if sign > 1 or size > _LARGEST_INT:
-                    raise _damaged("holds a number that pg_dump cannot have written")
-                texts.append(None if size else b"")
+                # pg_restore takes every negative length for NULL, which pg_dump writes as -1.
+                if (sign, size) != (1, 1):
+                    raise _damaged("holds a length that pg_dump cannot have written")
+                texts.append(None)
                 continue
-            if size > _LARGEST_INT:
-                raise _damaged("holds a number that pg_dump cannot have written")
-            text = data[at : at + size]
-            at += size
-            if at > end:
+            begin, at = at, at + size
+            if at > end or size > _LARGEST_INT:
                 raise IndexError
+            text = data[begin:at]
             # There the string would end for pg_restore.
-            if b"\0" in text:
+            if size and b"\0" in text:
                 raise _damaged("holds a NUL, which PostgreSQL knows in no name")
             texts.append(text)
         self._at = at
         return texts
 
+    def _repeated(self, text: bytes | None) -> str:
+        if (name := self._names.get(text)) is None:
+            name = self._names[text] = self._decoded(text)
+        return name
 
-def _encoding(entries: Iterable[Mapping[str, Any]]) -> str:
-    for fields in entries:
-        if fields["kind"] == b"ENCODING" and (match := _ENCODING.fullmatch(fields["definition"] or b"")):
-            return match.group(1).decode("ascii")
-    return "UTF8"
-
-
-def _entry(fields: Mapping[str, Any], codec: str) -> Entry:
-    section = fields["section"]
-    if section not in _SECTIONS:
-        raise _damaged(f"names a section {section}, which pg_restore does not know")
-    return Entry(
-        dump_id=fields["dump_id"],
-        kind=_decoded(fields["kind"], "ascii"),
-        section=_SECTIONS[section],
-        schema=_decoded(fields["schema"], codec),
-        name=_decoded(fields["name"], codec),
-        owner=_decoded(fields["owner"], codec),
-        tablespace=_decoded(fields["tablespace"], codec),
-        access_method=_decoded(fields["access_method"], codec),
-        relkind=chr(fields["relkind"]) if fields["relkind"] > 0 else "",
-        catalog_oid=_number(fields["catalog_oid"]),
-        oid=_number(fields["oid"]),
-        has_data=fields["has_data"],
-        definition=fields["definition"] or b"",
-        drop=fields["drop"] or b"",
-        copy=fields["copy"] or b"",
-        dependencies=tuple(_number(number) for number in fields["dependencies"]),
-        file=_decoded(fields["file"], codec),
-    )
+    def _decoded(self, text: bytes | None) -> str:
+        return "" if text is None else text.decode(self._codec, errors="surrogateescape")
 
 
-def _number(text: bytes | None) -> int:
-    if text is None or not text.isdigit() or len(text) > 10:
+def _number(text: bytes | None, least: int, largest: int) -> int:
+    if text is None or not _NUMBER.fullmatch(text) or not least <= int(text) <= largest:
         raise _damaged(f"holds {text!r} where a number belongs")
     return int(text)
-
-
-def _decoded(text: bytes | None, codec: str) -> str:
-    return "" if text is None else text.decode(codec, errors="surrogateescape")

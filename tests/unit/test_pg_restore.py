@@ -3,7 +3,7 @@
 import pytest
 
 from airflow_pg_s3.core.errors import ClientProgramError
-from airflow_pg_s3.core.load import ErrorCount, check_outcome
+from airflow_pg_s3.core.pg_restore import ErrorCount, check_outcome
 from airflow_pg_s3.core.process import running
 
 SETTING = [

@@ -1,4 +1,4 @@
-"""What a trial server lacks is "could not verify", with what is missing; what is wrong with the rows is "failed"."""
+"""What a trial server lacks is "could not verify", with what is missing; what is wrong with rows is "failed"."""
 
 import re
 from collections.abc import Callable

@@ -18,6 +18,13 @@ from lab.sandbox import environment_without
 HEADER = re.compile(r"^--\n-- Name: (.*); Type: (.*); Schema: (.*); Owner: (.*)\n--\n", re.MULTILINE)
 # Random keys, and settings written only where the entry before had another value: they depend on the order.
 NOISE = re.compile(r"^(\\(un)?restrict .*|SET default_(tablespace|table_access_method) = .*|--( .*)?|)$")
+# A server's own; a pg_dump that is older than the server writes it.
+NAME = r'"(?:[^"]|"")+"'
+ATTVER = re.compile(
+    rf"^ALTER (?:FOREIGN )?TABLE ONLY {NAME}\.{NAME} ALTER COLUMN {NAME} SET \(pg_attver=\d+\);$"
+    r"|(?<= SET \()pg_attver=\d+, |, pg_attver=\d+(?=\);$)",
+    re.MULTILINE,
+)
 # A database can have a setting for it, and pg_dump writes literals by it.
 OPTIONS = "-c standard_conforming_strings=on"
 QUALIFIER = re.compile(r"\b\w+\.(?=\w)")
@@ -62,7 +69,7 @@ def split(dump: str) -> Schema:
     _, *parts = HEADER.split(dump)
     entries: defaultdict[Entry, list[list[str]]] = defaultdict(list)
     for name, kind, schema, owner, body in zip(*(parts[start::5] for start in range(5)), strict=True):
-        lines = [line for line in body.split("\n") if not NOISE.match(line)]
+        lines = [line for line in ATTVER.sub("", body).split("\n") if not NOISE.match(line)]
         entries[Entry(kind, schema, name)].append([f"-- Owner: {owner}", *_normalised(kind, lines)])
     for bodies in entries.values():
         bodies.sort()

@@ -1,4 +1,4 @@
-"""What a trial server lacks is "could not verify", with what is missing; what is wrong with the rows is "failed"."""
+"""What a trial server lacks is "could not verify", with what is missing; what is wrong with rows is "failed"."""
 
 import re
 from collections.abc import Callable
@@ -113,8 +113,8 @@ def test_what_a_server_was_built_or_is_equipped_without(
     assert_could_not(verification(made, pg16), message)
 
 
-def test_a_missing_relation_is_the_backups_unless_an_extension_could_have_brought_it(
-    pg16: Cluster, new_database, back_up, verification
+def test_a_missing_relation_is_the_backups_if_the_server_is_like_the_source(
+    pg16: Cluster, pg18: Cluster, new_database, back_up, verification
 ):
     tables = "create table parent (i int primary key); create table child (i int) inherits (parent)"
     database = new_database(pg16, tables)
@@ -122,6 +122,7 @@ def test_a_missing_relation_is_the_backups_unless_an_extension_could_have_brough
     found = verification(made, pg16)
     assert (found.outcome, [d.kind for d in found.differences]) == ("failed", ["restore"])
     assert 'relation "public.parent" does not exist' in found.differences[0].detail
+    assert_could_not(verification(made, pg18), 'relation "public.parent" does not exist')
 
 
 @pytest.mark.parametrize(

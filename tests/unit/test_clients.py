@@ -39,14 +39,19 @@ def install(fake_program, tmp_path):
         (["18.1", "16.14", "15.3"], 160002, "16.14"),
         (["18.1", "17.2", "15.3"], 160002, "17.2"),
         (["15.3", "16.1"], 160014, "16.1"),
+        (["16.13", "16.14", "16.15"], 160014, "16.14"),
+        (["16.9", "16.10", "17.9"], 160010, "16.10"),
+        (["18.1", "16.13"], 160014, "16.13"),
         (["19beta1", "18.1"], 180001, "18.1"),
         (["19beta1"], 180001, "19beta1"),
         (["19devel"], 190000, "19devel"),
         (["13.0"], 130000, "13.0"),
     ],
 )
-def test_a_dump_takes_the_servers_own_major_else_the_next_newer_one(install, versions, server, chosen):
-    assert clients.for_dump(server, search=install(*versions)).version == chosen
+def test_a_dump_takes_the_servers_own_major_and_no_older_minor_else_the_next_newer_major(
+    install, versions, server, chosen
+):
+    assert clients.for_dump(server, search=install(*versions))[0].version == chosen
 
 
 @pytest.mark.parametrize(
@@ -107,9 +112,9 @@ def test_programs_are_found_in_the_given_folders_then_in_path_then_in_the_standa
     monkeypatch.setenv("PATH", os.pathsep.join(["", "/nonexistent", on_path]))
     monkeypatch.setattr(clients, "STANDARD_PLACES", (str(tmp_path / "client 16.3*"),))
     assert [tools.version for tools in clients.installed([search])] == ["16.1", "16.2", "16.3"]
-    assert clients.for_dump(160000, search=[search]).version == "16.1"
-    assert clients.for_dump(160000).version == "16.2"
-    assert clients.for_dump(160000).path("pg_restore") == f"{on_path}/pg_restore"
+    assert clients.for_dump(160000, search=[search])[0].version == "16.1"
+    assert clients.for_dump(160000)[0].version == "16.2"
+    assert clients.for_dump(160000)[0].path("pg_restore") == f"{on_path}/pg_restore"
 
 
 def test_a_folder_that_is_named_twice_is_found_once(install, monkeypatch):
@@ -122,7 +127,7 @@ def test_a_relative_folder_becomes_absolute_as_programs_run_elsewhere(install, m
     install("16.1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "client 16.1")
-    assert clients.for_dump(160000).path("pg_dump") == str(tmp_path / "client 16.1/pg_dump")
+    assert clients.for_dump(160000)[0].path("pg_dump") == str(tmp_path / "client 16.1/pg_dump")
 
 
 def test_debians_wrapper_is_passed_over_as_it_chooses_a_version_by_itself(fake_program, tmp_path):

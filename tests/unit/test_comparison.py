@@ -53,6 +53,25 @@ def test_rows_in_any_order_of_rows_and_columns_have_one_digest(order: list[int],
     assert digest(b"".join(b"%d\tx%d\ty\n" % (i, i) for i in order[1:]), ["a", "b", "c"]) != expected
 
 
+def test_what_a_server_keeps_for_itself_among_the_options_of_columns_is_left_out_and_nothing_else():
+    alter = 'ALTER TABLE ONLY s."a b" ALTER COLUMN "c\n""d" SET '
+    foreign = "ALTER FOREIGN TABLE ONLY s.a ALTER COLUMN c SET "
+    text = "CREATE TABLE s.a (\n    t text DEFAULT 'SET (pg_attver=1);'\n);\n"
+    (lines,) = _of_one("TABLE", f"{text}{alter}(pg_attver=12);\n{foreign}(pg_attver=3);\n")
+    assert lines == [*text.splitlines(), "-- access method heap"]
+    for options in ("pg_attver=12, n_distinct=5", "n_distinct=5, pg_attver=12", "n_distinct=5"):
+        (lines,) = _of_one("MATERIALIZED VIEW", f"{text}{alter}({options});\n")
+        assert lines == [*text.splitlines(), *f"{alter}(n_distinct=5);".split("\n"), "-- access method heap"]
+    (lines,) = _of_one("FUNCTION", f"{alter}(pg_attver=12);\n")
+    assert "\n".join(lines) == f"{alter}(pg_attver=12);"
+
+
+def _of_one(kind: str, text: str) -> list[list[str]]:
+    header = f"--\n-- Name: a; Type: {kind}; Schema: s; Owner: o\n--\n\n"
+    (texts,) = parse(f"SET default_table_access_method = heap;\n\n{header}{text}\n").entries.values()
+    return texts
+
+
 def test_a_row_twice_is_not_the_row_once():
     once, twice = DigestInAnyOrder(["a"]), DigestInAnyOrder(["a"])
     once.write(b"x\n")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from airflow_pg_s3 import __version__
-from airflow_pg_s3.core import archive, clients, globals, options, server
+from airflow_pg_s3.core import archive, globals, options, server
 from airflow_pg_s3.core.backpressure import Backpressure
 from airflow_pg_s3.core.backup_id import new_backup_id
 from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.codec import Encoder
+from airflow_pg_s3.core.column_options import choose_pg_dump
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.manifest import (
@@ -108,7 +109,14 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     database = request.source.database
     with request.source.connect() as connection:
         facts = server.inspect(connection, request.source)
-        tools = clients.for_dump(facts.server.version_num, search=request.client_path)
+        tools = choose_pg_dump(
+            connection,
+            request.source,
+            facts.server,
+            search=request.client_path,
+            spool_dir=request.spool_dir,
+            cancel=cancel,
+        )
         given = options.check(request.pg_dump_options, tools=tools, program="pg_dump")
         if request.include_globals:
             globals.check_tools(tools)

@@ -43,6 +43,16 @@ class ClientTools:
     version: str
     folder: Path
 
+    def is_of_minor(self, server_version: int) -> bool:
+        """Whether it is of a server's major version, and no older than the server.
+
+        Of another major version, the number does not tell which is older.
+
+        :param server_version: ``server_version_num``, such as 160014.
+        """
+        minor = re.fullmatch(r"\d+\.(\d+)", self.version)
+        return self.major == server_version // 10000 and server_version % 10000 <= (int(minor[1]) if minor else 0)
+
     def path(self, program: str) -> str:
         """Absolute path of a program of this installation."""
         return str(self.folder / program)
@@ -77,8 +87,11 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if _INHERITED.fullmatch(k)} | {"LC_ALL": "C", "LANGUAGE": "C"}
 
 
-def for_dump(server_version: int, *, search: Sequence[str] = ()) -> ClientTools:
-    """Choose the `pg_dump` for a server: the source's own major, else the next newer one.
+def for_dump(server_version: int, *, search: Sequence[str] = ()) -> list[ClientTools]:
+    """List the installations whose `pg_dump` takes a server, the best first.
+
+    The best are of the server's own major version, and of its minor version or a later one. Then come the others
+    of that major version, then newer ones.
 
     :param server_version: ``server_version_num``, such as 160014.
     :param search: folders to look in before ``PATH`` and the standard places.
@@ -86,12 +99,10 @@ def for_dump(server_version: int, *, search: Sequence[str] = ()) -> ClientTools:
     """
     major = server_version // 10000
     # pg_dump refuses servers that are newer than itself.
-    return _oldest(
-        (tools for tools in installed(search) if tools.major >= major),
-        need=f"PostgreSQL {major} is to be dumped, which takes pg_dump {major} or newer",
-        package=major,
-        search=search,
-    )
+    fitting = [tools for tools in installed(search) if tools.major >= major]
+    if fitting:
+        return sorted(fitting, key=lambda tools: (tools.major, not tools.is_of_minor(server_version)))
+    raise none_fits(f"PostgreSQL {major} is to be dumped, which takes pg_dump {major} or newer", major, search)
 
 
 def for_restore(*, dumped_by: str, target_version: int, search: Sequence[str] = ()) -> ClientTools:
@@ -155,15 +166,26 @@ def _reads(restore_major: int, dump_major: int) -> bool:
     return archive is not None and _FIRST_MAJOR_OF_ARCHIVE.get(restore_major) == archive
 
 
-def _oldest(fitting: Iterator[ClientTools], *, need: str, package: int, search: Sequence[str]) -> ClientTools:
-    best = min(fitting, key=lambda tools: tools.major, default=None)
-    if best is not None:
-        return best
+def none_fits(need: str, package: int, search: Sequence[str], *, version: str | None = None) -> InputError:
+    """The error that names what was found, and what to install.
+
+    :param need: what is to be done, and what that takes.
+    :param package: major version of the package to install.
+    :param version: the oldest version of it that will do.
+    """
+    least = f" in version {version} or newer" if version else ""
     found = ", ".join(f"{tools.version} in {tools.folder}" for tools in installed(search)) or "none"
-    raise InputError(
-        f"{need}; found on this worker: {found}. Install the package postgresql-client-{package} "
+    return InputError(
+        f"{need}; found on this worker: {found}. Install the package postgresql-client-{package}{least} "
         "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path"
     )
+
+
+def _oldest(fitting: Iterator[ClientTools], *, need: str, package: int, search: Sequence[str]) -> ClientTools:
+    best = min(fitting, key=lambda tools: tools.major, default=None)
+    if best is None:
+        raise none_fits(need, package, search)
+    return best
 
 
 def _folders(search: Sequence[str]) -> Iterator[Path]:

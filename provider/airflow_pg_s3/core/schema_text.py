@@ -21,11 +21,14 @@ _FOOTER = re.compile(r"\n--\n-- PostgreSQL database dump complete\n--\n(?s:.*)\Z
 _ACCESS_METHOD = re.compile(r"^SET default_table_access_method = (.*);\n", re.MULTILINE)
 _TABLESPACE = re.compile(r"^SET default_tablespace = .*;\n", re.MULTILINE)
 _STRINGS = re.compile(r"^SET standard_conforming_strings = (on|off);$", re.MULTILINE)
+# Servers from 15.20 and 17.12 on keep it for themselves; a pg_dump that does not know of it writes it.
+_NAME = r'(?:"(?:[^"]|"")+"|[^\s".]+)'
+_OF_COLUMN = rf"^ALTER (?:FOREIGN )?TABLE (?:ONLY )?{_NAME}\.{_NAME} ALTER COLUMN {_NAME} SET \("
+_ATTVER_ALONE = re.compile(rf"{_OF_COLUMN}pg_attver=\d+\);\n", re.MULTILINE)
+_ATTVER_BESIDE = re.compile(rf"({_OF_COLUMN})(?:pg_attver=\d+, (.+)|(.+), pg_attver=\d+)(?=\);$)", re.MULTILINE)
 # Where the name of an entry begins with the kind of object that it speaks of.
 _OF_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _KIND_OF_OBJECT = re.compile(r"((?:[A-Z]+ )+)(.*)")
-
-
 _ROLE = r'(?:"(?:[^"]|"")+"|[^\s",;]+)'
 _ROLES_OF_POLICY = re.compile(rf"(?<= TO ){_ROLE}(?:, {_ROLE})+(?= USING \(| WITH CHECK \(|;)")
 
@@ -94,6 +97,8 @@ def _cut(script: str) -> Iterator[tuple[Entry, str, str, str]]:
             access_method = settings[-1]
         before = text
         text = _TABLESPACE.sub("", _ACCESS_METHOD.sub("", text))
+        if kind.endswith(("TABLE", "VIEW")):
+            text = _ATTVER_BESIDE.sub(r"\1\2\3", _ATTVER_ALONE.sub("", text))
         yield Entry(kind, schema, name), tablespace or "", access_method, text
 
 

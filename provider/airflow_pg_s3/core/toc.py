@@ -156,6 +156,7 @@ def parse_toc(data: bytes | mmap.mmap) -> Toc:
         raise InputError(
             f"the archive's table of contents has version {'.'.join(map(str, data[begin + 5 : begin + 8]))}, and "
             f"this version of airflow-provider-pg-s3 knows {_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]}"
+            + (": upgrade it" if version > _NEWEST else "")
         )
     try:
         return _Reader(data, begin + 8, end, version).read()

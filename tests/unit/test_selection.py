@@ -1,243 +1,145 @@
 """A restore of some tables takes all that belongs to them, and what they cannot be without."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
-from airflow_pg_s3.core.manifest import Member, Table
-from airflow_pg_s3.core.selection import list_entries, select
+from airflow_pg_s3.core.selection import listed_ids, select, use_list
+from airflow_pg_s3.core.toc import Entry, Toc
 
-# As `pg_restore --list --verbose` of PostgreSQL 18 writes it; the numbers are made short.
-LISTING = """\
-;
-; Archive created at 2026-11-22 15:16:07 UTC
-;     dbname: d
-;     TOC Entries: 72
-;     Dump Version: 1.16-0
-;
-; Selected TOC Entries:
-;
-1; 0 0 ENCODING - ENCODING\x20
-2; 0 0 STDSTRINGS - STDSTRINGS\x20
-3; 0 0 SEARCHPATH - SEARCHPATH\x20
-4; 1262 16384 DATABASE - d postgres
-5; 3079 16385 EXTENSION - hstore\x20
-6; 0 0 COMMENT - EXTENSION hstore\x20
-;	depends on: 5
-7; 2615 16386 SCHEMA - audit postgres
-8; 2615 16387 SCHEMA - my schema postgres
-9; 2615 16388 SCHEMA - -dash postgres
-10; 1247 16390 TYPE public mood postgres
-11; 1255 16397 FUNCTION my schema f() postgres
-;	depends on: 8
-12; 1255 16396 FUNCTION public positive(integer) postgres
-13; 1255 16395 FUNCTION public touch() postgres
-20; 1259 16399 TABLE public customers postgres
-;	depends on: 10
-21; 0 0 COMMENT public TABLE customers postgres
-;	depends on: 20
-22; 0 0 COMMENT public COLUMN customers.name postgres
-;	depends on: 20
-23; 0 0 ACL public TABLE customers postgres
-;	depends on: 20
-24; 1259 16398 SEQUENCE public customers_id_seq postgres
-;	depends on: 20
-25; 0 0 SEQUENCE OWNED BY public customers_id_seq postgres
-;	depends on: 24
-26; 2604 16402 DEFAULT public customers id postgres
-;	depends on: 24 20 20
-30; 1259 16411 TABLE public orders postgres
-;	depends on: 12
-31; 1259 16429 VIEW public big_orders postgres
-;	depends on: 30 30 30
-32; 1259 16433 MATERIALIZED VIEW public totals postgres
-;	depends on: 30
-33; 1259 16478 SEQUENCE public free_seq postgres
-34; 1259 16425 TABLE public borrower my role
-;	depends on: 24
-40; 1259 16460 TABLE public events postgres
-41; 1259 16463 TABLE public events_2024 postgres
-;	depends on: 40
-42; 1259 16466 TABLE public events_2025 postgres
-;	depends on: 40
-43; 1259 16467 TABLE public events_2025_a postgres
-;	depends on: 42
-44; 1259 16472 TABLE public parent postgres
-45; 1259 16475 TABLE public child postgres
-;	depends on: 44
-50; 1259 16441 TABLE audit log postgres
-;	depends on: 7
-51; 1259 16446 TABLE my schema my table postgres
-;	depends on: 8
-52; 1259 16449 VIEW my schema my view postgres
-;	depends on: 8
-53; 1259 16453 TABLE -dash t postgres
-;	depends on: 9
-54; 1259 16456 VIEW -dash v postgres
-;	depends on: 9
-55; 1259 16484 TABLE public we"ird.na  me postgres
-60; 0 0 TABLE ATTACH public events_2024 postgres
-;	depends on: 41 40
-61; 0 0 TABLE ATTACH public events_2025 postgres
-;	depends on: 42 40
-62; 0 0 TABLE ATTACH public events_2025_a postgres
-;	depends on: 43 42
-70; 0 16399 TABLE DATA public customers postgres
-;	depends on: 20
-71; 0 16411 TABLE DATA public orders postgres
-;	depends on: 30
-72; 0 16425 TABLE DATA public borrower my role
-;	depends on: 34
-73; 0 16463 TABLE DATA public events_2024 postgres
-;	depends on: 41
-74; 0 16467 TABLE DATA public events_2025_a postgres
-;	depends on: 43
-75; 0 16472 TABLE DATA public parent postgres
-;	depends on: 44
-76; 0 16475 TABLE DATA public child postgres
-;	depends on: 45
-77; 0 16441 TABLE DATA audit log postgres
-;	depends on: 50
-78; 0 16446 TABLE DATA my schema my table postgres
-;	depends on: 51
-79; 0 16453 TABLE DATA -dash t postgres
-;	depends on: 53
-80; 0 16484 TABLE DATA public we"ird.na  me postgres
-;	depends on: 55
-81; 0 0 SEQUENCE SET public customers_id_seq postgres
-;	depends on: 24
-82; 0 0 SEQUENCE SET public free_seq postgres
-;	depends on: 33
-83; 2613 16487 BLOB METADATA - 16487 postgres
-84; 0 0 BLOBS - 16487 postgres
-;	depends on: 83 999
-90; 2606 16408 CONSTRAINT public customers customers_pkey postgres
-;	depends on: 20
-91; 2606 16417 CONSTRAINT public orders orders_pkey postgres
-;	depends on: 30
-92; 1259 16409 INDEX public customers_name postgres
-;	depends on: 20
-93; 0 0 COMMENT public INDEX customers_name postgres
-;	depends on: 92
-94; 1259 16469 INDEX public events_x_idx postgres
-;	depends on: 40
-95; 1259 16470 INDEX public events_2024_x_idx postgres
-;	depends on: 41 41 94
-96; 0 0 INDEX ATTACH public events_2024_x_idx postgres
-;	depends on: 95 94 41 40
-97; 3381 16483 STATISTICS public st postgres
-;	depends on: 30 30
-98; 2618 16440 RULE public big_orders r postgres
-;	depends on: 31 30 31 31
-99; 2620 16423 TRIGGER public orders t postgres
-;	depends on: 30 13
-100; 2606 16418 FK CONSTRAINT public orders orders_customer_fkey postgres
-;	depends on: 30 90 20
-101; 0 16411 ROW SECURITY public orders postgres
-;	depends on: 30
-102; 3256 16424 POLICY public orders p postgres
-;	depends on: 30 30 20
-103; 6104 16489 PUBLICATION - pub postgres
-104; 6106 16490 PUBLICATION TABLE public pub orders postgres
-;	depends on: 30 103
-105; 826 16488 DEFAULT ACL audit DEFAULT PRIVILEGES FOR TABLES postgres
-;	depends on: 7
-106; 0 16433 MATERIALIZED VIEW DATA public totals postgres
-;	depends on: 32 998
-107; 2606 16500 FK CONSTRAINT audit log log_customer_fkey postgres
-;	depends on: 50 90 20
-108; 0 0 COMMENT audit CONSTRAINT log_customer_fkey ON log postgres
-;	depends on: 107
-109; 2604 16501 DEFAULT public we"ird.na  me id postgres
-;	depends on: 24 55 55
-"""
+# As pg_dump of PostgreSQL 18 writes them; the numbers are made short. The last are dependencies.
+ENTRIES = [
+    (1, "ENCODING", "", "ENCODING", ()),
+    (2, "STDSTRINGS", "", "STDSTRINGS", ()),
+    (3, "SEARCHPATH", "", "SEARCHPATH", ()),
+    (4, "DATABASE", "", "d", ()),
+    (5, "EXTENSION", "", "hstore", ()),
+    (6, "COMMENT", "", "EXTENSION hstore", (5,)),
+    (7, "SCHEMA", "", "audit", ()),
+    (8, "SCHEMA", "", "my schema", ()),
+    (9, "SCHEMA", "", "-dash", ()),
+    (10, "TYPE", "public", "mood", ()),
+    (11, "FUNCTION", "my schema", "f()", (8,)),
+    (12, "FUNCTION", "public", "positive(integer)", ()),
+    (13, "FUNCTION", "public", "touch()", ()),
+    (20, "TABLE", "public", "customers", (10,)),
+    (21, "COMMENT", "public", "TABLE customers", (20,)),
+    (22, "COMMENT", "public", "COLUMN customers.name", (20,)),
+    (23, "ACL", "public", "TABLE customers", (20,)),
+    (24, "SEQUENCE", "public", "customers_id_seq", (20,)),
+    (25, "SEQUENCE OWNED BY", "public", "customers_id_seq", (24,)),
+    (26, "DEFAULT", "public", "customers id", (24, 20, 20)),
+    (30, "TABLE", "public", "orders", (12,)),
+    (31, "VIEW", "public", "big_orders", (30, 30, 30)),
+    (32, "MATERIALIZED VIEW", "public", "totals", (30,)),
+    (33, "SEQUENCE", "public", "free_seq", ()),
+    (34, "TABLE", "public", "borrower", (24,)),
+    (40, "TABLE", "public", "events", ()),
+    (41, "TABLE", "public", "events_2024", (40,)),
+    (42, "TABLE", "public", "events_2025", (40,)),
+    (43, "TABLE", "public", "events_2025_a", (42,)),
+    (44, "TABLE", "public", "parent", ()),
+    (45, "TABLE", "public", "child", (44,)),
+    (50, "TABLE", "audit", "log", (7,)),
+    (51, "TABLE", "my schema", "my table", (8,)),
+    (52, "VIEW", "my schema", "my view", (8,)),
+    (53, "TABLE", "-dash", "t", (9,)),
+    (54, "VIEW", "-dash", "v", (9,)),
+    (55, "TABLE", "public", 'we"ird.na\n me', ()),
+    (60, "TABLE ATTACH", "public", "events_2024", (41, 40)),
+    (61, "TABLE ATTACH", "public", "events_2025", (42, 40)),
+    (62, "TABLE ATTACH", "public", "events_2025_a", (43, 42)),
+    (70, "TABLE DATA", "public", "customers", (20,)),
+    (71, "TABLE DATA", "public", "orders", (30,)),
+    (72, "TABLE DATA", "public", "borrower", (34,)),
+    (73, "TABLE DATA", "public", "events_2024", (41,)),
+    (74, "TABLE DATA", "public", "events_2025_a", (43,)),
+    (75, "TABLE DATA", "public", "parent", (44,)),
+    (76, "TABLE DATA", "public", "child", (45,)),
+    (77, "TABLE DATA", "audit", "log", (50,)),
+    (78, "TABLE DATA", "my schema", "my table", (51,)),
+    (79, "TABLE DATA", "-dash", "t", (53,)),
+    (80, "TABLE DATA", "public", 'we"ird.na\n me', (55,)),
+    (81, "SEQUENCE SET", "public", "customers_id_seq", (24,)),
+    (82, "SEQUENCE SET", "public", "free_seq", (33,)),
+    (83, "BLOB METADATA", "", "16487", ()),
+    (84, "BLOBS", "", "16487", (83, 999)),
+    (90, "CONSTRAINT", "public", "customers customers_pkey", (20,)),
+    (91, "CONSTRAINT", "public", "orders orders_pkey", (30,)),
+    (92, "INDEX", "public", "customers_name", (20,)),
+    (93, "COMMENT", "public", "INDEX customers_name", (92,)),
+    (94, "INDEX", "public", "events_x_idx", (40,)),
+    (95, "INDEX", "public", "events_2024_x_idx", (41, 41, 94)),
+    (96, "INDEX ATTACH", "public", "events_2024_x_idx", (95, 94, 41, 40)),
+    (97, "STATISTICS", "public", "st", (30, 30)),
+    (98, "RULE", "public", "big_orders r", (31, 30, 31, 31)),
+    (99, "TRIGGER", "public", "orders t", (30, 13)),
+    (100, "FK CONSTRAINT", "public", "orders orders_customer_fkey", (30, 90, 20)),
+    (101, "ROW SECURITY", "public", "orders", (30,)),
+    (102, "POLICY", "public", "orders p", (30, 30, 20)),
+    (103, "PUBLICATION", "", "pub", ()),
+    (104, "PUBLICATION TABLE", "public", "pub orders", (30, 103)),
+    (105, "DEFAULT ACL", "audit", "DEFAULT PRIVILEGES FOR TABLES", (7,)),
+    (106, "MATERIALIZED VIEW DATA", "public", "totals", (32, 998)),
+    (107, "FK CONSTRAINT", "audit", "log log_customer_fkey", (50, 90, 20)),
+    (108, "COMMENT", "audit", "CONSTRAINT log_customer_fkey ON log", (107,)),
+    (109, "DEFAULT", "public", 'we"ird.na\n me id', (24, 55, 55)),
+]
 SETTINGS = {1, 2, 3}
-# The names as they are; in the listing, a newline has become a space.
-TABLES = {
-    70: ("public", "customers"),
-    71: ("public", "orders"),
-    72: ("public", "borrower"),
-    73: ("public", "events_2024"),
-    74: ("public", "events_2025_a"),
-    75: ("public", "parent"),
-    76: ("public", "child"),
-    77: ("audit", "log"),
-    78: ("my schema", "my table"),
-    79: ("-dash", "t"),
-    80: ("public", 'we"ird.na\n me'),
-}
-DIGEST = "0" * 64
 CUSTOMERS = {20, 21, 22, 23, 24, 25, 26, 70, 81, 90, 92, 93}
 ORDERS = {30, 71, 91, 97, 99, 101, 102}
 
 
-def table_data(number, schema, name, **facts):
-    table = Table(schema=schema, name=name, columns=[], rows=0, content_sha256=DIGEST, **facts)
-    return Member(name=f"{number}.dat", objects=["x"], packed=True, raw_bytes=0, sha256=DIGEST, table=table)
+def toc_of(*facts, encoding="UTF8"):
+    return Toc(
+        version=(1, 16),
+        is_custom=False,
+        database="d",
+        server_version="18.4",
+        pg_dump_version="18.4",
+        encoding=encoding,
+        entries=[
+            Entry(n, kind, None, schema, name, "", "", "", "", 0, 0, False, b"", b"", b"", needs, "")
+            for n, kind, schema, name, needs in facts
+        ],
+    )
 
 
-MANIFEST = SimpleNamespace(
-    members=[
-        Member(name="toc.dat", objects=["x"], packed=True, raw_bytes=0, sha256=DIGEST),
-        *(table_data(number, *name) for number, name in TABLES.items()),
-    ]
-)
+TOC = toc_of(*ENTRIES)
 
 
 @pytest.fixture
-def entries(fake_program, tmp_path):
-    (tmp_path / "listing").write_text(LISTING)
-    return list_entries(tmp_path, tools=fake_program(f"cat '{tmp_path}/listing'"), arguments=["--verbose"])
-
-
-@pytest.fixture
-def chosen(entries):
+def chosen():
     """Patterns → the numbers of the entries that are taken."""
 
-    def choose(tables=(), schemas=(), manifest=MANIFEST, **arguments):
-        selected = select(entries, manifest, tables=tables, schemas=schemas, **arguments)
-        assert [entry.dump_id for entry in entries if entry in selected] == [entry.dump_id for entry in selected]
-        numbers = {entry.dump_id for entry in selected}
-        assert numbers >= SETTINGS
-        return numbers - SETTINGS
+    def choose(tables=(), schemas=(), **arguments):
+        numbers = [entry.dump_id for entry in select(TOC, tables=tables, schemas=schemas, **arguments)]
+        assert numbers == [number for number, *_ in ENTRIES if number in numbers]
+        assert {*numbers} >= SETTINGS
+        return {*numbers} - SETTINGS
 
     return choose
 
 
-def test_a_listing_is_read_with_what_each_entry_needs(entries):
-    assert len(entries) == LISTING.count("\n") - LISTING.count("\n;") - 1
-    by_id = {entry.dump_id: entry for entry in entries}
-    assert (by_id[26].kind, by_id[26].rest, by_id[26].needs) == (
-        "DEFAULT",
-        "public customers id postgres",
-        [24, 20, 20],
+def test_the_entries_that_options_leave_are_asked_for_and_their_order_kept(fake_program, tmp_path):
+    tools = fake_program(
+        "[ \"$*\" = '--list --no-owner /the/archive' ] && printf '%s\\n' '; Archive created' ';  dbname: 8; 9' "
+        "'30; 0 0 HOLOGRAM public 7; 1 postgres' ';\tdepends on: 5' '4; 1259 16399 TABLE public t\344ble postgres'"
     )
-    assert (by_id[1].kind, by_id[1].rest, by_id[1].needs) == ("ENCODING", "- ENCODING", [])
-    assert (by_id[60].kind, by_id[25].kind, by_id[105].kind) == (
-        "TABLE ATTACH",
-        "SEQUENCE OWNED BY",
-        "DEFAULT ACL",
-    )
-    assert all(entry.kind for entry in entries)
-
-
-def test_a_line_of_a_kind_of_tomorrow_is_kept_without_a_kind(fake_program, tmp_path):
-    tools = fake_program("echo '7; 1259 16399 HOLOGRAM public h postgres'")
-    (entry,) = list_entries(tmp_path, tools=tools)
-    assert (entry.dump_id, entry.kind, entry.rest) == (7, "", "HOLOGRAM public h postgres")
-
-
-def test_names_that_are_no_unicode_survive(fake_program, tmp_path):
-    tools = fake_program("printf '7; 1259 16399 TABLE public t\\344ble postgres\\n'")
-    (entry,) = list_entries(tmp_path, tools=tools)
-    assert entry.rest.encode(errors="surrogateescape") == b"public t\xe4ble postgres"
+    assert listed_ids(Path("/the/archive"), tools=tools, arguments=["--no-owner"]) == [30, 4]
 
 
 def test_an_archive_that_pg_restore_cannot_read_is_an_error_with_its_words(fake_program, tmp_path):
     tools = fake_program("echo 'pg_restore: error: unsupported version' >&2; exit 1")
     with pytest.raises(ClientProgramError, match="unsupported version"):
-        list_entries(tmp_path, tools=tools)
+        listed_ids(tmp_path, tools=tools)
+
+
+def test_a_list_for_pg_restore_names_the_entries_in_their_order(tmp_path):
+    file = tmp_path / "use.list"
+    assert use_list(file, [TOC.by_id[30], TOC.by_id[4]]) == f"--use-list={file}"
+    assert file.read_text() == "30;\n4;\n"
 
 
 @pytest.mark.parametrize("pattern", ["customers", "public.customers", "cust*", "public.c[u]stomers"])
@@ -321,26 +223,29 @@ def test_tables_of_awkward_names_are_found_as_the_manifest_writes_them(chosen, p
     assert chosen([pattern]) == numbers
 
 
-def test_a_name_with_the_signs_of_a_pattern_is_first_a_name(fake_program, tmp_path):
-    (tmp_path / "listing").write_text(
-        "1; 1259 1 TABLE public c* postgres\n2; 1259 2 TABLE public customers postgres\n"
+def test_a_name_with_the_signs_of_a_pattern_is_first_a_name():
+    toc = toc_of((1, "TABLE", "public", "c*", ()), (2, "TABLE", "public", "customers", ()))
+    assert [entry.dump_id for entry in select(toc, tables=["c*"])] == [1]
+
+
+@pytest.mark.parametrize("raw", ["größe".encode(), "größe".encode("latin-1")])
+def test_names_of_an_ascii_database_are_found_as_the_manifest_shows_them(raw):
+    name = raw.decode("utf-8", errors="surrogateescape")
+    toc = toc_of(
+        (1, "TABLE", name, name, ()),
+        (2, "TABLE", name, name + "r", ()),
+        (3, "DEFAULT", name, name + "r id", (1, 2)),
+        encoding="SQL_ASCII",
     )
-    entries = list_entries(tmp_path, tools=fake_program(f"cat '{tmp_path}/listing'"))
-    found = select(entries, MANIFEST, tables=["c*"])
-    assert [entry.dump_id for entry in found] == [1]
+    asked = []
+    assert [(e.dump_id, e.schema, e.name) for e in select(toc, tables=["größe.größe"])] == [(1, "größe", "größe")]
+    found = select(toc, tables=["größe.größer"], exists=lambda entry: asked.append(entry.name))
+    assert [entry.dump_id for entry in found] == [1, 2, 3]
+    assert asked == ["größe"]
 
 
-def test_a_table_whose_name_is_listed_in_another_encoding_comes_with_all_that_is_attached(chosen):
-    renamed = table_data(70, "public", "größe")
-    manifest = SimpleNamespace(members=[renamed, *(m for m in MANIFEST.members if m.name != "70.dat")])
-    assert chosen(["größe"], manifest=manifest) >= CUSTOMERS
-
-
-def test_a_partition_that_is_loaded_through_its_root_is_found_by_its_own_name(chosen):
-    through_root = table_data(73, "public", "events", through_root=True)
-    manifest = SimpleNamespace(members=[through_root, *(m for m in MANIFEST.members if m.name != "73.dat")])
-    assert 73 in chosen(["events_2024"], manifest=manifest)
-    assert {73, 74} <= chosen(["events"], manifest=manifest)
+def test_an_empty_schema_is_found():
+    assert [e.dump_id for e in select(toc_of((1, "SCHEMA", "", "empty", ())), schemas=["empty"])] == [1]
 
 
 @pytest.mark.parametrize(
@@ -367,8 +272,8 @@ def test_tables_and_schemas_add_up(chosen):
     assert chosen(["free_seq"], ["audit"]) == {33, 82, 7, 50, 77, 105}
 
 
-def test_a_table_that_is_left_out_takes_along_all_that_depends_on_it(chosen, entries):
-    everything = {entry.dump_id for entry in entries} - SETTINGS
+def test_a_table_that_is_left_out_takes_along_all_that_depends_on_it(chosen):
+    everything = {number for number, *_ in ENTRIES} - SETTINGS
     assert everything - chosen(exclude_tables=["audit.log"]) == {50, 77, 107, 108}
     assert everything - chosen(exclude_tables=["events_2025"]) == {42, 43, 61, 62, 74}
     # The sequence of customers is the default of borrower.

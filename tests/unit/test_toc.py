@@ -227,18 +227,18 @@ def test_what_pg_dump_would_not_have_written_is_refused_by_name(case):
 
 
 @pytest.mark.parametrize(
-    ("data", "version"),
+    ("data", "version", "known"),
     [
-        (b"PGDMP\x01\x0d\x00" + one()[8:], "1.13.0"),
-        (b"PGDMP\x01\x11\x00" + one()[8:], "1.17.0"),
-        (b"PGDMP\x02\x00\x00" + one()[8:], "2.0.0"),
-        (b"PGDMP\x01\x10\x01" + one()[8:], "1.16.1"),
+        (b"PGDMP\x01\x0d\x00" + one()[8:], "1.13.0", "1.16"),
+        (b"PGDMP\x01\x11\x00" + one()[8:], "1.17.0", "1.16: upgrade it"),
+        (b"PGDMP\x02\x00\x00" + one()[8:], "2.0.0", "1.16: upgrade it"),
+        (b"PGDMP\x01\x10\x01" + one()[8:], "1.16.1", "1.16"),
     ],
 )
-def test_a_version_that_is_not_known_is_named(data, version):
+def test_a_version_that_is_not_known_is_named(data, version, known):
     message = (
         f"the archive's table of contents has version {version}, and this version of airflow-provider-pg-s3 knows "
-        "1.14 to 1.16"
+        f"1.14 to {known}"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         parse_toc(data)

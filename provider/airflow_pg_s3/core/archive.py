@@ -12,12 +12,12 @@ from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.toc import Entry, Toc
 
-# As fmtId of PostgreSQL's string_utils.c writes it.
-_IDENTIFIER = rb'(?:[a-z_][a-z0-9_]*|"[^"]*(?:""[^"]*)*")'
-_IN_TURN = re.compile(_IDENTIFIER)
+IDENTIFIER = rb'(?:[a-z_][a-z0-9_]*|"[^"]*(?:""[^"]*)*")'
+"""Pattern of a name in SQL, as fmtId of PostgreSQL's string_utils.c writes it."""
+_IN_TURN = re.compile(IDENTIFIER)
 # A table without columns has no list, but the space before it.
 _COPY = re.compile(
-    rb"COPY (%(name)b)\.(%(name)b) (?:\((%(name)b(?:, %(name)b)*)\))? FROM stdin;\n" % {b"name": _IDENTIFIER}
+    rb"COPY (%(name)b)\.(%(name)b) (?:\((%(name)b(?:, %(name)b)*)\))? FROM stdin;\n" % {b"name": IDENTIFIER}
 )
 
 

@@ -1,25 +1,26 @@
-"""What an archive holds and where it comes from, as pg_restore reads it out of the table of contents."""
+"""What an archive holds and where it comes from, as its table of contents says."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_pg_s3.core.clients import ClientTools, environment, failure
+from airflow_pg_s3.core.archive import IDENTIFIER
+from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.room import make_sure_of_room
-from airflow_pg_s3.core.selection import TocEntry, list_entries
+from airflow_pg_s3.core.selection import listed_ids
+from airflow_pg_s3.core.toc import Entry, Toc, TocCutShort, read_toc
 
-_PIECE_BYTES = 1 << 16
+_FIRST_TRY_BYTES = 1 << 16
+# As each try begins anew: so all of them together take half as long again as the last.
+_NEXT_TRY = 4
 _LIMIT_BYTES = 1 << 30
-_VERSION = re.compile(rb"^; +Dumped from database version: (\d+(?:\.\d+)?)", re.MULTILINE)
-_CLIENT_ENCODING = re.compile(rb"^SET client_encoding = '([\w-]+)';$", re.MULTILINE)
-_CREATE = re.compile(rb"^CREATE DATABASE (?s:.)*? WITH TEMPLATE = template0", re.MULTILINE)
+_VERSION = re.compile(r"\d+(?:\.\d+)?")
+_CREATE = re.compile(rb"CREATE DATABASE %b WITH TEMPLATE = template0" % IDENTIFIER)
 _OPTION = re.compile(r" (?P<key>[A-Z_]+) = (?:(?P<word>\w+)|'(?P<text>(?:[^']|'')*)')")
 
 
@@ -27,16 +28,22 @@ _OPTION = re.compile(r" (?P<key>[A-Z_]+) = (?:(?P<word>\w+)|'(?P<text>(?:[^']|''
 class Contents:
     """An archive's table of contents.
 
+    :param toc: all of it.
+    :param entries: those that are restored.
     :param version: of the server that was dumped, such as ``16.14``.
-    :param codec: Python codec of the archive's encoding, which names are in.
     :param server: it with its encoding and locale; None if the archive does not hold those of the database (a dump
         of some tables).
     """
 
-    entries: list[TocEntry]
+    toc: Toc
+    entries: list[Entry]
     version: str
-    codec: str
     server: Server | None
+
+    @property
+    def codec(self) -> str:
+        """Python codec of the archive's encoding, which names are in."""
+        return self.toc.codec
 
     @property
     def tables(self) -> int:
@@ -54,78 +61,61 @@ class Contents:
         return any(entry.kind == "INDEX ATTACH" for entry in self.entries)
 
 
-def save_beginning(chunks: Iterator[bytes], path: Path, *, tools: ClientTools, form: str) -> None:
-    """Take from a stream what holds the table of contents, and write it to a file.
+def read_beginning(chunks: Iterator[bytes], path: Path) -> Toc:
+    """Take from a stream what holds the table of contents, and little more, and write it to a file.
 
-    How long it is, only pg_restore knows: it reads no further when it has listed it.
-
-    :param chunks: an archive.
-    :param form: its format, ``custom`` or ``tar``.
-    :raises ClientProgramError: pg_restore cannot read the archive.
-    :raises IntegrityError: the table of contents has no end.
+    :param chunks: a custom or tar archive.
+    :raises IntegrityError: the table of contents has no end, or says what pg_dump would not have written.
+    :raises InputError: it is of a version that is not known here, or the disk has no room for it.
     """
-    saved = 0
-    with (
-        path.open("wb") as file,
-        subprocess.Popen(
-            [tools.path("pg_restore"), "--list", f"--format={form}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        ) as program,
-    ):
-        assert program.stdin is not None
-        assert program.stderr is not None
-        try:
-            for chunk in chunks:
-                saved += len(chunk)
-                if saved > _LIMIT_BYTES:
-                    raise IntegrityError(f"has a table of contents of more than {_LIMIT_BYTES} bytes")
-                make_sure_of_room(path.parent, len(chunk), what="its table of contents")
-                file.write(chunk)
-                if not _write(program.stdin.fileno(), chunk):
-                    break
-            # Nothing is buffered: closing it is no writing.
-            program.stdin.close()
-            stderr = program.stderr.read()
-            if program.wait() != 0:
-                raise failure("pg_restore", program.returncode, stderr)
-        finally:
-            program.kill()
+    saved, enough = 0, _FIRST_TRY_BYTES
+    with path.open("wb", buffering=0) as file:
+        for chunk in chunks:
+            saved += len(chunk)
+            if saved > _LIMIT_BYTES:
+                raise IntegrityError(f"has a table of contents of more than {_LIMIT_BYTES} bytes")
+            make_sure_of_room(path.parent, len(chunk), what="its table of contents")
+            file.write(chunk)
+            if saved >= enough:
+                try:
+                    return read_toc(path)
+                except TocCutShort:
+                    enough = saved * _NEXT_TRY
+    return read_toc(path)
+
+
+def save_beginning(chunks: Iterator[bytes], path: Path, *, tools: ClientTools, form: str) -> None:
+    """Do as `read_beginning`, for callers that read the file again."""
+    read_beginning(chunks, path)
 
 
 def read_contents(archive: Path, *, tools: ClientTools, arguments: Sequence[str] = ()) -> Contents:
     """Read the table of contents.
 
-    :param archive: the archive, or as much of its beginning as `save_beginning` keeps.
+    :param archive: the archive, or as much of its beginning as `read_beginning` keeps.
     :param arguments: options of pg_restore that leave entries out.
     :raises ClientProgramError: pg_restore cannot read it.
-    :raises IntegrityError: it is not what pg_dump writes, although pg_restore reads it.
+    :raises IntegrityError: it is not what pg_dump writes, although pg_restore may read it.
+    :raises InputError: it is of a version that is not known here.
     """
-    versions = _VERSION.findall(tools.ask_pg_restore("--list", str(archive)))
-    # With an empty list of entries, what is left is the database's own command.
-    script = tools.ask_pg_restore(
-        "--create", "--schema-only", f"--use-list={os.devnull}", "--file=-", str(archive)
-    )
-    if not versions:
-        # As of zeros: an archive of nothing, for pg_restore.
+    toc = read_toc(archive / "toc.dat" if archive.is_dir() else archive)
+    version = _VERSION.match(toc.server_version)
+    if version is None:
         raise IntegrityError("is damaged: its table of contents does not say what was dumped")
-    version = versions[-1].decode()
-    found = _CLIENT_ENCODING.search(script)
-    server = _server(version, found.group(1).decode() if found else "UTF8", script)
+    server = _server(version.group(), toc)
     return Contents(
-        entries=list_entries(archive, tools=tools, arguments=arguments, codec=server.codec),
-        version=version,
-        codec=server.codec,
+        toc=toc,
+        entries=[toc.by_id[number] for number in listed_ids(archive, tools=tools, arguments=arguments)],
+        version=version.group(),
         server=server if server.collate else None,
     )
 
 
-def _server(version: str, encoding: str, script: bytes) -> Server:
+def _server(version: str, toc: Toc) -> Server:
     """Make what CREATE DATABASE says of encoding and locale into a record of the server."""
-    created = _CREATE.search(script)
-    text = script[created.end() :].decode("latin-1") if created else ""
+    command = next((entry.definition for entry in toc.entries if entry.kind == "DATABASE"), b"")
+    created = _CREATE.match(command)
+    text = command[created.end() :].decode(toc.codec, errors="surrogateescape") if created else ""
     options: dict[str, str] = {}
     while match := _OPTION.match(text):
         options[match["key"]] = match["word"] or match["text"].replace("''", "'")
@@ -137,7 +127,7 @@ def _server(version: str, encoding: str, script: bytes) -> Server:
         version_num=int(major) * 10000 + int(minor or 0),
         system_identifier=None,
         host="",
-        encoding=options.get("ENCODING", encoding),
+        encoding=options.get("ENCODING", toc.encoding),
         collate=options.get("LC_COLLATE", locale),
         ctype=options.get("LC_CTYPE", locale),
         locale_provider=options.get("LOCALE_PROVIDER", "libc"),
@@ -145,15 +135,3 @@ def _server(version: str, encoding: str, script: bytes) -> Server:
         icu_rules=options.get("ICU_RULES"),
         extensions=[],
     )
-
-
-def _write(descriptor: int, chunk: bytes) -> bool:
-    """Write in small pieces, so that little more is taken than is read; say whether somebody reads."""
-    try:
-        for start in range(0, len(chunk), _PIECE_BYTES):
-            view = memoryview(chunk)[start : start + _PIECE_BYTES]
-            while view:
-                view = view[os.write(descriptor, view) :]
-    except BrokenPipeError:
-        return False
-    return True

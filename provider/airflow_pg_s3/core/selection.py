@@ -12,21 +12,167 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.manifest import Manifest, Table
+from airflow_pg_s3.core.toc import Entry, Toc
 
 RELATIONS = ("FOREIGN TABLE", "MATERIALIZED VIEW", "TABLE", "VIEW", "SEQUENCE")
+PRIVILEGES = ("ACL", "DEFAULT ACL")
 # What belongs to a relation and comes with it.
 _ATTACHED = (
     "TABLE DATA", "TABLE ATTACH", "INDEX ATTACH", "INDEX", "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "TRIGGER",
     "RULE", "POLICY", "ROW SECURITY", "COMMENT", "ACL", "SECURITY LABEL", "STATISTICS DATA", "STATISTICS",
     "SEQUENCE OWNED BY", "SEQUENCE SET", "SEQUENCE", "MATERIALIZED VIEW DATA",
 )  # fmt: skip
-# Of these, what also needs other tables comes only with its own, which its line names first.
+# Of these, what also needs other tables comes only with its own, which its name begins with.
 _OF_ONE_RELATION = {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "POLICY", "RULE", "TRIGGER"}
 _FOREIGN_KEY = "FK CONSTRAINT"
+# Without these the text of the rest would be read wrongly.
+_SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
+_LISTED = re.compile(rb"^(\d+); ", re.MULTILINE)
+
+
+def listed_ids(archive: Path, *, tools: ClientTools, arguments: Sequence[str] = ()) -> list[int]:
+    """Ask pg_restore which entries some options leave, in the order of restoring.
+
+    :return: dump ids.
+    :raises ClientProgramError: pg_restore cannot read the archive, or does not know the options.
+    """
+    # Names are on their entry's line, as pg_restore makes spaces of line breaks.
+    return [int(number) for number in _LISTED.findall(tools.ask_pg_restore("--list", *arguments, str(archive)))]
+
+
+def use_list(file: Path, entries: Iterable[Entry | TocEntry]) -> str:
+    """Write down which entries pg_restore is to take, in this order, and return the option that says so."""
+    file.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
+    return f"--use-list={file}"
+
+
+def select(
+    toc: Toc | Sequence[TocEntry],
+    manifest: Manifest | None = None,
+    *,
+    tables: Sequence[str] = (),
+    schemas: Sequence[str] = (),
+    exclude_tables: Sequence[str] = (),
+    exists: Callable[[Any], bool] = lambda entry: False,
+) -> list[Any]:
+    """Choose the entries of some tables and schemas.
+
+    Names are compared, and those of the entries returned, as manifests show them.
+
+    :param tables: patterns such as ``public.orders`` and ``audit.*``; a name without a schema means public's.
+    :param schemas: patterns of schema names; everything in them is taken.
+    :param exclude_tables: patterns of tables to leave out, with all that depends on them.
+    :param exists: whether the target has already what the chosen entries need (types, functions, sequences,
+        schemas); what it has not is taken too.
+    :raises InputError: a pattern that matches nothing; the message suggests near names.
+    """
+    if not isinstance(toc, Toc):
+        return _select_listed(
+            toc, manifest, exists, dict(tables=tables, schemas=schemas, exclude_tables=exclude_tables)
+        )
+    entries = [entry._replace(schema=toc.shown(entry.schema), name=toc.shown(entry.name)) for entry in toc.entries]
+    return _select(entries, tables, schemas, exclude_tables, exists)
+
+
+def _select(
+    entries: Sequence[Entry],
+    tables: Sequence[str],
+    schemas: Sequence[str],
+    exclude_tables: Sequence[str],
+    exists: Callable[[Entry], bool],
+) -> list[Entry]:
+    by_table = {f"{entry.schema}.{entry.name}": entry for entry in entries if entry.kind in RELATIONS}
+    chosen: set[int] = set()
+    for pattern in tables:
+        chosen |= {by_table[name].dump_id for name in _matching(_full(pattern), by_table, "tables", pattern)}
+    foreign_keys = {entry.dump_id for entry in entries if entry.kind == _FOREIGN_KEY}
+    own_schema = {entry.dump_id: entry.name if entry.kind == "SCHEMA" else entry.schema for entry in entries}
+    for pattern in schemas:
+        names = _matching(pattern, {*own_schema.values()} - {""}, "schemas", pattern)
+        chosen |= {
+            entry.dump_id
+            for entry in entries
+            if own_schema[entry.dump_id] in names and foreign_keys.isdisjoint([entry.dump_id, *entry.dependencies])
+        }
+    if not tables and not schemas:
+        chosen = {entry.dump_id for entry in entries}
+    _complete(entries, chosen, exists)
+    excluded: set[int] = set()
+    for pattern in exclude_tables:
+        names = _matching(_full(pattern), by_table, "exclude_tables", pattern)
+        excluded |= {by_table[name].dump_id for name in names}
+    while more := {e.dump_id for e in entries if not excluded.isdisjoint(e.dependencies)} - excluded:
+        excluded |= more
+    return [entry for entry in entries if entry.dump_id in chosen - excluded]
+
+
+def _full(pattern: str) -> str:
+    return pattern if "." in pattern else f"public.{pattern}"
+
+
+def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) -> list[str]:
+    names = list(names)
+    found = [name for name in names if name == pattern] or fnmatch.filter(names, pattern)
+    if not found:
+        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(sorted(names)[:10])}"
+        raise InputError(f"{parameter}: {given!r} matches nothing in the backup{hint}")
+    return found
+
+
+def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entry], bool]) -> None:
+    by_id = {entry.dump_id: entry for entry in entries}
+
+    def grow(add: Callable[[Entry], bool]) -> bool:
+        new = {e.dump_id for e in entries if e.dump_id not in chosen and add(e)}
+        chosen.update(new)
+        return bool(new)
+
+    hosting = (*RELATIONS, *_ATTACHED, _FOREIGN_KEY)
+
+    def is_attached(entry: Entry) -> bool:
+        hosts = [by_id[n] for n in set(entry.dependencies) & by_id.keys() if by_id[n].kind in hosting]
+        if entry.kind in _OF_ONE_RELATION and len(hosts) > 1:
+            hosts = [h for h in hosts if h.schema == entry.schema and entry.name.startswith(f"{h.name} ")] or hosts
+        return entry.kind in _ATTACHED and any(host.dump_id in chosen for host in hosts)
+
+    roots: dict[int, set[int]] = {}
+    for entry in entries:
+        if entry.kind == "TABLE ATTACH":
+            # It needs the partition and its root, and the partition needs the root.
+            for needed in by_id.keys() & entry.dependencies:
+                roots.setdefault(needed, set()).update(set(by_id[needed].dependencies) & set(entry.dependencies))
+
+    # A relation brings what is attached to it, and its partitions. What it needs brings no more than its own
+    # definition along.
+    while grow(lambda entry: is_attached(entry) or not chosen.isdisjoint(roots.get(entry.dump_id, ()))):
+        pass
+    # A foreign key to a table that is not restored could not be made.
+    grow(
+        lambda entry: (
+            entry.kind == _FOREIGN_KEY
+            and all(needed in chosen for needed in entry.dependencies if needed in by_id)
+        )
+    )
+    grow(is_attached)  # comments on foreign keys
+    looked_at: set[int] = set()
+    while (
+        missing := {n for e in entries if e.dump_id in chosen for n in e.dependencies if n in by_id}
+        - chosen
+        - looked_at
+    ):
+        looked_at |= missing
+        chosen |= {number for number in missing if not exists(by_id[number])}
+    chosen |= {e.dump_id for e in entries if e.kind in _SETTINGS}
+
+
+# -- entries out of pg_restore's listing, until nobody asks for them any more ------------------------------------
+
 _OTHERS = (
     "ACCESS METHOD", "AGGREGATE", "BLOB METADATA", "BLOB", "BLOBS", "CAST", "COLLATION", "CONVERSION", "DATABASE",
     "DATABASE PROPERTIES", "DEFAULT ACL", "DOMAIN", "ENCODING", "EVENT TRIGGER", "EXTENSION",
@@ -35,9 +181,6 @@ _OTHERS = (
     "SERVER", "SHELL TYPE", "STDSTRINGS", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "TEXT SEARCH CONFIGURATION",
     "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "TYPE", "USER MAPPING",
 )  # fmt: skip
-# Without these the text of the rest would be read wrongly.
-_SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
-PRIVILEGES = ("ACL", "DEFAULT ACL")
 # Longest first, as "TABLE" also begins "TABLE DATA".
 _KINDS = sorted({*RELATIONS, *_ATTACHED, _FOREIGN_KEY, *_OTHERS}, key=len, reverse=True)
 _LINE = re.compile(rf"^(\d+); (\d+) \d+ (?:({'|'.join(_KINDS)}) )?(.*)$")
@@ -92,60 +235,39 @@ def list_entries(
     return entries
 
 
-def use_list(file: Path, entries: Iterable[TocEntry]) -> str:
-    """Write down which entries pg_restore is to take, in this order, and return the option that says so."""
-    file.write_text("".join(f"{entry.dump_id};\n" for entry in entries))
-    return f"--use-list={file}"
-
-
-def select(
+def _select_listed(
     entries: Sequence[TocEntry],
-    manifest: Manifest,
-    *,
-    tables: Sequence[str] = (),
-    schemas: Sequence[str] = (),
-    exclude_tables: Sequence[str] = (),
-    exists: Callable[[TocEntry], bool] = lambda entry: False,
+    manifest: Manifest | None,
+    exists: Callable[[TocEntry], bool],
+    patterns: dict[str, Sequence[str]],
 ) -> list[TocEntry]:
-    """Choose the entries of some tables and schemas.
-
-    :param entries: all entries, with what they need (``pg_restore --list --verbose``).
-    :param tables: patterns such as ``public.orders`` and ``audit.*``; a name without a schema means public's.
-    :param schemas: patterns of schema names; everything in them is taken.
-    :param exclude_tables: patterns of tables to leave out, with all that depends on them.
-    :param exists: whether the target has already what the chosen entries need (types, functions, sequences,
-        schemas); what it has not is taken too.
-    :raises InputError: a pattern that matches nothing; the message suggests near names.
-    """
+    assert manifest is not None
     _name_entries(entries, manifest)
-    relations = [entry for entry in entries if entry.kind in RELATIONS]
-    by_table = {f"{entry.schema}.{entry.name}": entry for entry in relations}
-    chosen: set[int] = set()
-    for pattern in tables:
-        chosen |= {by_table[name].dump_id for name in _matching(_full(pattern), by_table, "tables", pattern)}
-    foreign_keys = {entry.dump_id for entry in entries if entry.kind == _FOREIGN_KEY}
-    for pattern in schemas:
-        names = _matching(pattern, {entry.schema for entry in entries if entry.schema}, "schemas", pattern)
-        chosen |= {
-            entry.dump_id
-            for entry in entries
-            if (entry.schema in names and foreign_keys.isdisjoint([entry.dump_id, *entry.needs]))
-            or (entry.kind == "SCHEMA" and entry.name in names)
-        }
-    if not tables and not schemas:
-        chosen = {entry.dump_id for entry in entries}
-    _complete(entries, chosen, exists)
-    excluded: set[int] = set()
-    for pattern in exclude_tables:
-        names = _matching(_full(pattern), by_table, "exclude_tables", pattern)
-        excluded |= {by_table[name].dump_id for name in names}
-    while more := {e.dump_id for e in entries if not excluded.isdisjoint(e.needs)} - excluded:
-        excluded |= more
-    return [entry for entry in entries if entry.dump_id in chosen - excluded]
-
-
-def _full(pattern: str) -> str:
-    return pattern if "." in pattern else f"public.{pattern}"
+    by_id = {entry.dump_id: entry for entry in entries}
+    named = [
+        Entry(
+            e.dump_id,
+            e.kind,
+            None,
+            e.schema,
+            e.name,
+            "",
+            "",
+            "",
+            "",
+            0,
+            0,
+            False,
+            b"",
+            b"",
+            b"",
+            tuple(e.needs),
+            "",
+        )
+        for e in entries
+    ]
+    chosen = _select(named, **patterns, exists=lambda entry: exists(by_id[entry.dump_id]))
+    return [by_id[entry.dump_id] for entry in chosen]
 
 
 def _name_entries(entries: Iterable[TocEntry], manifest: Manifest) -> None:
@@ -171,62 +293,3 @@ def _name_entries(entries: Iterable[TocEntry], manifest: Manifest) -> None:
             schema = next((s for s in schemas_with_spaces if entry.rest.startswith(s + " ")), first_word)
             entry.schema = "" if schema == "-" else schema
             entry.name = entry.rest.removeprefix(schema + " ").rpartition(" ")[0]
-
-
-def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) -> list[str]:
-    names = list(names)
-    found = [name for name in names if name == pattern] or fnmatch.filter(names, pattern)
-    if not found:
-        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(sorted(names)[:10])}"
-        raise InputError(f"{parameter}: {given!r} matches nothing in the backup{hint}")
-    return found
-
-
-def _complete(entries: Sequence[TocEntry], chosen: set[int], exists: Callable[[TocEntry], bool]) -> None:
-    by_id = {entry.dump_id: entry for entry in entries}
-
-    def grow(add: Callable[[TocEntry], bool]) -> bool:
-        new = {e.dump_id for e in entries if e.dump_id not in chosen and add(e)}
-        chosen.update(new)
-        return bool(new)
-
-    hosting = (*RELATIONS, *_ATTACHED, _FOREIGN_KEY)
-
-    def is_attached(entry: TocEntry) -> bool:
-        hosts = [by_id[n] for n in set(entry.needs) & by_id.keys() if by_id[n].kind in hosting]
-        if entry.kind in _OF_ONE_RELATION and len(hosts) > 1:
-            # Names that are no UTF-8 fit nothing here; then it is better to bring too much.
-            hosts = [h for h in hosts if entry.rest.startswith(_one_line(f"{h.schema} {h.name} "))] or hosts
-        return entry.kind in _ATTACHED and any(host.dump_id in chosen for host in hosts)
-
-    roots: dict[int, set[int]] = {}
-    for entry in entries:
-        if entry.kind == "TABLE ATTACH":
-            # It needs the partition and its root, and the partition needs the root.
-            for needed in by_id.keys() & entry.needs:
-                roots.setdefault(needed, set()).update(set(by_id[needed].needs) & set(entry.needs))
-
-    # A relation brings what is attached to it, and its partitions. What it needs brings no more than its own
-    # definition along.
-    while grow(lambda entry: is_attached(entry) or not chosen.isdisjoint(roots.get(entry.dump_id, ()))):
-        pass
-    # A foreign key to a table that is not restored could not be made.
-    grow(
-        lambda entry: (
-            entry.kind == _FOREIGN_KEY and all(needed in chosen for needed in entry.needs if needed in by_id)
-        )
-    )
-    grow(is_attached)  # comments on foreign keys
-    looked_at: set[int] = set()
-    while (
-        missing := {n for e in entries if e.dump_id in chosen for n in e.needs if n in by_id} - chosen - looked_at
-    ):
-        looked_at |= missing
-        chosen |= {number for number in missing if not exists(by_id[number])}
-    chosen |= {e.dump_id for e in entries if e.kind in _SETTINGS}
-
-
-def _one_line(text: str) -> str:
-    """As pg_restore shows a name."""
-    return text.replace("\n", " ").replace("\r", " ")

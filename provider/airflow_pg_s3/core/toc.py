@@ -43,6 +43,10 @@ _LARGEST_INT = (1 << 31) - 1
 _LARGEST_OID = (1 << 32) - 1
 
 
+class TocCutShort(IntegrityError):
+    """The table of contents goes on behind the end of what there is."""
+
+
 class Entry(NamedTuple):
     """One entry: an object, the data of one, or something about one.
 
@@ -156,11 +160,12 @@ def parse_toc(data: bytes | mmap.mmap) -> Toc:
         raise InputError(
             f"the archive's table of contents has version {'.'.join(map(str, data[begin + 5 : begin + 8]))}, and "
             f"this version of airflow-provider-pg-s3 knows {_OLDEST[0]}.{_OLDEST[1]} to {_NEWEST[0]}.{_NEWEST[1]}"
+            + (": upgrade it" if version > _NEWEST else "")
         )
     try:
         return _Reader(data, begin + 8, end, version).read()
     except (IndexError, struct.error) as error:
-        raise _damaged("ends too early") from error
+        raise TocCutShort("the archive's table of contents ends too early") from error
 
 
 def check_files(toc: Toc) -> None:

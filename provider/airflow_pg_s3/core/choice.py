@@ -9,7 +9,7 @@ from airflow_pg_s3.core import selection
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.load import member_of
 from airflow_pg_s3.core.manifest import Member
-from airflow_pg_s3.core.selection import RELATIONS, TocEntry
+from airflow_pg_s3.core.selection import RELATIONS
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry
 
@@ -74,7 +74,7 @@ def choose(
     tools: ClientTools,
     wanted: Wanted,
     options: Sequence[str],
-    exists: Callable[[TocEntry], bool],
+    exists: Callable[[Entry], bool],
 ) -> Choice:
     """Find out what is restored.
 
@@ -88,10 +88,8 @@ def choose(
     arguments += ["--schema-only"] * wanted.schema_only + ["--data-only"] * wanted.data_only
     relations = None
     if wanted.has_patterns:
-        entries = selection.list_entries(archive.folder, tools=tools, arguments=["--verbose"], codec=toc.codec)
         selected = selection.select(
-            entries,
-            archive.manifest,
+            toc,
             tables=wanted.tables,
             schemas=wanted.schemas,
             exclude_tables=wanted.exclude_tables,
@@ -100,10 +98,7 @@ def choose(
         relations = [(entry.schema, entry.name) for entry in selected if entry.kind in RELATIONS]
         arguments.append(selection.use_list(archive.workspace.folder / "use.list", selected))
     # Which entries the user's options leave out, pg_restore knows best.
-    numbers = [
-        entry.dump_id
-        for entry in selection.list_entries(archive.folder, tools=tools, arguments=arguments, codec=toc.codec)
-    ]
+    numbers = selection.listed_ids(archive.folder, tools=tools, arguments=arguments)
     restored = [toc.by_id[number] for number in numbers]
     members = [member_of(entry, archive) for entry in restored if entry.kind == "TABLE DATA"]
     if any(entry.kind == "BLOBS" for entry in restored):

@@ -9,7 +9,9 @@ import psycopg
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
+from airflow_pg_s3.core.errors import ServerError
 from airflow_pg_s3.core.pg_restore import use_list
+from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry
 
@@ -38,7 +40,7 @@ def cleaning_script(
 def apply_setting(connection: _Connection, statement: Statement, codec: str) -> None:
     """Set what holds for the commands behind it, unless the server does not know it, and does not need it."""
     is_unknown = connection.info.server_version < _FIRST_WITH_TRANSACTION_TIMEOUT
-    if not (is_unknown and statement.begins("SET", "transaction_timeout")):
+    if not (is_unknown and statement.begins("SET", "TRANSACTION_TIMEOUT")):
         connection.execute(statement.encoded(codec))
 
 
@@ -65,10 +67,14 @@ def drop_all(connection: _Connection, script: Sequence[Definition], codec: str) 
     """Drop what the archive holds, as far as it is there.
 
     :param script: as `cleaning_script` returns it.
-    :raises psycopg.Error: the server refuses, as what is not in the archive depends on it.
+    :raises ServerError: the server refuses, as what is not in the archive depends on it, or for another reason.
     """
     for statement in script[0].statements:
         if statement.is_setting:
             apply_setting(connection, statement, codec)
-        else:
+            continue
+        try:
             drop(connection, statement, codec)
+        except psycopg.Error as error:
+            said = redacted(str(error).strip())
+            raise ServerError(f"{statement.on_one_line}: PostgreSQL failed ({error.sqlstate}): {said}") from None

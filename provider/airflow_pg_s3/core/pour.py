@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,18 +11,21 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.pipe import enlarge, write_all
 from airflow_pg_s3.core.process import ClientProgram, running
 from airflow_pg_s3.core.progress import Log, Progress, human
 
 _LOOK_SECONDS = 0.01
+_PATIENCE_SECONDS = 0.5
 
 
 class Pour:
-    """Pours a stream into a pipe, on a thread of its own, and closes the pipe only if all of the stream has come.
+    """Pours a stream into a socket, on a thread of its own, and ends it only if all of the stream has come.
 
-    A program that reads the pipe must have ended before the context does: otherwise it could take a stream that
-    broke off for one that ended.
+    Whoever reads must not take a stream that broke off for one that ended, also when this process is killed. So
+    the reader itself is given the writing end, too: that way only `shutdown` ends the stream, and a reader that
+    gets no more waits, until the janitor kills it. A pipe knows no such end.
+
+    The program must have ended before the context does.
 
     :param chunks: the stream; what it raises, `check` raises.
     """
@@ -34,24 +38,23 @@ class Pour:
         self._thread = threading.Thread(target=self._pour, name="pour", daemon=True)
 
     def __enter__(self) -> Pour:
-        self.reader, self._writer = os.pipe()
-        enlarge(self._writer)
-        os.set_blocking(self._writer, False)
+        self.reader, self.writer = socket.socketpair()
+        self.writer.settimeout(_PATIENCE_SECONDS)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._close_reader()
+        self.reader.close()
         if self._thread.ident is not None:
             self._thread.join()
-        self._close_writer()
+        self.writer.close()
 
     def start(self) -> None:
-        """Begin, once a program has `reader` as its standard input."""
-        # Or a program that goes away would leave the pipe open, and the thread waiting.
-        self._close_reader()
+        """Begin, once a program has `reader` as its standard input, and `writer` as well."""
+        # Or a program that goes away would leave the socket open, and the thread waiting.
+        self.reader.close()
         self._thread.start()
 
     @property
@@ -75,26 +78,24 @@ class Pour:
                     # check sums of what came before.
                     reader_has_left = not self._write(chunk)
                 self.poured_bytes += len(chunk)
-            self._close_writer()
+            with contextlib.suppress(OSError):  # nobody reads any more
+                self.writer.shutdown(socket.SHUT_WR)
         except BaseException as error:
             self._error = error
 
     def _write(self, chunk: bytes) -> bool:
-        try:
-            write_all(self._writer, chunk, self._stop)
-        except BrokenPipeError:
-            return False
+        """Write all of it; say whether somebody reads."""
+        view = memoryview(chunk)
+        while view:
+            try:
+                view = view[self.writer.send(view) :]
+            except TimeoutError:
+                # The reader may have other things to do for minutes.
+                if self._stop.is_set():
+                    raise Cancelled("stopped while nobody read a program's input") from None
+            except (BrokenPipeError, ConnectionResetError):
+                return False
         return True
-
-    def _close_reader(self) -> None:
-        if self.reader >= 0:
-            os.close(self.reader)
-            self.reader = -1
-
-    def _close_writer(self) -> None:
-        if self._writer >= 0:
-            os.close(self._writer)
-            self._writer = -1
 
 
 def pour_into(
@@ -118,8 +119,9 @@ def pour_into(
     """
     with ExitStack() as stack:
         pour = stack.enter_context(Pour(chunks)) if chunks is not None else None
-        stdin = pour.reader if pour is not None else subprocess.DEVNULL
-        program = stack.enter_context(running(argv, env=env, on_line=on_line, stdin=stdin))
+        stdin = pour.reader.fileno() if pour is not None else subprocess.DEVNULL
+        keep = [pour.writer.fileno()] if pour is not None else []
+        program = stack.enter_context(running(argv, env=env, on_line=on_line, stdin=stdin, keep=keep))
         poured = Progress(
             log.info, lambda s: f"fed {human(size())} to {program.name}, {human(size() / max(s, 0.001))}/s"
         )

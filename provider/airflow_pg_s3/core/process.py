@@ -33,6 +33,7 @@ class ClientProgram:
     :param env: its whole environment, but for a mark by which its workers are known.
     :param on_line: called with each line of its standard error, without rows and passwords; on its own thread.
     :param stdin: file descriptor of its standard input, as for `subprocess.Popen`; still the caller's to close.
+    :param keep: further descriptors that it inherits.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class ClientProgram:
         env: Mapping[str, str],
         on_line: Callable[[str], None] | None = None,
         stdin: int = subprocess.DEVNULL,
+        keep: Sequence[int] = (),
     ) -> None:
         self.name = os.path.basename(argv[0])
         self._on_line = on_line
@@ -56,6 +58,7 @@ class ClientProgram:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd="/",
+            pass_fds=keep,
         )
         self._listener = threading.Thread(target=self._listen, name=f"{self.name} stderr", daemon=True)
         self._listener.start()
@@ -145,9 +148,10 @@ def running(
     env: Mapping[str, str],
     on_line: Callable[[str], None] | None = None,
     stdin: int = subprocess.DEVNULL,
+    keep: Sequence[int] = (),
 ) -> Iterator[ClientProgram]:
     """Run a client program for the time of a block, after which it has ended in any case."""
-    program = ClientProgram(argv, env=env, on_line=on_line, stdin=stdin)
+    program = ClientProgram(argv, env=env, on_line=on_line, stdin=stdin, keep=keep)
     try:
         yield program
     finally:

@@ -21,9 +21,9 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.selection import TocEntry
 from airflow_pg_s3.core.side_database import beside, comment_on, drop, value_of
 from airflow_pg_s3.core.target import create_database
+from airflow_pg_s3.core.toc import Entry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _LOCK_PATIENCE_SECONDS = 15.0
@@ -91,7 +91,7 @@ class Replacement:
         """Whether what is restored goes into a database that was there before."""
         return False
 
-    def holds(self, entry: TocEntry) -> bool:
+    def holds(self, entry: Entry) -> bool:
         """Nothing is in a new database."""
         return False
 

@@ -16,7 +16,8 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.redaction import redacted
-from airflow_pg_s3.core.selection import RELATIONS, TocEntry
+from airflow_pg_s3.core.selection import RELATIONS
+from airflow_pg_s3.core.toc import Entry
 
 MAINTENANCE_DATABASE = "postgres"
 _SHOWN = 5
@@ -133,7 +134,7 @@ class Target:
         """Whether what is restored goes into a database that was there before."""
         return self._exists
 
-    def holds(self, entry: TocEntry) -> bool:
+    def holds(self, entry: Entry) -> bool:
         """Whether the database has an object of an archive's table of contents."""
         if not self._exists or (query := _EXISTS.get(entry.kind)) is None:
             return False

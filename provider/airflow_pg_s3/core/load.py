@@ -71,7 +71,7 @@ class Load:
         plan = make_plan(
             self.archive.toc,
             self.entries,
-            is_ours=lambda entry: entry.dump_id in references or not self._member(entry).packed,
+            is_ours=lambda entry: entry.dump_id in references or is_large(self._member(entry)),
             builds_at_once=lambda entry: self._member(entry).raw_bytes >= _BUILD_AT_ONCE_BYTES,
             jobs=self.jobs,
         )
@@ -173,6 +173,11 @@ class Load:
                 'give pg_restore_options=["--disable-triggers"], which takes a superuser'
             ) from error
         return references
+
+
+def is_large(member: Member) -> bool:
+    """Whether it is worth a COPY of ours: small members come as files anyway, and pg_restore is quicker with them."""
+    return not member.packed
 
 
 def member_of(entry: Entry, archive: ServedArchive) -> Member:

@@ -215,31 +215,32 @@ def pg_restore_pids(processes: Callable[[], list[int]]) -> list[int]:
     return sorted(parents, key=lambda pid: parents[pid] in parents)
 
 
-# Building the index takes for ever, but in the source.
+# Building the indexes takes for ever, but in the source.
 SLOW = """
 create function slow(i int) returns int immutable language plpgsql as
     $$ begin if current_database() <> '{source}' then perform pg_sleep(600); end if; return i; end $$;
-create table small as select 1 as i;
-create index on small (slow(i));
+create table a as select 1 as i; create index on a (slow(i));
+create table b as select 1 as i; create index on b (slow(i));
 """
 
 
 @only_on("moto")
-def test_a_pg_restore_that_is_killed_fails_the_task(
-    source: Cluster, back_up, restore, new_name, new_database, processes
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_pg_restore_that_is_killed_fails_the_task_and_its_workers_do_not_outlive_it(
+    source: Cluster, back_up, restore, new_name, new_database, processes, jobs: int
 ) -> None:
     database = new_database(source)
     source.psql(SLOW.format(source=database), database)
     backup, target = back_up(source, database), new_name(source)
 
     def kill() -> None:
-        wait_until(lambda: source.psql(BUILDING.format(target)) == "1\n")
+        wait_until(lambda: source.psql(BUILDING.format(target)) == f"{jobs}\n")
         os.kill(pg_restore_pids(processes)[0], signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
     with pytest.raises(ClientProgramError, match="pg_restore was killed by signal 9"):
-        restore(source, target, backup=backup["uri"])
+        restore(source, target, backup=backup["uri"], jobs=jobs)
     thread.join()
     assert processes() == []
 

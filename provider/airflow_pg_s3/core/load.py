@@ -176,7 +176,7 @@ class Load:
 
 
 def is_large(member: Member) -> bool:
-    """Whether it is worth a COPY of ours: small members come as files anyway, and pg_restore is quicker with them."""
+    """Whether a session of ours loads it: of small ones, which come as files, pg_restore is quicker."""
     return not member.packed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,6 +43,7 @@ class ServedArchive:
         self._downloader = downloader
         self._decoder = decoder
         self._fetching = threading.Lock()
+        self._files: set[str] = set()  # members that are whole in the folder
         self._counting = threading.Lock()
         self.read_bytes = 0
         self._toc: Toc | None = None
@@ -68,16 +68,16 @@ class ServedArchive:
         :raises IntegrityError: a pack or member is not what was backed up.
         :raises InputError: the spool's disk has no room for them.
         """
+        if self._files.issuperset(names):
+            return
         with self._fetching:
-            present = set(os.listdir(self.folder))
             for objects, members in self.manifest.packs():
-                missing = [m for m in members if m.name in names and m.name not in present]
+                missing = [m for m in members if m.name in names and m.name not in self._files]
                 if missing:
                     self._make_room(sum(member.raw_bytes for member in members))
-                    self._fetch_pack(objects, {member.name: member for member in members})
-                    present = set(os.listdir(self.folder))
+                    self._files |= self._fetch_pack(objects, {member.name: member for member in members})
                     for member in missing:
-                        if member.name not in present:
+                        if member.name not in self._files:
                             raise IntegrityError(f"{objects[0]} does not hold {described(member)}")
 
     def save(self, member: Member) -> None:
@@ -88,10 +88,11 @@ class ServedArchive:
         """
         if member.packed:
             self.fetch([member.name])
-        elif not (self.folder / member.name).exists():
+        elif member.name not in self._files:
             self._make_room(member.raw_bytes)
             with (self.folder / member.name).open("wb") as file:
                 self.read(member, file.write)
+            self._files.add(member.name)
 
     def read(self, member: Member, write: Callable[[bytes], object]) -> None:
         """Read one member, from S3 if it is in no pack, on the caller's thread; several may do so at once.
@@ -119,13 +120,16 @@ class ServedArchive:
         except IntegrityError as error:
             raise IntegrityError(f"{described(member)} {error}") from error
 
-    def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> None:
+    def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> set[str]:
+        """Make files of all members in a pack, and return their names."""
+        names: set[str] = set()
         with ExitStack() as stack:
 
             def open_member(name: str, size: int) -> _MemberFile:
                 # The name becomes a file's: only the manifest's own names, which were checked, are taken.
                 if name not in members:
                     raise IntegrityError(f"holds {name!r}, which the manifest does not name")
+                names.add(name)
                 return _MemberFile(members[name], stack.enter_context(open(f"{self.folder}/{name}", "wb")))
 
             reader = PackReader(open_member)
@@ -136,6 +140,7 @@ class ServedArchive:
                 reader.finish()
             except IntegrityError as error:
                 raise IntegrityError(f"the pack {objects[0]} {error}") from error
+        return names
 
     def _make_room(self, size: int) -> None:
         free = shutil.disk_usage(self.folder).free

@@ -134,8 +134,9 @@ class LoadingSession:
         :raises IntegrityError: they are not what was backed up.
         """
         options = b" WITH (FREEZE)" if is_new else b""
+        connection = self.connection  # what goes wrong until here is not about rows
         try:
-            with self.connection.transaction(), self.connection.cursor() as cursor:
+            with connection.transaction(), connection.cursor() as cursor:
                 if is_new:
                     cursor.execute(b"TRUNCATE ONLY " + table.quoted)
                 with self._without_triggers(table), cursor.copy(table.command + options) as copy:

@@ -142,9 +142,9 @@ def test_a_server_that_keeps_nothing_is_dumped_with_any_newer_major(
 
 @pytest.mark.parametrize("major", [16, 18])
 def test_a_database_restored_there_is_compared_by_an_older_program_without_it(
-    pg15: Cluster, new_database, back_up, connections, find_only, spool_dir: Path, major: int
+    pg15: Cluster, hard_database, new_database, back_up, connections, find_only, spool_dir: Path, major: int
 ):
-    made = back_up(pg15, new_database(pg15, COLUMNS))
+    made = back_up(pg15, new_database(pg15, COLUMNS, template=hard_database(pg15)))
     find_only((f"{major}.4", major))
     connections.set("pg_scratch", pg15.airflow_connection("postgres"))
     verify = PgS3VerifyOperator(

@@ -141,6 +141,12 @@ BASE = 'CREATE VIEW s.n AS\n SELECT base.id,\n    base."group"\n   FROM s.base\n
             "ALTER DEFAULT PRIVILEGES FOR ROLE me GRANT SELECT ON TABLES TO you;",
         ),
         (
+            "ACL",
+            "GRANT ALL ON TABLE s.n TO you;\nREVOKE ALL ON TABLE s.n FROM me;",
+            "REVOKE SELECT,INSERT,REFERENCES,DELETE,TRIGGER,TRUNCATE,UPDATE ON TABLE s.n FROM me;\n"
+            "GRANT SELECT,INSERT,REFERENCES,DELETE,TRIGGER,TRUNCATE,UPDATE ON TABLE s.n TO you;",
+        ),
+        (
             "FOREIGN TABLE",
             "ALTER FOREIGN TABLE s.n ALTER COLUMN id OPTIONS (",
             "ALTER FOREIGN TABLE ONLY s.n ALTER COLUMN id OPTIONS (",

@@ -19,6 +19,8 @@ _SHOWN_CHARACTERS = 300
 
 # pg_dump 15 and before write two spaces.
 _DEFAULT_ACL = re.compile(r"^(ALTER DEFAULT PRIVILEGES .*)  (TO|FROM) ")
+# pg_dump 17 and later name all the privileges on a table of a server before 17, which does not know MAINTAIN.
+_ALL_BUT_MAINTAIN = re.compile(r"(GRANT|REVOKE) SELECT,INSERT,REFERENCES,DELETE,TRIGGER,TRUNCATE,UPDATE ON ")
 # pg_dump 18 says ONLY where 17 and before do not; nothing inherits the options of a column.
 _FOREIGN_TABLE = re.compile(r"^ALTER FOREIGN TABLE ONLY ")
 # Names that 16 and 17 began to quote, as they made keywords of them:
@@ -70,9 +72,8 @@ def _are_equal(entry: Entry, a: Sequence[list[str]], b: Sequence[list[str]], sam
 def _rule(entry: Entry) -> Callable[[list[str], list[str]], bool]:
     if entry.kind in _QUERIES or (entry.kind == "RULE" and entry.name.endswith(" _RETURN")):
         return _are_equal_queries
-    if entry.kind == "DEFAULT ACL":
-        # They were sorted with their spaces.
-        return lambda a, b: sorted(_each(_DEFAULT_ACL, r"\1 \2 ", a)) == sorted(_each(_DEFAULT_ACL, r"\1 \2 ", b))
+    if entry.kind.endswith("ACL"):
+        return lambda a, b: _privileges(a) == _privileges(b)
     if entry.kind == "FOREIGN TABLE":
         change = "ALTER FOREIGN TABLE "
         return lambda a, b: _each(_FOREIGN_TABLE, change, a) == _each(_FOREIGN_TABLE, change, b)
@@ -81,6 +82,11 @@ def _rule(entry: Entry) -> Callable[[list[str], list[str]], bool]:
 
 def _each(pattern: re.Pattern[str], replacement: str, lines: list[str]) -> list[str]:
     return [pattern.sub(replacement, line) for line in lines]
+
+
+def _privileges(lines: list[str]) -> list[str]:
+    # They were sorted as they were written.
+    return sorted(_each(_ALL_BUT_MAINTAIN, r"\1 ALL ON ", _each(_DEFAULT_ACL, r"\1 \2 ", lines)))
 
 
 def _are_equal_queries(expected: list[str], found: list[str]) -> bool:

@@ -23,7 +23,6 @@ SELECT format(E'COMMENT ON %s IS %L', target, E'the "comment"''s\n\\.\n$$ ☃ ' 
     'OPERATOR FAMILY types.token_family USING btree',
     'POLICY readers ON access.tenants',
     'PROCEDURE code.count_hens(bigint)',
-    'PUBLICATION "some tables"',
     'RULE "log ''updates''" ON views.base',
     'SCHEMA "nothing in it"',
     'SCHEMA public',

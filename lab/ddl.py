@@ -18,6 +18,10 @@ from lab.sandbox import environment_without
 HEADER = re.compile(r"^--\n-- Name: (.*); Type: (.*); Schema: (.*); Owner: (.*)\n--\n", re.MULTILINE)
 # Random keys, and settings written only where the entry before had another value: they depend on the order.
 NOISE = re.compile(r"^(\\(un)?restrict .*|SET default_(tablespace|table_access_method) = .*|--( .*)?|)$")
+# Servers from 15.20 on keep a column's version among its options; an older pg_dump, such as 18.6, writes it out.
+ATTVER = re.compile(r"(?<=\()pg_attver=\d+(, )?|, pg_attver=\d+")
+NAME = r'"(?:[^"]|"")*"'
+SETS_NOTHING = re.compile(rf"^ALTER (FOREIGN )?TABLE ONLY {NAME}\.{NAME} ALTER COLUMN {NAME} SET \(\);\n", re.M)
 # A database can have a setting for it, and pg_dump writes literals by it.
 OPTIONS = "-c standard_conforming_strings=on"
 QUALIFIER = re.compile(r"\b\w+\.(?=\w)")
@@ -62,6 +66,7 @@ def split(dump: str) -> Schema:
     _, *parts = HEADER.split(dump)
     entries: defaultdict[Entry, list[list[str]]] = defaultdict(list)
     for name, kind, schema, owner, body in zip(*(parts[start::5] for start in range(5)), strict=True):
+        body = SETS_NOTHING.sub("", ATTVER.sub("", body))
         lines = [line for line in body.split("\n") if not NOISE.match(line)]
         entries[Entry(kind, schema, name)].append([f"-- Owner: {owner}", *_normalised(kind, lines)])
     for bodies in entries.values():

@@ -48,7 +48,7 @@ def postgresql_is_missing(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def cluster_of() -> Iterator[Callable[[int | Installation], Cluster]]:
-    """major, or installation → its server, one for the whole session; skips the test where that isn't installed."""
+    """major, or installation → its server, one for the whole session; skips the test where it isn't installed."""
     running: dict[Installation, Cluster] = {}
 
     def start(wanted: int | Installation) -> Cluster:

@@ -17,3 +17,4 @@ SET client_min_messages = error; -- wal_level is too low to publish; creating is
 CREATE PUBLICATION "some tables" FOR TABLE constraints.hen (id, egg), views.base WHERE (id > 10 AND "group" <> 'it''s');
 CREATE PUBLICATION by_schema FOR TABLES IN SCHEMA volume, "schéma ☃", TABLE views.log;
 COMMENT ON PUBLICATION "some tables" IS E'the "comment"''s\n\\.\n$$ ☃';
+COMMENT ON SCHEMA public IS 'pg_dump 14 leaves this comment out';

@@ -25,7 +25,6 @@ SELECT format(E'COMMENT ON %s IS %L', target, E'the "comment"''s\n\\.\n$$ ☃ ' 
     'PROCEDURE code.count_hens(bigint)',
     'RULE "log ''updates''" ON views.base',
     'SCHEMA "nothing in it"',
-    'SCHEMA public',
     'SEQUENCE sequences.midway',
     'SERVER "dummy ''server''"',
     'STATISTICS constraints."stats ""quoted"""',

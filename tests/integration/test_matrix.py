@@ -3,8 +3,6 @@
 Minors matter: those of November 2026 changed what pg_restore takes. So each test's id names them.
 """
 
-from collections.abc import Callable
-
 import pytest
 
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator

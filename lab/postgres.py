@@ -69,12 +69,17 @@ def all_installations() -> tuple[Installation, ...]:
 
 def installations() -> dict[int, Path]:
     """Major version → directory of the binaries of its newest minor here."""
-    return {each.major: each.folder for each in all_installations()}  # the last one stays
+    return {each.major: each.folder for each in newest_of_each_major()}
+
+
+def newest_of_each_major() -> list[Installation]:
+    """The newest minor of each major here, the oldest major first."""
+    return list({each.major: each for each in all_installations()}.values())  # the last one stays
 
 
 def newest(major: int | None) -> Installation:
     """The newest minor of a major here; LookupError if there is none."""
-    majors = {each.major: each for each in all_installations()}
+    majors = {each.major: each for each in newest_of_each_major()}
     if major not in majors:
         found = ", ".join(map(str, majors)) or "none"
         raise LookupError(f"PostgreSQL {major} is not installed; found: {found}")

@@ -9,12 +9,12 @@ from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.binaries import MAJORS
 from lab.compare import compare_databases
 from lab.hard import create_hard_roles
-from lab.postgres import Cluster, Installation, all_installations, newest
+from lab.postgres import Cluster, Installation, all_installations, newest, newest_of_each_major
 from tests.conftest import postgresql_is_missing
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
-NEWEST = list({each.major: each for each in all_installations()}.values())
+NEWEST = newest_of_each_major()
 PAIRS = [(source, target) for source in NEWEST for target in NEWEST if source.major < target.major]
 
 

@@ -70,7 +70,7 @@ def script(client: Installation, folder: Path, *options: str, stdin: bytes | Non
     return without_keys(pg_restore(client, "--file=-", *options, *archive, stdin=stdin))
 
 
-# -- what differs: it opens anything, or regular files alone --------------------------------------------------------
+# -- what differs: it opens anything, or regular files alone ------------------------------------------------------
 
 
 def through_a_pipe(path: Path) -> None:

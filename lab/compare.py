@@ -22,10 +22,11 @@ SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = '
 SET synchronize_seqscans = off; SET statement_timeout = 0; SET quote_all_identifiers = off;
 """
 
+# Before 15 there is one provider, libc, and no column that says so.
 DATABASE = """
 SELECT 'encoding', pg_encoding_to_char(encoding), 'collation', datcollate, 'character type', datctype,
-    'locale provider', datlocprovider
-FROM pg_database WHERE datname = current_database()
+    'locale provider', coalesce(to_jsonb(d) ->> 'datlocprovider', 'c')
+FROM pg_database d WHERE datname = current_database()
 """
 EXTENSIONS = """
 SELECT extname, extversion, nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace

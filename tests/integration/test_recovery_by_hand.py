@@ -17,8 +17,9 @@ from airflow_pg_s3.core.backup import BackupRequest, BackupResult, back_up
 from airflow_pg_s3.core.libpq import parameters
 from airflow_pg_s3.core.repository import Repository
 from lab.compare import compare_databases
-from lab.postgres import Cluster, installations
+from lab.postgres import Cluster, all_installations, installations
 from lab.s3 import REGION, S3Server
+from tests.conftest import postgresql_is_missing
 from tests.integration.conftest import only_on
 
 pytestmark = only_on("moto")
@@ -217,13 +218,10 @@ def test_one_table_is_restored_alone(
 
 def with_zstd() -> Path | None:
     """The folder of a pg_restore that was built with zstd and reads archives of 18, which are like those of 17."""
-    for folder in [*(Path(p) for p in os.environ["PATH"].split(":")), *Path("/usr/lib/postgresql").glob("*/bin")]:
-        program = folder / "pg_restore"
-        if program.is_file():
-            version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-            linked = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
-            if int((re.findall(r" (\d+)", version) or ["0"])[0]) >= 17 and "libzstd" in linked:
-                return folder
+    for each in all_installations():
+        linked = subprocess.run(["ldd", each.folder / "pg_restore"], capture_output=True, text=True).stdout
+        if each.major >= 17 and "libzstd" in linked:
+            return each.folder
     return None
 
 
@@ -232,7 +230,7 @@ def test_a_pg_restore_with_zstd_reads_the_large_tables_as_they_are_stored(
 ):
     folder = with_zstd()
     if folder is None:
-        pytest.skip("no pg_restore of 17 or newer with zstd is installed")
+        postgresql_is_missing("no pg_restore of 17 or newer with zstd is installed")
     copy = new_name(pg18, "by-hand")
     made = make_backup(database, part_bytes=PART, parts_per_volume=2)
     commands = blocks("Find the backup", "Download", "Without unpacking the large tables", "Restore")

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_pg_s3.core.manifest import Manifest, Table
 from lab.compare import compare_databases
 from lab.hard import create_many_tables, create_wide_table
-from lab.postgres import Cluster
+from lab.postgres import Cluster, newest_of_each_major
 from lab.s3 import S3Server
 from tests.integration.conftest import only_on
 
@@ -305,7 +305,10 @@ def test_any_bytes_of_a_database_without_encoding_come_back_exactly(
         restore(pg18, copy, backup=made["uri"])
 
 
-@pytest.fixture(params=[16, 18])
+# The suite is 15's: on newer servers some more of its tests fail. They would need one of their own for 14.
+@pytest.fixture(
+    params=[each for each in newest_of_each_major() if each.major >= 15], ids=lambda each: each.version
+)
 def regression_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A server of its own, with the database that PostgreSQL's regression suite leaves behind."""
     cache = os.environ.get("PG_S3_REGRESSION_CACHE")
@@ -314,7 +317,7 @@ def regression_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     from lab.regression import create_regression_database
 
     settings = {"allow_in_place_tablespaces": "on"}
-    with Cluster(major=request.param, settings=settings, initdb_options=["--locale=C"]) as cluster:
+    with Cluster(installation=request.param, settings=settings, initdb_options=["--locale=C"]) as cluster:
         create_regression_database(cluster, Path(cache))
         yield cluster
 

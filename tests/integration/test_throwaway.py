@@ -92,8 +92,11 @@ def test_each_major_runs_out_of_reach_of_the_network_and_is_gone_afterwards(majo
     assert shared_memory_made_by(pid) == []
 
 
-def test_the_next_newer_major_serves_where_the_right_one_is_missing():
-    assert choose_installation(17, INSTALLED).major == 18
+def test_the_next_newer_major_serves_where_the_right_one_is_missing(monkeypatch):
+    monkeypatch.setattr(clients, "STANDARD_PLACES", ())
+    monkeypatch.setenv("PATH", "/nonexistent")
+    without_17 = [str(folder) for major, folder in installations().items() if major != 17]
+    assert choose_installation(17, without_17).major == 18
 
 
 def test_what_to_install_is_said_where_no_server_is(tmp_path: Path, monkeypatch):

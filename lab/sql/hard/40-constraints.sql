@@ -14,10 +14,6 @@ INSERT INTO egg SELECT i, i, i FROM generate_series(1, 100) AS i;
 INSERT INTO nest SELECT i, i, i FROM generate_series(1, 100) AS i;
 COMMIT;
 
-CREATE TABLE two_keys (a int, b text, c int, d int, UNIQUE (a, b), UNIQUE NULLS NOT DISTINCT (c, d));
-INSERT INTO two_keys VALUES (1, 'x', 1, NULL), (2, 'y', NULL, 1);
-CREATE TABLE points_to_two (a int, b text, FOREIGN KEY (a, b) REFERENCES two_keys (a, b) MATCH FULL ON DELETE SET NULL (b));
-INSERT INTO points_to_two VALUES (1, 'x'), (NULL, NULL);
 CREATE TABLE keyed_partitions (id int, at int, PRIMARY KEY (id, at)) PARTITION BY LIST (at);
 CREATE TABLE keyed_partitions_1 (at int NOT NULL, id int NOT NULL);
 ALTER TABLE keyed_partitions ATTACH PARTITION keyed_partitions_1 FOR VALUES IN (1);

@@ -6,7 +6,7 @@ CREATE TABLE base (id int PRIMARY KEY, "group" text, amount numeric, note text);
 INSERT INTO base SELECT i, 'g' || i % 7, i * 1.5, 'n' FROM generate_series(1, 1000) AS i;
 CREATE VIEW "plain ""view""" AS SELECT *, amount * 2 AS "double amount" FROM base;
 CREATE VIEW grouped_by_key AS SELECT b.*, count(*) OVER () FROM base b GROUP BY b.id; -- depends on the primary key
-CREATE VIEW checked WITH (security_barrier, security_invoker) AS SELECT * FROM base WHERE id < 500 WITH LOCAL CHECK OPTION;
+CREATE VIEW checked WITH (security_barrier) AS SELECT * FROM base WHERE id < 500 WITH LOCAL CHECK OPTION;
 CREATE RECURSIVE VIEW steps (n) AS VALUES (1) UNION ALL SELECT n + 1 FROM steps WHERE n < 10;
 CREATE VIEW in_a_circle AS SELECT 1 AS a, ''::text AS b;
 CREATE FUNCTION of_circle() RETURNS SETOF in_a_circle LANGUAGE sql AS 'SELECT 1, ''x''::text';

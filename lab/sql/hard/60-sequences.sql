@@ -13,8 +13,6 @@ SELECT nextval('at_the_end'), nextval('at_the_end');
 CREATE SEQUENCE at_the_start MINVALUE -9223372036854775808 START -9223372036854775808;
 CREATE SEQUENCE not_called;
 SELECT setval('not_called', 4711, false);
-CREATE UNLOGGED SEQUENCE unlogged;
-SELECT setval('unlogged', 99);
 CREATE TABLE owner (id int DEFAULT nextval('midway'), small smallserial, big bigserial);
 CREATE SEQUENCE owned OWNED BY owner.id;
 SELECT setval('owned', 123456789012);

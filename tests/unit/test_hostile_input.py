@@ -24,7 +24,7 @@ def test_whatever_comes_is_handled(name: str) -> None:
     for seed in seeds:
         TARGETS[name](seed)
     if name == "table_of_contents":
-        assert [parse_toc(seed).by_id[5].name for seed in seeds] == ["t"] * 12
+        assert [parse_toc(seed).by_id[5].name for seed in seeds[:12]] == ["t"] * 12
 
     @given(st.binary(max_size=3000) | mutated(seeds))
     def feed(data: bytes) -> None:

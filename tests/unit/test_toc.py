@@ -1,10 +1,13 @@
 """A table of contents is read as pg_restore reads it; what it might read otherwise is refused by name."""
 
+import json
 import re
 import tarfile
+from pathlib import Path
 
 import pytest
 
+from airflow_pg_s3.core.archive import tables_of_members
 from airflow_pg_s3.core.encodings import _CODECS, codec_of
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.toc import (
@@ -17,7 +20,7 @@ from airflow_pg_s3.core.toc import (
     read_folder,
     read_toc,
 )
-from lab.toc import CUSTOM, TAR, entry, in_tar, number, table_of_contents, text
+from lab.toc import CUSTOM, TAR, entry, in_tar, listed, number, table_of_contents, text
 
 COPY = b"COPY public.orders (id) FROM stdin;\n"
 FORMS = [(14, TAR), (15, TAR), (16, TAR), (14, CUSTOM), (15, CUSTOM), (16, CUSTOM)]
@@ -93,6 +96,34 @@ def test_all_fields_are_read_in_each_version_and_format(version, archive, wrap):
         "5.dat" if archive == TAR else "",
         "",
     )
+
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.dat"))
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
+def test_the_golden_archives_are_read_as_ever_and_as_pg_restore_lists_them(file):
+    """Made by lab/golden.py."""
+    toc = read_toc(file)
+    expected = json.loads(file.with_suffix(".json").read_text())
+    assert {name: json.loads(json.dumps(getattr(toc, name))) for name in expected if name != "entries"} == {
+        name: value for name, value in expected.items() if name != "entries"
+    }
+    assert json.loads(json.dumps([e._asdict() for e in toc.entries], default=bytes.decode)) == expected["entries"]
+    assert b"".join(listed(entry, toc.codec) for entry in toc.entries) == file.with_suffix(".list").read_bytes()
+    assert toc.is_custom == (".custom" in file.name)
+    if ".directory" in file.name:
+        check_files(toc)
+        assert [(t.schema, t.name, t.columns) for t in tables_of_members(toc).values()] == [
+            ("DATA", "orders", ["id", 'what "it" is']),
+            ("public", "new\nline", ["order_id"]),
+            ("public", "part", ["i"]),
+        ]
+
+
+def test_there_is_a_golden_archive_of_each_major_and_format():
+    names = [file.stem for file in GOLDEN]
+    assert names == [*(f"{major}.directory" for major in range(14, 18)), "18.custom", "18.directory", "18.tar"]
 
 
 def test_what_has_no_section_of_its_own_goes_with_what_it_follows():

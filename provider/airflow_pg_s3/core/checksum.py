@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from airflow_pg_s3.core import clients, selection
+from airflow_pg_s3.core.archive import tables_of_members
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.content import Content, ContentDigest
 from airflow_pg_s3.core.download import Downloader
-from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, IntegrityError
+from airflow_pg_s3.core.errors import Cancelled, IntegrityError
 from airflow_pg_s3.core.evidence import Difference, TableResult
 from airflow_pg_s3.core.findings import Findings
 from airflow_pg_s3.core.manifest import Member
@@ -20,7 +20,7 @@ from airflow_pg_s3.core.progress import Log, Progress, human
 from airflow_pg_s3.core.repository import StoredManifest
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
-from airflow_pg_s3.core.toc import LargeObjectNames
+from airflow_pg_s3.core.toc import LargeObjectNames, check_files, read_toc
 from airflow_pg_s3.core.upload import StoredObject
 from airflow_pg_s3.core.verifier import described
 from airflow_pg_s3.core.workspace import Workspace
@@ -67,7 +67,6 @@ def check_objects(
     jobs: int,
     identities: Sequence[str],
     spool_dir: str | None,
-    search: Sequence[str],
     cancel: threading.Event,
     log: Log,
 ) -> None:
@@ -130,9 +129,7 @@ def check_objects(
             raise
         progress.end()
         if not findings.differences:
-            _check_contents(
-                ServedArchive(manifest, stored.base, downloader, decoder, workspace), findings, search=search
-            )
+            _check_contents(ServedArchive(manifest, stored.base, downloader, decoder, workspace), findings)
 
 
 def _unpack(digests: list[_MemberDigest], decode: Callable[[Callable[[bytes], object]], None]) -> None:
@@ -188,27 +185,31 @@ def _note(digests: Sequence[_MemberDigest], findings: Findings) -> None:
             )
 
 
-def _check_contents(archive: ServedArchive, findings: Findings, *, search: Sequence[str]) -> None:
+def _check_contents(archive: ServedArchive, findings: Findings) -> None:
     """Compare the archive's own table of contents with the manifest."""
-    manifest = archive.manifest
-    try:
-        tools = clients.for_restore(dumped_by=manifest.dump.pg_dump_version, target_version=0, search=search)
-    except InputError as error:
-        findings.warnings.append(f"the table of contents was not read: {error}")
-        return
-    findings.pg_restore_version = tools.version
     archive.fetch([TOC])
-    try:
-        entries = selection.list_entries(archive.folder, tools=tools, codec=manifest.server.codec)
-    except ClientProgramError as error:
-        findings.differences.append(Difference(kind="object", name=TOC, detail=str(error)))
-        return
-    expected = {f"{entry.dump_id}.dat" for entry in entries if entry.kind == "TABLE DATA"}
-    found = {member.name for member in manifest.members if member.table is not None}
-    for name in sorted(expected ^ found):
-        detail = (
-            "the table of contents names it as a table's data, and the manifest does not"
-            if name in expected
-            else "the manifest names it as a table's data, and the table of contents does not"
-        )
+    toc = read_toc(archive.folder / TOC)
+    check_files(toc)
+    expected = {name: (t.schema, t.name, t.columns) for name, t in tables_of_members(toc).items()}
+    found = {
+        member.name: (member.table.schema_name, member.table.name, member.table.columns)
+        for member in archive.manifest.members
+        if member.table is not None
+    }
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            detail = "the table of contents names it as a table's data, and the manifest does not"
+        elif name not in expected:
+            detail = "the manifest names it as a table's data, and the table of contents does not"
+        elif expected[name] != found[name]:
+            detail = (
+                f"the manifest says that it is of {_shown(*found[name])}, and the table of contents that it is of "
+                f"{_shown(*expected[name])}"
+            )
+        else:
+            continue
         findings.differences.append(Difference(kind="object", name=name, detail=detail))
+
+
+def _shown(schema: str, name: str, columns: Sequence[str]) -> str:
+    return f"{schema}.{name} ({', '.join(columns)})"

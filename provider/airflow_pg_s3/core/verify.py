@@ -210,7 +210,6 @@ def _look(
             jobs=request.jobs,
             identities=request.identities,
             spool_dir=request.spool_dir,
-            search=request.client_path,
             cancel=cancel,
             log=log,
         )

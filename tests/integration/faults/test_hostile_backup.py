@@ -180,6 +180,20 @@ def test_what_pg_restore_would_read_otherwise_than_we_do_is_refused(
     assert_refused(f"an ambiguous table of contents: {what}", forgery.seal(), message)
 
 
+def test_a_manifest_that_gives_data_to_another_table_is_not_verified(world: World, forgery: Forgery) -> None:
+    (table,) = (m["table"] for m in forgery.manifest["members"] if m["table"] and m["table"]["name"] == "small")
+    (name,) = (m["name"] for m in forgery.manifest["members"] if m["table"] is table)
+    columns = ", ".join(table["columns"])
+    table["name"] = "another"
+    done = world.verify(forgery.seal(), level="checksum", server=None).verification
+    detail = (
+        f"the manifest says that it is of public.another ({columns}), and the table of contents that it is of "
+        f"public.small ({columns})"
+    )
+    assert done.outcome == "failed"
+    assert [(d.name, d.detail) for d in done.differences] == [(name, detail)]
+
+
 def test_a_last_line_without_an_end_is_refused(forgery: Forgery, assert_refused: Callable) -> None:
     (listed,) = (m["name"] for m in forgery.manifest["members"] if m["name"].endswith(".toc"))
     forgery.edit(listed, lambda names: names + b"4712 " + PATH)

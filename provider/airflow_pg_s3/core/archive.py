@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from airflow_pg_s3.core.encodings import decode_name
 from airflow_pg_s3.core.errors import IntegrityError
-from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.toc import Entry, Toc
 
 IDENTIFIER = rb'(?:[a-z_][a-z0-9_]*|"[^"]*(?:""[^"]*)*")'
@@ -88,21 +85,6 @@ def tables_of_members(toc: Toc) -> dict[str, TableData]:
                 raise IntegrityError(f"the archive has no file for {_shown(entry)}")
             tables[entry.file] = _table_data(entry, toc.codec)
     return tables
-
-
-def lay_out(folder: Path, toc: Path, members: Iterable[str]) -> None:
-    """Make an archive of empty members.
-
-    :param folder: an empty folder to make it in.
-    :param toc: the archive's toc.dat, on the same filesystem.
-    :param members: names of the archive's files.
-    """
-    # No symbolic link: from 15.20 and 17.12 on, pg_restore opens nothing but regular files.
-    (folder / TOC).hardlink_to(toc)
-    for member in members:
-        # Large objects are listed in blobs*.toc only, so that without them none is asked for.
-        if member != TOC and not member.startswith("blob_"):
-            (folder / member).touch()
 
 
 def _table_data(entry: Entry, codec: str) -> TableData:

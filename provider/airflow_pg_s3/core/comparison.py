@@ -24,7 +24,9 @@ from airflow_pg_s3.core.restored_schema import SchemaReader
 from airflow_pg_s3.core.restored_tables import read_tables
 from airflow_pg_s3.core.schema_diff import compare_schemas
 from airflow_pg_s3.core.served import ServedArchive
+from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.table_comparison import TableComparison
+from airflow_pg_s3.core.toc import read_toc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ def _work(
 ) -> list[Work]:
     """All that is to be compared, in the order in which differences are told."""
     server = archive.manifest.server
-    data = schemas.archive_data()
+    toc = read_toc(archive.folder / TOC)
     restored = read_tables(reader.connection, server)
     tables = TableComparison(archive=archive, restored=restored, locate=locate)
     contents = large_objects.content_members(archive.manifest)
@@ -110,9 +112,9 @@ def _work(
         return Found(
             differences=[
                 *tables.uncalled_for(reader),
-                *restored_state.compare_sequences(reader, data, server),
+                *restored_state.compare_sequences(reader, toc, server),
                 *large_objects.compare_existence(contents.keys(), oids),
-                *large_objects.compare_properties(connection, data, server, with_roles=with_roles),
+                *large_objects.compare_properties(connection, toc, server, with_roles=with_roles),
             ]
         )
 

@@ -12,7 +12,7 @@ import psycopg
 
 from airflow_pg_s3.core.evidence import Difference
 from airflow_pg_s3.core.manifest import Manifest, Member, Server
-from airflow_pg_s3.core.schema_text import SchemaText
+from airflow_pg_s3.core.toc import Toc
 
 _BATCH_BYTES = 4 << 20
 _BATCH_OBJECTS = 1000
@@ -28,11 +28,11 @@ select oid, convert_to(pg_get_userbyid(lomowner), %(encoding)s),
           from aclexplode(coalesce(lomacl, acldefault('L', lomowner))))
 from pg_largeobject_metadata
 """
-_CREATE = re.compile(r"^SELECT pg_catalog\.lo_create\('(\d+)'\);$", re.MULTILINE)
-_OWNER = re.compile(r"^ALTER LARGE OBJECT (\d+) OWNER TO (.+);$", re.MULTILINE)
+_OID = re.compile(rb"\d+")
+_ONE = re.compile(r"LARGE OBJECT (\d+)")
 _COMMENT = re.compile(r"^COMMENT ON LARGE OBJECT (\d+) IS '(.*)';\s*\Z", re.MULTILINE | re.DOTALL)
-_GRANT = re.compile(r"^GRANT ([\w,]+) ON LARGE OBJECT (\d+) TO (.+?)( WITH GRANT OPTION)?;$", re.MULTILINE)
-_REVOKE = re.compile(r"^REVOKE ALL ON LARGE OBJECT (\d+) FROM (.+);$", re.MULTILINE)
+_GRANT = re.compile(r"^GRANT ([\w,]+) ON LARGE OBJECT \d+ TO (.+?)( WITH GRANT OPTION)?;$", re.MULTILINE)
+_REVOKE = re.compile(r"^REVOKE ALL ON LARGE OBJECT \d+ FROM (.+);$", re.MULTILINE)
 _ALL = ("SELECT", "UPDATE")
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -100,13 +100,10 @@ class Properties:
 
 
 def compare_properties(
-    connection: Connection, data: SchemaText, server: Server, *, with_roles: bool
+    connection: Connection, toc: Toc, server: Server, *, with_roles: bool
 ) -> Iterator[Difference]:
-    """Compare owners, privileges and comments.
-
-    :param data: the archive's data-only script, which large objects are in.
-    """
-    expected = _read_properties(data)
+    """Compare owners, privileges and comments with those in the archive."""
+    expected = read_properties(toc)
     for oid, owner, comment, privileges in connection.execute(
         _PROPERTIES, {"encoding": server.encoding}, binary=True
     ):
@@ -128,38 +125,39 @@ def compare_properties(
             )
 
 
-def _read_properties(data: SchemaText) -> dict[int, Properties]:
-    """What the statements of an archive make of each large object, starting from what it gets by default."""
-    large_objects: dict[int, Properties] = {}
-    texts = [
-        (entry.kind, "\n".join(lines))
-        for entry, several in data.entries.items()
-        if entry.kind in ("BLOB", "BLOB METADATA") or entry.name.startswith("LARGE OBJECT")
-        for lines in several
-    ]
-    for _, text in texts:
-        large_objects |= {int(oid): Properties() for oid in _CREATE.findall(text)}
-    for _, text in texts:
-        for oid, owner in _OWNER.findall(text):
-            name = _unquoted(owner)
-            large_objects[int(oid)] = Properties(owner=name, privileges={f"{right} {name}" for right in _ALL})
-    for kind, text in texts:
-        if kind == "COMMENT" and (match := _COMMENT.search(text)):
+def read_properties(toc: Toc) -> dict[int, Properties]:
+    """Read what an archive makes of each large object, starting from what it gets by default."""
+    # Since PostgreSQL 17, one entry creates all that have the same owner and privileges.
+    created = {
+        entry.dump_id: [int(oid) for oid in _OID.findall(entry.definition)]
+        for entry in toc.entries
+        if entry.kind in ("BLOB", "BLOB METADATA")
+    }
+    large_objects = {
+        oid: Properties(owner=owner, privileges={f"{right} {owner}" for right in _ALL})
+        for dump_id, oids in created.items()
+        for owner in [toc.by_id[dump_id].owner]
+        for oid in oids
+    }
+    doubled = any(entry.kind == "STDSTRINGS" and b"'off'" in entry.definition for entry in toc.entries)
+    for entry in toc.entries:
+        # An entry about several speaks of the first, and pg_restore repeats it for the others.
+        about = {oid for number in entry.dependencies for oid in created.get(number, [])}
+        text = entry.definition.decode(toc.codec, errors="surrogateescape")
+        if entry.kind == "COMMENT" and (match := _COMMENT.search(text)) and int(match.group(1)) in about:
             comment = match.group(2).replace("''", "'")
-            if not data.standard_conforming_strings:
-                comment = comment.replace("\\\\", "\\")
-            large_objects[int(match.group(1))].comment = comment
-        if kind == "ACL":
-            _apply(text, large_objects)
+            large_objects[int(match.group(1))].comment = comment.replace("\\\\", "\\") if doubled else comment
+        elif entry.kind == "ACL":
+            single = _ONE.fullmatch(entry.name)
+            for oid in about & {int(single.group(1))} if single else about:
+                _apply(text, large_objects[oid].privileges)
     return large_objects
 
 
-def _apply(text: str, large_objects: Mapping[int, Properties]) -> None:
-    for oid, role in _REVOKE.findall(text):
-        lost = {f"{right}{option} {_unquoted(role)}" for right in _ALL for option in ("", "*")}
-        large_objects[int(oid)].privileges -= lost
-    for rights, oid, role, option in _GRANT.findall(text):
-        privileges = large_objects[int(oid)].privileges
+def _apply(text: str, privileges: set[str]) -> None:
+    for role in _REVOKE.findall(text):
+        privileges -= {f"{right}{option} {_unquoted(role)}" for right in _ALL for option in ("", "*")}
+    for rights, role, option in _GRANT.findall(text):
         for right in _ALL if rights == "ALL" else rights.split(","):
             privileges.add(f"{right}{'*' if option else ''} {_unquoted(role)}")
 

@@ -10,14 +10,12 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core import clients
-from airflow_pg_s3.core.archive import lay_out
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.process import running
 from airflow_pg_s3.core.schema_text import SchemaText, parse
 from airflow_pg_s3.core.served import ServedArchive
-from airflow_pg_s3.core.spool import TOC
 
 _LOOK_SECONDS = 0.01
 # Options of pg_dump that say in which words, not what: with the first major that has them.
@@ -67,13 +65,6 @@ class SchemaReader:
     def archive_schema(self) -> SchemaText:
         """The archive's definitions."""
         return self._run("pg_restore", ["--schema-only", *self._roles, str(self._archive.folder)])
-
-    def archive_data(self) -> SchemaText:
-        """What the archive holds beside definitions, without rows: sequences, large objects, views to fill."""
-        workspace = self._archive.workspace
-        folder = workspace.make_folder("without-data")
-        lay_out(folder, self._archive.folder / TOC, self._archive.members)
-        return self._run("pg_restore", ["--data-only", *self._roles, str(folder)])
 
     def database_schema(self, expected: SchemaText, connection: psycopg.Connection[tuple[Any, ...]]) -> SchemaText:
         """The restored database's definitions, in the words of the archive's as far as pg_dump can be told so.

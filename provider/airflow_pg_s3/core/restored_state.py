@@ -14,6 +14,7 @@ from airflow_pg_s3.core.evidence import Difference
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.restored_tables import quote
 from airflow_pg_s3.core.schema_text import TO_BE_FILLED, Entry, SchemaText, printable
+from airflow_pg_s3.core.toc import Toc
 
 # One query for so many: 10,000 sequences are not 10,000 round trips.
 _SEQUENCES_AT_ONCE = 200
@@ -26,39 +27,29 @@ _MATERIALIZED_VIEWS = """
 select convert_to(nspname, %(encoding)s), convert_to(relname, %(encoding)s)
 from pg_class join pg_namespace n on n.oid = relnamespace where relkind = 'm' and relispopulated
 """
-_SETVAL = re.compile(r"^SELECT pg_catalog\.setval\('.*', (-?\d+), (true|false)\);", re.DOTALL)
+_SETVAL = re.compile(rb"SELECT pg_catalog\.setval\('.*', (-?\d+), (true|false)\);", re.DOTALL)
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 _Names = tuple[str, str]
 
 
-def compare_sequences(reader: CopyReader, data: SchemaText, server: Server) -> Iterator[Difference]:
-    """Compare the last values of sequences, and whether these were used.
-
-    :param data: the archive's data-only script.
-    """
-    expected: dict[_Names, list[str]] = {}
-    for entry, texts in data.entries.items():
-        if entry.kind == "SEQUENCE SET":
-            matches = [_SETVAL.search("\n".join(lines)) for lines in texts]
-            expected[entry.schema, entry.name] = sorted(
-                _state(m.group(1), m.group(2) == "true") for m in matches if m
-            )
-    found: dict[_Names, list[str]] = {}
+def compare_sequences(reader: CopyReader, toc: Toc, server: Server) -> Iterator[Difference]:
+    """Compare the last values of sequences with those in the archive, and whether these were used."""
+    expected: dict[_Names, str] = {}
+    for entry in toc.entries:
+        if entry.kind == "SEQUENCE SET" and (match := _SETVAL.search(entry.definition)):
+            expected[entry.schema, entry.name] = _state(match.group(1).decode(), match.group(2) == b"true")
+    found: dict[_Names, str] = {}
     names = reader.connection.execute(_SEQUENCES, {"encoding": server.encoding}, binary=True).fetchall()
     for start in range(0, len(names), _SEQUENCES_AT_ONCE):
         some = names[start : start + _SEQUENCES_AT_ONCE]
         for (schema, name), state in zip(some, _states(reader, some), strict=True):
-            found.setdefault((_shown(schema, server), _shown(name, server)), []).append(state)
-    for key, states in expected.items():
+            found[_decoded(schema, server), _decoded(name, server)] = state
+    for key, state in expected.items():
         if key not in found:
             yield Difference(kind="sequence", name=_name(key), detail="is missing")
-        elif sorted(found[key]) != states:
-            yield Difference(
-                kind="sequence",
-                name=_name(key),
-                detail=f"{' and '.join(states)} expected, {' and '.join(sorted(found[key]))} found",
-            )
+        elif found[key] != state:
+            yield Difference(kind="sequence", name=_name(key), detail=f"{state} expected, {found[key]} found")
 
 
 def compare_materialized_views(connection: Connection, schema: SchemaText, server: Server) -> Iterator[Difference]:
@@ -115,9 +106,13 @@ def _states(reader: CopyReader, names: Sequence[tuple[bytes, bytes]]) -> list[st
     return [_state(value, called == "t") for _, value, called in (line.split("\t") for line in lines)]
 
 
+def _decoded(name: bytes, server: Server) -> str:
+    return name.decode(server.codec, errors="surrogateescape")
+
+
 def _shown(name: bytes, server: Server) -> str:
     """As pg_dump shows a name in a comment, and `Entry` has it."""
-    return name.decode(server.codec, errors="surrogateescape").replace("\n", " ").replace("\r", " ")
+    return _decoded(name, server).replace("\n", " ").replace("\r", " ")
 
 
 def _name(key: tuple[str, str]) -> str:

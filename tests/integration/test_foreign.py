@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.errors import ClientProgramError, IntegrityError, PgS3Error
+from airflow_pg_s3.core.psql import open_to
 from lab.compare import compare_databases
 from lab.dumps import COMPRESS, FORMATS, dump
 from lab.hard import create_hard_roles
-from lab.postgres import Cluster, installations
+from lab.postgres import Cluster, all_installations, installations
 from lab.s3 import S3Server
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
@@ -81,13 +83,27 @@ def test_a_custom_archive_that_was_piped_comes_back(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("majors", [(15, 15), (15, 16), (16, 18), (18, 18)], ids=str)
+@pytest.mark.parametrize(
+    # A pg_dump that is older than its server's minor writes what restores nowhere: of 15, its own is taken.
+    ("majors", "client"),
+    [((14, 14), 18), ((14, 16), 18), ((15, 15), 15), ((15, 18), 15), ((16, 18), 18), ((18, 18), 18)],
+    ids=str,
+)
 def test_a_newer_pg_dump_and_newer_servers(
-    cluster_of, small, new_database, new_name, put, restore, tmp_path: Path, form: str, majors: tuple[int, int]
+    cluster_of,
+    small,
+    new_database,
+    new_name,
+    put,
+    restore,
+    tmp_path: Path,
+    form: str,
+    majors: tuple[int, int],
+    client: int,
 ) -> None:
     source, target = (cluster_of(major) for major in majors)
     name = new_database(source, small.sql, name="old")
-    archive = dump(source, name, form, tmp_path, major=18)
+    archive = dump(source, name, form, tmp_path, major=client)
     copy = new_name(target, "copy")
     restore(target, copy, backup=put(archive), **UNSAFE)
     assert compare_databases(source.dsn(name), target.dsn(copy)) == []
@@ -247,7 +263,13 @@ def test_an_older_server_and_an_older_pg_restore_are_refused(
 # -- psql ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_psql_that_runs_what_a_dump_hides_is_refused(pg16: Cluster, small, put, restore, new_name) -> None:
+def test_a_psql_that_runs_what_a_dump_hides_is_refused(
+    pg16: Cluster, small, put, restore, new_name, connections, monkeypatch
+) -> None:
+    open_to_it = [each for each in all_installations() if open_to(each.version) == ["CVE-2026-18408"]]
+    connections.set_option("client_path", str(open_to_it[0].folder))  # the wheel's 16.14, whatever else is here
+    monkeypatch.setattr(clients, "STANDARD_PLACES", ())
+    monkeypatch.setenv("PATH", "/nonexistent")
     target = new_name(pg16)
     with pytest.raises(AirflowFailException, match=r"CVE-2026-18408.*allow_unsafe_psql=True"):
         restore(pg16, target, backup=put(small.archive("plain")))

@@ -301,8 +301,8 @@ def test_that_one_error_is_tolerated_and_no_other(
 ) -> None:
     only_client(connections, monkeypatch, pg18)
     backup = back_up(source, DATABASE)
-    # An index of the same name as a table is no user object of the backup's, but in its way.
-    target = new_database(source, "create table public.blocker (i int); create index large on blocker (i)")
+    # A type of the same name as a table is none of the backup's relations, but in its way.
+    target = new_database(source, "create domain public.large as int")
     with pytest.raises(ClientProgramError, match=r'"large" already exists'):
         restore(source, target, backup=backup["uri"], tables=["large"])
 

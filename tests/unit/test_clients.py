@@ -117,6 +117,13 @@ def test_programs_are_found_in_the_given_folders_then_in_path_then_in_the_standa
     assert clients.for_dump(160000)[0].path("pg_restore") == f"{on_path}/pg_restore"
 
 
+def test_of_one_major_the_pg_restore_is_taken_that_is_no_older_than_the_server(install):
+    search = install("16.1", "16.3")
+    for version, found in ((160001, "16.1"), (160002, "16.3"), (160009, "16.1"), (150020, "16.1")):
+        assert clients.for_restore(dumped_by="15.1", target_version=version, search=search).version == found
+    assert clients.for_archive((1, 15), target_version=160003, search=search).version == "16.3"
+
+
 def test_a_folder_that_is_named_twice_is_found_once(install, monkeypatch):
     (folder,) = install("16.1")
     monkeypatch.setenv("PATH", os.pathsep.join([folder, folder]))

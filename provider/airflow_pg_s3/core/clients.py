@@ -117,6 +117,7 @@ def for_restore(*, dumped_by: str, target_version: int, search: Sequence[str] = 
     target_major = target_version // 10000
     return _oldest(
         (t for t in installed(search) if t.major >= target_major and _reads(t.major, dump_major)),
+        target_version=target_version,
         need=f"an archive of pg_dump {dumped_by} is to be restored into PostgreSQL {target_major}, "
         f"which takes pg_restore {max(dump_major, target_major)} or newer",
         package=max(dump_major, target_major),
@@ -137,6 +138,7 @@ def for_archive(version: tuple[int, int], *, target_version: int, search: Sequen
     first = max(min(reading, default=newest + 1), target_version // 10000)
     return _oldest(
         (tools for tools in installed(search) if tools.major >= first),
+        target_version=target_version,
         need=f"an archive of format {version[0]}.{version[1]} is to be restored into PostgreSQL "
         f"{target_version // 10000}, which takes pg_restore {first} or newer",
         package=first,
@@ -181,8 +183,11 @@ def none_fits(need: str, package: int, search: Sequence[str], *, version: str | 
     )
 
 
-def _oldest(fitting: Iterator[ClientTools], *, need: str, package: int, search: Sequence[str]) -> ClientTools:
-    best = min(fitting, key=lambda tools: tools.major, default=None)
+def _oldest(
+    fitting: Iterator[ClientTools], *, target_version: int, need: str, package: int, search: Sequence[str]
+) -> ClientTools:
+    # Of one major version, rather one that is no older than the server.
+    best = min(fitting, key=lambda tools: (tools.major, not tools.is_of_minor(target_version)), default=None)
     if best is None:
         raise none_fits(need, package, search)
     return best

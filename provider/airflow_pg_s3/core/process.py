@@ -109,7 +109,7 @@ class ClientProgram:
     def _end_orphans(self) -> None:
         """Wait for the end of workers that have outlived their leader: somebody may have killed it alone.
 
-        They work on, and would take the end of a pipe for that of their table.
+        They work on, and keep the database from being dropped.
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while (pids := processes_with(_VARIABLE, self._mark)) and time.monotonic() < deadline:

@@ -1,12 +1,9 @@
 """Schemas whose names look like a part of pg_restore's words for what is in them."""
 
-import re
 from collections.abc import Callable
 
 import pytest
 
-from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.selection import list_entries
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.postgres import Cluster
 from tests.integration.conftest import only_on
@@ -65,17 +62,3 @@ def test_a_backup_with_such_schemas_is_verified_and_restored_whole_and_in_parts(
     assert cluster.psql(names, copy).split() == ["by_number", "orders", "parts", "totals"]
     counts = 'select (select n from "DATA".totals), (select count(*) from "DATA".parts)'
     assert cluster.psql(counts, copy).strip() == "1000|9"
-
-
-def test_each_entry_is_of_the_kind_that_its_own_comment_says(pg18: Cluster, new_database, tmp_path) -> None:
-    archive = tmp_path / "dump"
-    pg18.run("pg_dump", "-Fd", "-f", archive, dbname=new_database(pg18, FILL))
-    tools = ClientTools(major=18, version="18", folder=pg18.pg_bin)
-    script = pg18.run("pg_restore", "--verbose", "--file=-", archive)
-    said = re.findall(
-        r"^-- TOC entry (\d+) .*\n(?:-- Dependencies: .*\n)?-- (?:Data for )?Name: .*; Type: (.*); Schema: ",
-        script,
-        re.M,
-    )
-    kinds = {entry.dump_id: entry.kind for entry in list_entries(archive, tools=tools)}
-    assert {int(number): kinds[int(number)] for number, _ in said} == {int(number): kind for number, kind in said}

@@ -10,6 +10,7 @@ from airflow_pg_s3.core.toc import Toc, read_folder, read_toc
 from lab.postgres import Cluster
 from lab.toc import listed, on_one_line
 from tests.integration.test_round_trip import regression_cluster  # noqa: F401
+from tests.integration.test_schema_names import FILL
 
 ARCHIVES = {"directory": "-Fd", "custom": "-Fc", "tar": "-Ft"}
 # Not printed, but applied, or only with --create; and of lists of large objects, pg_restore makes commands.
@@ -79,7 +80,19 @@ def test_the_database_of_postgresqls_regression_suite(
     tmp_path: Path,
 ) -> None:
     toc = assert_read_as_by_pg_restore(regression_cluster, "regression", tmp_path)
-    assert len(toc.entries) > 3000
+    assert len(toc.entries) > 2000
+
+
+def test_schemas_with_names_like_parts_of_kinds(
+    postgres: Cluster, new_database: Callable[..., str], tmp_path: Path
+) -> None:
+    toc = assert_read_as_by_pg_restore(postgres, new_database(postgres, FILL), tmp_path)
+    found = {(entry.kind, entry.schema, entry.name) for entry in toc.entries}
+    assert found >= {
+        ("TABLE", "DATA", "orders"),
+        ("TABLE DATA", "DATA", "orders"),
+        ("SEQUENCE", "OWNED", "BY numbers"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.selection import listed_ids
+from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.toc import Entry, Toc, TocCutShort, read_toc
 
 _FIRST_TRY_BYTES = 1 << 16
@@ -98,7 +99,7 @@ def read_contents(archive: Path, *, tools: ClientTools, arguments: Sequence[str]
     :raises IntegrityError: it is not what pg_dump writes, although pg_restore may read it.
     :raises InputError: it is of a version that is not known here.
     """
-    toc = read_toc(archive / "toc.dat" if archive.is_dir() else archive)
+    toc = read_toc(archive / TOC if archive.is_dir() else archive)
     version = _VERSION.match(toc.server_version)
     if version is None:
         raise IntegrityError("is damaged: its table of contents does not say what was dumped")

@@ -1,7 +1,7 @@
 """What an archive needs of the server and database that it is restored into.
 
-It is read out of the commands that pg_restore would run: the table of contents does not tell all of it, and its
-format differs between majors.
+It is read out of the commands that pg_restore would run: the table of contents has the definitions, but pg_restore
+puts owners, tablespaces and roles around them in its own words, which its options change.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.selection import list_entries, use_list
+from airflow_pg_s3.core.selection import listed_ids, use_list
+from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.statements import Word, begins, split, words
+from airflow_pg_s3.core.toc import Toc, read_toc
 
 OWNER = "owners"
 GRANTEE = "privileges"
@@ -47,15 +49,25 @@ class Needs:
     new_collations: dict[str, str] = field(default_factory=dict)
 
 
-def needs_of(archive: Path, *, tools: ClientTools, codec: str = "utf-8", arguments: Sequence[str] = ()) -> Needs:
+def needs_of(
+    archive: Path,
+    *,
+    tools: ClientTools,
+    codec: str = "utf-8",
+    arguments: Sequence[str] = (),
+    toc: Toc | None = None,
+) -> Needs:
     """Find out what an archive needs.
 
     :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
     :param codec: Python codec of the archive's encoding, which names are in.
     :param arguments: of pg_restore, those that select entries and leave out owners or privileges among them.
+    :param toc: the archive's table of contents, if it was read before.
     :raises ClientProgramError: pg_restore cannot read it.
     """
-    entries = list_entries(archive, tools=tools, arguments=arguments, codec=codec)
+    toc = toc or read_toc(archive / TOC if archive.is_dir() else archive)
+    numbers = listed_ids(archive, tools=tools, arguments=arguments) if arguments else toc.by_id
+    entries = (toc.by_id[number] for number in numbers)
     chosen = use_list(archive.parent / "needs.list", (entry for entry in entries if entry.kind not in _DATA))
     script = tools.ask_pg_restore(*arguments, chosen, "--file=-", str(archive))
     return parse(script.decode(codec, errors="surrogateescape"))

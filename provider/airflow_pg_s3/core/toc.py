@@ -51,7 +51,8 @@ class Entry(NamedTuple):
     """One entry: an object, the data of one, or something about one.
 
     Names are decoded with the archive's encoding; bytes that are not valid in it become surrogates (`Toc.shown`).
-    SQL stays as it is, in that encoding; an empty one is nothing to run.
+    SQL stays as it is, in that encoding; an empty one is nothing to run. Of ``BLOB METADATA`` the definition is a
+    list of oids, and of an ACL of ``LARGE OBJECTS`` it speaks of the first: pg_restore makes commands of both.
 
     :param dump_id: its number, by which other entries need it.
     :param kind: ``TABLE``, ``TABLE DATA``, ``FK CONSTRAINT`` …

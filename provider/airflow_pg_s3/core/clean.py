@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,7 +13,6 @@ from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
 from airflow_pg_s3.core.errors import ServerError
 from airflow_pg_s3.core.pg_restore import use_list
 from airflow_pg_s3.core.redaction import redacted
-from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -22,19 +22,21 @@ _DATA = ("TABLE DATA", "BLOBS")
 
 
 def cleaning_script(
-    archive: ServedArchive, entries: Sequence[Entry], *, tools: ClientTools, options: Sequence[str]
+    archive: Path, entries: Sequence[Entry], *, tools: ClientTools, codec: str, options: Sequence[str]
 ) -> list[Definition]:
     """Ask pg_restore for all commands of a restore, but those that carry rows.
 
     The first definition is that of the settings, and of what is dropped.
 
+    :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
+    :param codec: Python codec of the archive's encoding.
     :param options: the user's, for pg_restore.
     :raises ClientProgramError: pg_restore cannot read the archive.
     """
-    file = archive.workspace.folder / "clean.list"
+    file = archive.parent / "clean.list"
     use_list(file, [entry.dump_id for entry in entries if entry.kind not in _DATA])
     arguments = ["--clean", "--if-exists", *options]
-    return definitions_of(archive.folder, file, tools=tools, codec=archive.toc.codec, arguments=arguments)
+    return definitions_of(archive, file, tools=tools, codec=codec, arguments=arguments)
 
 
 def apply_setting(connection: _Connection, statement: Statement, codec: str) -> None:

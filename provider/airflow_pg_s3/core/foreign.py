@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
+from airflow_pg_s3.core.clean import cleaning_script, drop_all
 from airflow_pg_s3.core.contents import Contents, read_contents, save_beginning
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.endings import whole_tar
@@ -28,7 +29,7 @@ from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.pg_restore import PgRestore, knows_less
-from airflow_pg_s3.core.plan import Run, divide
+from airflow_pg_s3.core.plan import divide
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
@@ -203,7 +204,7 @@ class _Restoring:
         with (folder / "toc.dat").open("rb") as file:
             tools = self._tools(file.read(16))
         contents = self._prepare(folder, tools)
-        self._load(tools, contents, source=folder, jobs=self.request.jobs)
+        self._load(tools, contents, folder, jobs=self.request.jobs)
         return contents.tables, raw_bytes
 
     def _restore_stream(self) -> tuple[int, int]:
@@ -216,12 +217,12 @@ class _Restoring:
         contents = self._prepare(file, tools)
         if form is Format.CUSTOM and self.request.jobs > 1 and archive.compression is Compression.NONE:
             self._download_rest(file)
-            self._load(tools, contents, source=file, jobs=self.request.jobs)
+            self._load(tools, contents, file, jobs=self.request.jobs)
             return contents.tables, file.stat().st_size
         if self.request.jobs > 1:
             self.log.info("an archive of this form is restored by one job, as it streams")
         chunks = chain(_read(file), archive.chunks)
-        raw_bytes = self._load(tools, contents, source=whole_tar(chunks) if is_tar else chunks, jobs=1)
+        raw_bytes = self._load(tools, contents, file, jobs=1, stream=whole_tar(chunks) if is_tar else chunks)
         return contents.tables, raw_bytes
 
     def _tools(self, toc: bytes) -> ClientTools:
@@ -273,8 +274,16 @@ class _Restoring:
             for chunk in self.archive.chunks:
                 rest.write(chunk)
 
-    def _load(self, tools: ClientTools, contents: Contents, *, source: Path | Iterator[bytes], jobs: int) -> int:
-        """Run pg_restore on a file or folder, or on a stream."""
+    def _load(
+        self,
+        tools: ClientTools,
+        contents: Contents,
+        archive: Path,
+        *,
+        jobs: int,
+        stream: Iterator[bytes] | None = None,
+    ) -> int:
+        """Run pg_restore on an archive, or on the stream whose beginning it is."""
         clean = self.request.if_exists == "clean"
         obstacles = {
             "jobs is not 1": jobs != 1,
@@ -292,25 +301,23 @@ class _Restoring:
         if self.managed is not None:
             self.managed.define(self.target.params)
             entries, arguments = self.managed.entries_to_load, self.managed.options
+        elif clean and not atomic:
+            script = cleaning_script(archive, entries, tools=tools, codec=self.toc.codec, options=arguments)
+            with self.target.params.connect() as connection:
+                drop_all(connection, script, self.toc.codec)
         pg_restore = PgRestore(
             tools,
             self.target.params,
             self.workspace,
             archive_format=self.archive.format.value,
-            options=arguments,
+            options=[*arguments, *(["--clean", "--if-exists", "--single-transaction"] if atomic else [])],
             target_version=self.target.version,
-            clean=clean and self.managed is None,
-            in_one_transaction=atomic,
             log=self.log,
         )
-        runs = divide(entries, jobs=jobs)
-        if len(runs) > 1 and clean:
-            # What is dropped must be dropped by one run, in the right order.
-            runs = [Run(entries=entries, is_serial=True)]
         raw_bytes = 0
-        for run in runs:
+        for run in divide(entries, jobs=jobs):
             raw_bytes += pg_restore.run(
-                source,
+                archive if stream is None else stream,
                 jobs=1 if run.is_serial else jobs,
                 dump_ids=[entry.dump_id for entry in run.entries],
                 cancel=self.cancel,

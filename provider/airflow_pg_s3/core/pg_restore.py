@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,12 +25,6 @@ _FAILED_QUERY = "could not execute query: "
 # A newer pg_restore sends this setting; an older server does not know it, and does not need it.
 _UNKNOWN_SETTING = _FAILED_QUERY + 'ERROR:  unrecognized configuration parameter "transaction_timeout"'
 _SET_COMMAND = "Command was: SET transaction_timeout = 0;"
-# --clean drops the key of a partition before the partitioned table's own, which the server refuses. Dropping the
-# table does it then; and a table that cannot be dropped is an error in itself.
-_KEY_ERROR = re.compile(
-    r'pg_restore: error: could not execute query: ERROR:  cannot drop inherited constraint ".+" of relation ".+"'
-)
-_KEY_COMMAND = re.compile(r"Command was: ALTER TABLE IF EXISTS ONLY .+ DROP CONSTRAINT IF EXISTS .+;")
 
 
 def knows_less(tools: ClientTools, target_version: int) -> bool:
@@ -46,8 +39,6 @@ class PgRestore:
 
     :param archive_format: ``directory``, ``custom`` or ``tar``.
     :param options: further ones; nothing secret.
-    :param clean: first drop what a run restores.
-    :param in_one_transaction: all or nothing; for one job only.
     :param target_version: ``server_version_num`` of the target.
     :raises InputError: as `ConnectionParameters.environment`.
     """
@@ -61,23 +52,19 @@ class PgRestore:
         archive_format: str,
         options: Sequence[str],
         target_version: int,
-        clean: bool = False,
-        in_one_transaction: bool = False,
         log: Log,
     ) -> None:
         self._tools = tools
         self._target = target
         self._folder = workspace.folder
         self._env = target.environment(workspace.folder) | workspace.environment
-        # What stays after a failed DROP must not get the data a second time.
-        self._is_tolerant = not in_one_transaction and (clean or knows_less(tools, target_version))
+        self._is_tolerant = knows_less(tools, target_version)
         self._arguments = [
             f"--format={archive_format}",
             "--no-password",
             f"--dbname={target.dbname_argument()}",
+            # What was there before must not get the data a second time.
             *(["--no-data-for-failed-tables"] if self._is_tolerant else ["--exit-on-error"]),
-            *(["--clean", "--if-exists"] if clean else []),
-            *(["--single-transaction"] if in_one_transaction else []),
             *options,
         ]
         self._log = log
@@ -153,8 +140,6 @@ class ErrorCount:
         self._errors = 0
         self._unknown_settings = 0
         self._set_commands = 0
-        self._undropped_keys = 0
-        self._expects_command = False
         self._is_serious = False
         self._is_explained = False
 
@@ -171,8 +156,7 @@ class ErrorCount:
     @property
     def are_harmless(self) -> bool:
         """Whether there were errors, and all of them harmless; known once pg_restore has ended."""
-        harmless = min(self._unknown_settings, self._set_commands) + self._undropped_keys
-        return not self._is_serious and not self._expects_command and 0 < self._errors == harmless
+        return not self._is_serious and 0 < self._errors == min(self._unknown_settings, self._set_commands)
 
     @property
     def are_none(self) -> bool:
@@ -187,15 +171,7 @@ class ErrorCount:
         self._errors += line.count("error: ")
         self._unknown_settings += line.count(_UNKNOWN_SETTING)
         self._set_commands += line.count(_SET_COMMAND)
-        if self._expects_command:
-            # Keys are dropped before there are workers: the lines are whole, and follow each other.
-            self._expects_command = False
-            self._is_serious = _KEY_COMMAND.fullmatch(line) is None
-            self._undropped_keys += 1
-        elif _KEY_ERROR.fullmatch(line):
-            self._expects_command = True
-        else:
-            self._is_serious = _tells_of_another_error(line)
+        self._is_serious = _tells_of_another_error(line)
 
 
 def _tells_of_another_error(line: str) -> bool:

@@ -288,7 +288,9 @@ class _Filling:
     def clean_and_load(self) -> None:
         """Drop what the archive holds, and restore it; with one job, in one transaction."""
         entries, arguments = self.chosen.entries, self.request.pg_restore_arguments
-        script = cleaning_script(self.archive, entries, tools=self.tools, options=arguments)
+        script = cleaning_script(
+            self.archive.folder, entries, tools=self.tools, codec=self.archive.toc.codec, options=arguments
+        )
         if can_be_atomic(self.request, {"jobs is not 1": self.request.jobs != 1}, self.log):
             restore_in_one_transaction(
                 self.archive,

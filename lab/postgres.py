@@ -86,6 +86,11 @@ def newest(major: int | None) -> Installation:
     return majors[major]
 
 
+def with_vector(major: int) -> Installation:
+    """The build of 16 or 18 that offers the extension vector, and none of contrib's; pip alone brings it."""
+    return next(each for each in all_installations() if each.major == major and WHEEL in each.folder.parts)
+
+
 def _folders() -> Iterator[Path]:
     wheel = importlib.util.find_spec(WHEEL)
     if wheel is not None and wheel.submodule_search_locations:

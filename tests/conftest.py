@@ -32,7 +32,7 @@ import pytest  # noqa: E402
 
 from lab.binaries import SWITCH  # noqa: E402
 from lab.hard import create_hard_database  # noqa: E402
-from lab.postgres import Cluster, Installation, newest  # noqa: E402
+from lab.postgres import Cluster, Installation, newest, with_vector  # noqa: E402
 from lab.s3 import Ceph, Moto, S3Server  # noqa: E402
 from tests.tally import TALLY  # noqa: E402
 
@@ -80,6 +80,16 @@ def pg16(cluster_of: Callable[[int], Cluster]) -> Cluster:
 @pytest.fixture(scope="session")
 def pg18(cluster_of: Callable[[int], Cluster]) -> Cluster:
     return cluster_of(18)
+
+
+@pytest.fixture(scope="session")
+def pg16_with_vector(cluster_of: Callable[[Installation], Cluster]) -> Cluster:
+    return cluster_of(with_vector(16))
+
+
+@pytest.fixture(scope="session")
+def pg18_with_vector(cluster_of: Callable[[Installation], Cluster]) -> Cluster:
+    return cluster_of(with_vector(18))
 
 
 @pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")

@@ -23,7 +23,7 @@ from lab.hard import create_hard_roles
 from lab.postgres import Cluster, installations
 from lab.s3 import S3Server
 from tests.integration.conftest import only_on
-from tests.integration.test_round_trip import EUC_TW, LATIN1, regression_cluster  # noqa: F401
+from tests.integration.test_round_trip import EUC_TW, LATIN1, SINCE_15, regression_cluster  # noqa: F401
 
 LOG = logging.getLogger("comparison")
 
@@ -389,8 +389,9 @@ TAMPERING = {
 
 @only_on("moto")
 def test_whatever_was_changed_in_the_restored_database_is_found_and_named(
-    pg18: Cluster, back_up, restore, new_database, new_name, compare_with
+    pg18_with_vector: Cluster, back_up, restore, new_database, new_name, compare_with
 ):
+    pg18 = pg18_with_vector
     create_hard_roles(pg18)
     made = back_up(pg18, new_database(pg18, SHOP, name="shop"), pg_dump_options=["--exclude-table-data=left_out"])
     restored = new_name(pg18, "restored")
@@ -434,6 +435,9 @@ def in_batches(tampering: dict[str, tuple]) -> list[list[str]]:
     return [titles for _, titles in batches]
 
 
+@pytest.mark.parametrize(
+    "regression_cluster", [SINCE_15[0], SINCE_15[-1]], indirect=True, ids=lambda installation: installation.version
+)
 @only_on("moto")
 def test_what_postgresqls_regression_suite_leaves_behind_is_equal(
     regression_cluster: Cluster,  # noqa: F811
@@ -489,8 +493,9 @@ def test_databases_in_other_encodings_are_compared(
 
 @only_on("moto")
 def test_without_roles_owners_and_privileges_are_no_difference(
-    pg18: Cluster, back_up, restore, new_database, new_name, compare_with
+    pg18_with_vector: Cluster, back_up, restore, new_database, new_name, compare_with
 ):
+    pg18 = pg18_with_vector
     create_hard_roles(pg18)
     made = back_up(pg18, new_database(pg18, SHOP, name="shop"))
     restored = new_name(pg18, "restored")

@@ -247,8 +247,9 @@ def test_an_error_that_is_none_of_rights_fails_the_restore(
 
 
 def test_extensions_that_may_not_be_created_are_left_out_unless_a_table_needs_them(
-    pg16: Cluster, source_of, back_up, restore, new_name, weak
+    pg16_with_vector: Cluster, source_of, back_up, restore, new_name, weak
 ) -> None:
+    pg16 = pg16_with_vector
     source, target = source_of(pg16, APPLICATION + "create extension vector;"), new_name(pg16)
     done = restore(pg16, target, backup=back_up(pg16, source)["uri"], **weak(pg16, target))
     assert done["warnings"] == ['left out: EXTENSION vector: permission denied to create extension "vector"']
@@ -264,8 +265,9 @@ def test_extensions_that_may_not_be_created_are_left_out_unless_a_table_needs_th
 
 
 def test_extensions_that_the_server_does_not_have_are_known_before_anything_is_touched(
-    pg15: Cluster, pg16: Cluster, source_of, back_up, restore, new_name, weak
+    pg15: Cluster, pg16_with_vector: Cluster, source_of, back_up, restore, new_name, weak
 ) -> None:
+    pg16 = pg16_with_vector  # has none of contrib's
     source_of(pg16, "")
     source = source_of(pg15, "create extension pg_trgm; create table t (a text); insert into t values ('a');")
     target = new_name(pg16)

@@ -29,6 +29,11 @@ def codec_of(encoding: str) -> str:
     return _CODECS.get(encoding, "utf-8")
 
 
+def psycopg_knows(encoding: str) -> bool:
+    """Whether psycopg can speak to a server in an encoding; of those of servers, Python lacks two."""
+    return encoding not in ("EUC_TW", "MULE_INTERNAL")
+
+
 def decode_name(text: bytes, codec: str) -> str:
     """Decode a name as the manifest shows it.
 

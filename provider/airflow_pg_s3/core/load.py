@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from airflow_pg_s3.core.archive import copy_target
+from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError
 from airflow_pg_s3.core.lanes import Lanes, Task
 from airflow_pg_s3.core.libpq import ConnectionParameters
@@ -71,12 +72,15 @@ class Load:
         plan = make_plan(
             self.archive.toc,
             self.entries,
-            is_ours=lambda entry: entry.dump_id in references or is_large(self._member(entry)),
+            is_ours=lambda entry: (
+                psycopg_knows(self.archive.toc.encoding)
+                and (entry.dump_id in references or is_large(self._member(entry)))
+            ),
             builds_at_once=lambda entry: self._member(entry).raw_bytes >= _BUILD_AT_ONCE_BYTES,
             jobs=self.jobs,
         )
         if plan.first:
-            self.archive.fetch({entry.file for entry in plan.first if entry.kind == "TABLE DATA"})
+            self.archive.save([self._member(entry) for entry in plan.first if entry.kind == "TABLE DATA"])
             self._run_pg_restore(plan.first, jobs=self.jobs, cancel=self.cancel)
         loading = [self._copy_task(copy, references) for copy in plan.copies]
         loading += self._large_object_tasks(plan.large_objects)
@@ -203,7 +207,7 @@ def large_objects_in(lists: Iterable[Entry], archive: ServedArchive) -> Iterator
     :raises IntegrityError: a list is not what was backed up, or names a file that the manifest does not.
     """
     for entry in lists:
-        archive.save(member_of(entry, archive))
+        archive.save([member_of(entry, archive)])
         for oid, name in list_large_objects(archive.folder / entry.file):
             if name not in archive.members:
                 raise IntegrityError(f"the manifest has no member for the large object {oid}")

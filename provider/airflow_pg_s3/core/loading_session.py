@@ -14,6 +14,7 @@ from psycopg import sql
 
 from airflow_pg_s3.core.archive import CopyTarget
 from airflow_pg_s3.core.boundary import copy_error
+from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.options import Given
@@ -115,8 +116,9 @@ class LoadingSession:
             settings["transaction_timeout"] = "0"
         settings["row_security"] = "on" if self._options.row_security else "off"
         self._become(connection)
-        # Last: from then on the server's messages come in the archive's encoding.
-        settings["client_encoding"] = self._options.encoding
+        if psycopg_knows(self._options.encoding):
+            # Last: from then on the server's messages come in the archive's encoding.
+            settings["client_encoding"] = self._options.encoding
         for name, value in settings.items():
             connection.execute("select pg_catalog.set_config(%s, %s, false)", [name, value])
 

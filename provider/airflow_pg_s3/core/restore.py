@@ -14,6 +14,7 @@ from airflow_pg_s3.core.choice import Choice, Wanted, choose
 from airflow_pg_s3.core.clean import cleaning_script, drop_all
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
+from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.globals import GLOBALS, read_script
 from airflow_pg_s3.core.libpq import ConnectionParameters
@@ -291,7 +292,12 @@ class _Filling:
         script = cleaning_script(
             self.archive.folder, entries, tools=self.tools, codec=self.archive.toc.codec, options=arguments
         )
-        if can_be_atomic(self.request, {"jobs is not 1": self.request.jobs != 1}, self.log):
+        encoding = self.archive.toc.encoding
+        obstacles = {
+            "jobs is not 1": self.request.jobs != 1,
+            f"psycopg does not know the encoding {encoding}": not psycopg_knows(encoding),
+        }
+        if can_be_atomic(self.request, obstacles, self.log):
             restore_in_one_transaction(
                 self.archive,
                 entries,

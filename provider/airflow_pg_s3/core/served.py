@@ -80,19 +80,19 @@ class ServedArchive:
                         if member.name not in self._files:
                             raise IntegrityError(f"{objects[0]} does not hold {described(member)}")
 
-    def save(self, member: Member) -> None:
-        """Make a plain file of any member.
+    def save(self, members: Collection[Member]) -> None:
+        """Make plain files of members, whether they are in packs or not.
 
-        :raises IntegrityError: it is not what was backed up.
-        :raises InputError: the spool's disk has no room for it.
+        :raises IntegrityError: as `fetch` and `read`.
+        :raises InputError: the spool's disk has no room for them.
         """
-        if member.packed:
-            self.fetch([member.name])
-        elif member.name not in self._files:
-            self._make_room(member.raw_bytes)
-            with (self.folder / member.name).open("wb") as file:
-                self.read(member, file.write)
-            self._files.add(member.name)
+        self.fetch({member.name for member in members if member.packed})
+        for member in members:
+            if member.name not in self._files:
+                self._make_room(member.raw_bytes)
+                with (self.folder / member.name).open("wb") as file:
+                    self.read(member, file.write)
+                self._files.add(member.name)
 
     def read(self, member: Member, write: Callable[[bytes], object]) -> None:
         """Read one member, from S3 if it is in no pack, on the caller's thread; several may do so at once.

@@ -1,5 +1,4 @@
-"""Makes the golden archives of tests/golden: ``python -m lab.golden FOLDER``, FOLDER being one of installations
-(``FOLDER/18/bin``).
+"""Makes the golden archives of tests/golden, by the newest PostgreSQL of each major: ``python -m lab.golden``.
 
 Each is a table of contents as pg_dump has written it, what pg_restore lists of it, and what we read out of it.
 """
@@ -7,7 +6,6 @@ Each is a table of contents as pg_dump has written it, what pg_restore lists of 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -39,7 +37,6 @@ analyze;
 
 def main() -> None:
     """Make all."""
-    postgres.DEBIAN, postgres.WHEEL_FOLDERS = Path(sys.argv[1]), {}
     GOLDEN.mkdir(exist_ok=True)
     for major in postgres.installations():
         with postgres.Cluster(major=major) as cluster, tempfile.TemporaryDirectory() as folder:

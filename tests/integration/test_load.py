@@ -128,7 +128,7 @@ def test_latin1_is_loaded_into_utf8(pg18: Cluster, new_database, back_up, restor
     source = new_database(pg18, LATIN1, encoding="LATIN1", locale="C", template="template0")
     target = new_database(pg18, encoding="UTF8", template="template0")
     restore(pg18, target, backup=back_up(pg18, source)["uri"])
-    rows = 'select * from "schéma"."café £" order by 1 collate "C"'
+    rows = 'select * from "schéma"."café £" order by "prénom Ñ" collate "C"'
     with pg18.connect(source) as before, pg18.connect(target) as after:
         assert before.execute(rows).fetchall() == after.execute(rows).fetchall() != []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from airflow_pg_s3.core.errors import ClientProgramError
-from airflow_pg_s3.core.pg_restore import ErrorCount, check_outcome
+from airflow_pg_s3.core.pg_restore import ErrorCount, check_outcome, use_list
 from airflow_pg_s3.core.process import running
 
 SETTING = [
@@ -140,3 +140,9 @@ def test_another_status_is_never_tolerated(run, status: int) -> None:
 def test_an_error_is_raised_with_its_words(run) -> None:
     with pytest.raises(ClientProgramError, match=r'(?s)language "plnothing" does not exist.*Command was: CREATE'):
         run([*SETTING, *FUNCTION, *SETTING], 1, tolerant=True)
+
+
+def test_a_list_for_pg_restore_names_the_entries_in_their_order(tmp_path) -> None:
+    file = tmp_path / "use.list"
+    assert use_list(file, [30, 4]) == f"--use-list={file}"
+    assert file.read_text() == "30;\n4;\n"

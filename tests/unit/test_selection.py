@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
-from airflow_pg_s3.core.selection import listed_ids, select, use_list
+from airflow_pg_s3.core.selection import listed_ids, select
 from airflow_pg_s3.core.toc import Entry, Toc
 
 # As pg_dump of PostgreSQL 18 writes them; the numbers are made short. The last are dependencies.
@@ -134,12 +134,6 @@ def test_an_archive_that_pg_restore_cannot_read_is_an_error_with_its_words(fake_
     tools = fake_program("echo 'pg_restore: error: unsupported version' >&2; exit 1")
     with pytest.raises(ClientProgramError, match="unsupported version"):
         listed_ids(tmp_path, tools=tools)
-
-
-def test_a_list_for_pg_restore_names_the_entries_in_their_order(tmp_path):
-    file = tmp_path / "use.list"
-    assert use_list(file, [TOC.by_id[30], TOC.by_id[4]]) == f"--use-list={file}"
-    assert file.read_text() == "30;\n4;\n"
 
 
 @pytest.mark.parametrize("pattern", ["customers", "public.customers", "cust*", "public.c[u]stomers"])

@@ -9,6 +9,7 @@ from airflow_pg_s3.core import selection
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.load import member_of
 from airflow_pg_s3.core.manifest import Member
+from airflow_pg_s3.core.pg_restore import use_list
 from airflow_pg_s3.core.selection import RELATIONS
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry
@@ -48,13 +49,11 @@ class Choice:
 
     :param entries: in the order of restoring.
     :param members: those of them that hold rows and large objects.
-    :param arguments: tell pg_restore the same, with the user's options.
     :param relations: schema and name of the selected relations; None if everything is restored.
     """
 
     entries: list[Entry]
     members: list[Member]
-    arguments: list[str]
     relations: list[tuple[str, str]] | None
 
     @property
@@ -96,11 +95,12 @@ def choose(
             exists=exists,
         )
         relations = [(entry.schema, entry.name) for entry in selected if entry.kind in RELATIONS]
-        arguments.append(selection.use_list(archive.workspace.folder / "use.list", selected))
+        numbers_file = archive.workspace.folder / "use.list"
+        arguments.append(use_list(numbers_file, [entry.dump_id for entry in selected]))
     # Which entries the user's options leave out, pg_restore knows best.
     numbers = selection.listed_ids(archive.folder, tools=tools, arguments=arguments)
     restored = [toc.by_id[number] for number in numbers]
     members = [member_of(entry, archive) for entry in restored if entry.kind == "TABLE DATA"]
     if any(entry.kind == "BLOBS" for entry in restored):
         members += [member for name, member in archive.members.items() if name.startswith("blob")]
-    return Choice(entries=restored, members=members, arguments=arguments, relations=relations)
+    return Choice(entries=restored, members=members, relations=relations)

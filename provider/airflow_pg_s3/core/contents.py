@@ -13,7 +13,6 @@ from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.selection import listed_ids
-from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.toc import Entry, Toc, TocCutShort, read_toc
 
 _FIRST_TRY_BYTES = 1 << 16
@@ -85,28 +84,21 @@ def read_beginning(chunks: Iterator[bytes], path: Path) -> Toc:
     return read_toc(path)
 
 
-def save_beginning(chunks: Iterator[bytes], path: Path, *, tools: ClientTools, form: str) -> None:
-    """Do as `read_beginning`, for callers that read the file again."""
-    read_beginning(chunks, path)
-
-
-def read_contents(archive: Path, *, tools: ClientTools, arguments: Sequence[str] = ()) -> Contents:
-    """Read the table of contents.
+def contents_of(archive: Path, toc: Toc, *, tools: ClientTools, options: Sequence[str] = ()) -> Contents:
+    """Tell what a table of contents says of the source, and what of it is restored.
 
     :param archive: the archive, or as much of its beginning as `read_beginning` keeps.
-    :param arguments: options of pg_restore that leave entries out.
+    :param options: of pg_restore; they may leave entries out.
     :raises ClientProgramError: pg_restore cannot read it.
     :raises IntegrityError: it is not what pg_dump writes, although pg_restore may read it.
-    :raises InputError: it is of a version that is not known here.
     """
-    toc = read_toc(archive / TOC if archive.is_dir() else archive)
     version = _VERSION.match(toc.server_version)
     if version is None:
         raise IntegrityError("is damaged: its table of contents does not say what was dumped")
     server = _server(version.group(), toc)
     return Contents(
         toc=toc,
-        entries=[toc.by_id[number] for number in listed_ids(archive, tools=tools, arguments=arguments)],
+        entries=[toc.by_id[number] for number in listed_ids(archive, tools=tools, arguments=options)],
         version=version.group(),
         server=server if server.collate else None,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.clean import cleaning_script, drop_all
-from airflow_pg_s3.core.contents import Contents, read_contents, save_beginning
+from airflow_pg_s3.core.contents import Contents, contents_of, read_beginning
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.endings import whole_tar
 from airflow_pg_s3.core.errors import Cancelled, InputError
@@ -46,7 +46,7 @@ from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.script import Script
 from airflow_pg_s3.core.tarball import unpack_directory
 from airflow_pg_s3.core.target import Target, refuse_older
-from airflow_pg_s3.core.toc import Entry, Toc, read_folder, read_toc
+from airflow_pg_s3.core.toc import Toc, read_folder
 from airflow_pg_s3.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ class _Restoring:
     log: Log
     warnings: list[str] = field(default_factory=list)
     managed: ManagedService | None = None
-    toc: Toc = field(init=False)
 
     def run(self) -> tuple[int | None, int]:
         """Fill the target; return the number of tables, if it is known, and of bytes."""
@@ -200,10 +199,10 @@ class _Restoring:
             make_sure_of_room(folder, self.archive.stored_bytes, what=f"the archive {self.archive.uri}")
         self.log.info("unpacking the directory archive in %s into spool_dir", self.archive.uri)
         raw_bytes = unpack_directory(self.archive.chunks, folder)
-        self.toc = read_folder(folder)
+        toc = read_folder(folder)
         with (folder / "toc.dat").open("rb") as file:
             tools = self._tools(file.read(16))
-        contents = self._prepare(folder, tools)
+        contents = self._prepare(folder, toc, tools)
         self._load(tools, contents, folder, jobs=self.request.jobs)
         return contents.tables, raw_bytes
 
@@ -212,9 +211,8 @@ class _Restoring:
         is_tar = form is Format.TAR
         tools = self._tools(toc_in_tar(archive.beginning) if is_tar else archive.beginning)
         file = self.workspace.folder / "archive.dump"
-        save_beginning(archive.chunks, file, tools=tools, form=form.value)
-        self.toc = read_toc(file)
-        contents = self._prepare(file, tools)
+        toc = read_beginning(archive.chunks, file)
+        contents = self._prepare(file, toc, tools)
         if form is Format.CUSTOM and self.request.jobs > 1 and archive.compression is Compression.NONE:
             self._download_rest(file)
             self._load(tools, contents, file, jobs=self.request.jobs)
@@ -232,20 +230,20 @@ class _Restoring:
         options.check(self.request.pg_restore_options, tools=tools, program="pg_restore")
         return tools
 
-    def _prepare(self, archive: Path, tools: ClientTools) -> Contents:
-        contents = read_contents(archive, tools=tools, arguments=self.request.pg_restore_arguments)
+    def _prepare(self, archive: Path, toc: Toc, tools: ClientTools) -> Contents:
+        contents = contents_of(archive, toc, tools=tools, options=self.request.pg_restore_arguments)
         refuse_older(self.target.version, contents.version)
         kinds = {entry.kind for entry in contents.entries}
         if "TABLE" in kinds and "TABLE DATA" not in kinds:
             # pg_dump writes data for each table, also for an empty one.
             refuse_loss(self.request, "holds tables and no rows, as pg_dump --schema-only leaves them out")
         self.target.check()
-        needs = needs_of(archive, tools=tools, codec=contents.codec, arguments=self.request.pg_restore_arguments)
+        needs = needs_of(archive, toc, contents.entries, tools=tools, options=self.request.pg_restore_arguments)
         if self.request.managed_service:
             self.managed = ManagedService(
                 archive,
-                self.toc,
-                self._entries(contents),
+                toc,
+                contents.entries,
                 tools=tools,
                 options=self.request.pg_restore_arguments,
                 clean=self.request.if_exists == "clean",
@@ -297,14 +295,14 @@ class _Restoring:
         }
         atomic = clean and can_be_atomic(self.request, obstacles, self.log)
         self._announce(f"pg_restore {tools.version}")
-        entries, arguments = self._entries(contents), self.request.pg_restore_arguments
+        entries, arguments = contents.entries, self.request.pg_restore_arguments
         if self.managed is not None:
             self.managed.define(self.target.params)
             entries, arguments = self.managed.entries_to_load, self.managed.options
         elif clean and not atomic:
-            script = cleaning_script(archive, entries, tools=tools, codec=self.toc.codec, options=arguments)
+            script = cleaning_script(archive, entries, tools=tools, codec=contents.codec, options=arguments)
             with self.target.params.connect() as connection:
-                drop_all(connection, script, self.toc.codec)
+                drop_all(connection, script, contents.codec)
         pg_restore = PgRestore(
             tools,
             self.target.params,
@@ -327,10 +325,6 @@ class _Restoring:
             self.warnings += self.managed.warnings
         finish(self.request, contents.has_statistics, self.target.params, self.log)
         return raw_bytes
-
-    def _entries(self, contents: Contents) -> list[Entry]:
-        """What is restored, in the order of restoring."""
-        return [self.toc.by_id[entry.dump_id] for entry in contents.entries]
 
     def _announce(self, program: str) -> None:
         archive = self.archive

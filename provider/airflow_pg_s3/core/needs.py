@@ -7,15 +7,14 @@ puts owners, tablespaces and roles around them in its own words, which its optio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
-from airflow_pg_s3.core.selection import listed_ids, use_list
-from airflow_pg_s3.core.spool import TOC
+from airflow_pg_s3.core.pg_restore import use_list
 from airflow_pg_s3.core.statements import Word, begins, split, words
-from airflow_pg_s3.core.toc import Toc, read_toc
+from airflow_pg_s3.core.toc import Entry, Toc
 
 OWNER = "owners"
 GRANTEE = "privileges"
@@ -50,27 +49,20 @@ class Needs:
 
 
 def needs_of(
-    archive: Path,
-    *,
-    tools: ClientTools,
-    codec: str = "utf-8",
-    arguments: Sequence[str] = (),
-    toc: Toc | None = None,
+    archive: Path, toc: Toc, entries: Iterable[Entry], *, tools: ClientTools, options: Sequence[str] = ()
 ) -> Needs:
-    """Find out what an archive needs.
+    """Find out what a restore needs.
 
     :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
-    :param codec: Python codec of the archive's encoding, which names are in.
-    :param arguments: of pg_restore, those that select entries and leave out owners or privileges among them.
-    :param toc: the archive's table of contents, if it was read before.
+    :param toc: its table of contents.
+    :param entries: what is restored.
+    :param options: of pg_restore; they may leave out owners and privileges.
     :raises ClientProgramError: pg_restore cannot read it.
     """
-    toc = toc or read_toc(archive / TOC if archive.is_dir() else archive)
-    numbers = listed_ids(archive, tools=tools, arguments=arguments) if arguments else toc.by_id
-    entries = (toc.by_id[number] for number in numbers)
-    chosen = use_list(archive.parent / "needs.list", (entry for entry in entries if entry.kind not in _DATA))
-    script = tools.ask_pg_restore(*arguments, chosen, "--file=-", str(archive))
-    return parse(script.decode(codec, errors="surrogateescape"))
+    numbers = [entry.dump_id for entry in entries if entry.kind not in _DATA]
+    chosen = use_list(archive.parent / "needs.list", numbers)
+    script = tools.ask_pg_restore(*options, chosen, "--file=-", str(archive))
+    return parse(script.decode(toc.codec, errors="surrogateescape"))
 
 
 def parse(script: str) -> Needs:

@@ -173,7 +173,13 @@ def restore(
                 target.refuse_rows(chosen.tables)
             else:
                 target.check(chosen.relations)
-            needs = needs_of(archive.folder, tools=tools, codec=archive.toc.codec, arguments=chosen.arguments)
+            needs = needs_of(
+                archive.folder,
+                archive.toc,
+                chosen.entries,
+                tools=tools,
+                options=request.pg_restore_arguments,
+            )
             managed = None
             if request.managed_service:
                 managed = ManagedService(

@@ -146,7 +146,7 @@ def _prepare_server(
     archive: ServedArchive, scratch: ScratchDatabase, tools: ClientTools, trial: Trial, findings: Findings
 ) -> bool:
     """Make sure of roles and tablespaces; say whether owners, privileges and tablespaces can be restored."""
-    needs = needs_of(archive.folder, tools=tools, codec=archive.manifest.server.codec)
+    needs = needs_of(archive.folder, archive.toc, archive.toc.entries, tools=tools)
     roles, tablespaces = scratch.lacking_roles(needs.roles), scratch.lacking_tablespaces(needs.tablespaces)
     if trial.server is None:
         scratch.create_roles(roles)

@@ -321,3 +321,43 @@ def test_a_session_that_is_lost_in_the_midst_of_a_copy_leaves_the_table_empty(
     counts = {n: int(pg16.psql(f"select count(*) from t{n}", target)) for n in ROWS}
     assert all(counts[n] in (0, ROWS[n]) for n in ROWS), counts
     assert 0 in counts.values()
+
+
+def test_a_large_object_of_any_size_comes_in_pieces(
+    pg18: Cluster, new_database, back_up, assert_restored, monkeypatch: pytest.MonkeyPatch
+):
+    source = new_database(pg18, "select lo_from_bytea(901, convert_to(repeat('0123456789', 5000000), 'UTF8'))")
+    backup = back_up(pg18, source)
+    sizes: list[int] = []
+    read = ServedArchive.read
+
+    def see(archive: ServedArchive, member, write: Callable[[bytes], object]) -> None:
+        def take(chunk: bytes) -> None:
+            if not member.packed:
+                sizes.append(len(chunk))
+            write(chunk)
+
+        read(archive, member, take)
+
+    monkeypatch.setattr(ServedArchive, "read", see)
+    assert_restored(pg18, source, pg18, backup)
+    assert (sum(sizes), max(sizes)) == (50_000_000, 1 << 20)
+
+
+def test_rows_of_foreign_tables_are_loaded_into_them(
+    pg15: Cluster, new_database, new_name, back_up, restore, every_row_by_copy, done
+):
+    far = new_database(pg15, "create table t (i int); insert into t values (1), (2)", name="far")
+    source = new_database(
+        pg15,
+        "create extension postgres_fdw;"
+        "create server far foreign data wrapper postgres_fdw"
+        f" options (host '{pg15.host}', port '{pg15.port}', dbname '{far}');"
+        f"create user mapping for postgres server far options (user 'postgres', password '{pg15.password}');"
+        "create foreign table t (i int) server far;",
+    )
+    backup = back_up(pg15, source, jobs=1, pg_dump_options=["--include-foreign-data=far"])
+    pg15.psql("truncate t", far)
+    restore(pg15, new_name(pg15), backup=backup["uri"])
+    assert pg15.psql("select string_agg(i::text, ',' order by i) from t", far) == "1,2\n"
+    assert "copied public.t" in done

@@ -170,6 +170,69 @@ def test_foreign_keys_in_a_circle_are_an_error_that_names_the_way_out(
     assert compare_databases(pg16.dsn(source), pg16.dsn(target)) == []
 
 
+# Each partition of "fk" refers to one of "pk", which comes behind it by name and by size.
+PARTITIONED = """
+create table pk (i int primary key) partition by range (i);
+create table z1 partition of pk for values from (0) to (10);
+create table z2 partition of pk for values from (10) to (20);
+create table fk (i int references pk, filler text) partition by range (i);
+create table a1 partition of fk for values from (0) to (10);
+create table a2 partition of fk for values from (10) to (20);
+insert into pk select i from generate_series(0, 19) i;
+insert into fk select i % 20, repeat('x', 50) from generate_series(1, 100000) i;
+"""
+
+
+def test_data_alone_comes_in_the_order_of_foreign_keys_between_partitioned_tables(
+    pg16: Cluster, new_database, back_up, restore, done
+):
+    source = new_database(pg16, PARTITIONED)
+    backup = back_up(pg16, source)
+    target = new_database(pg16)
+    restore(pg16, target, backup=backup["uri"], schema_only=True)
+    done.clear()
+    restore(pg16, target, backup=backup["uri"], data_only=True)
+    assert compare_databases(pg16.dsn(source), pg16.dsn(target)) == []
+    assert sorted(done[:2]) == ["copied public.z1", "copied public.z2"]
+
+
+def test_foreign_keys_of_the_target_whose_names_the_archive_cannot_hold_are_no_obstacle(
+    pg18: Cluster, new_database, back_up, restore
+):
+    source = new_database(
+        pg18, "create table t as select 1 as i", encoding="LATIN1", locale="C", template="template0"
+    )
+    backup = back_up(pg18, source)
+    target = new_database(
+        pg18,
+        "create table t (i int); create table 価格 (i int primary key);create table 注文 (i int references 価格);",
+        encoding="UTF8",
+        template="template0",
+    )
+    restore(pg18, target, backup=backup["uri"], data_only=True)
+    assert pg18.psql("select i from t", target) == "1\n"
+
+
+READS_ANOTHER = """
+create table rates (id int primary key, rate int); insert into rates select i, 7 from generate_series(1, 100000) i;
+create table orders (i int, rate_id int, note text);
+insert into orders select i, i, repeat('x', 50) from generate_series(1, 100000) i;
+create function rate_of(int) returns int immutable language sql
+    return (select rate from public.rates where id = $1);
+create index by_rate on orders (rate_of(rate_id));
+"""
+
+
+def test_an_index_that_reads_another_table_is_built_when_that_is_loaded(
+    pg16: Cluster, new_database, new_name, back_up, restore, builds_at_once
+):
+    source = new_database(pg16, READS_ANOTHER)
+    target = new_name(pg16)
+    restore(pg16, target, backup=back_up(pg16, source)["uri"], jobs=1)
+    count = "set enable_seqscan = off; select count(*) from orders where rate_of(rate_id) = 7"
+    assert pg16.psql(count, target) == pg16.psql(count, source) == "100000\n"
+
+
 @pytest.mark.parametrize("options", [["--disable-triggers"], ["--disable-trig", "-S", "postgres"]])
 def test_triggers_do_not_fire_where_they_are_disabled(
     pg16: Cluster, new_database, back_up, restore, every_row_by_copy, options: list[str]

@@ -136,6 +136,23 @@ def test_a_resource_that_cannot_be_opened_ends_all(log, stop):
     assert log.done == []
 
 
+def test_lanes_that_run_end_where_another_cannot_be_started(log, stop, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def start_two(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    tasks = [log.task(n, work=lambda resource: resource.aborted.wait(SECONDS)) for n in range(9)]
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Lanes(3, log.open, stop=stop).run(tasks, look=look)
+    assert stop.is_set()
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_tasks_that_wait_for_one_another_are_an_error(log, stop):
     tasks = [log.task("a", after=("b",)), log.task("b", after=("a",)), log.task("c")]
     with pytest.raises(PgS3Error, match=r"\['a', 'b'\]"):

@@ -25,9 +25,19 @@ def rows(number: int, name: str, of: int, *, into: str | None = None) -> bytes:
     )
 
 
-def index(number: int, *needs: int, kind: bytes = b"INDEX") -> bytes:
+def index(
+    number: int, *needs: int, kind: bytes = b"INDEX", definition: bytes = b"ALTER TABLE ONLY t ADD"
+) -> bytes:
     dependencies = [str(need).encode() for need in needs]
-    return entry(number, kind, b"i%d" % number, schema=b"public", section=POST, dependencies=dependencies)
+    return entry(
+        number,
+        kind,
+        b"i%d" % number,
+        schema=b"public",
+        section=POST,
+        dependencies=dependencies,
+        definition=definition,
+    )
 
 
 def toc_of(*entries: bytes) -> Toc:
@@ -103,19 +113,32 @@ def test_what_needs_the_rows_of_one_table_alone_is_built_as_soon_as_they_are_the
         rows(20, "a", 10),
         rows(21, "b", 11),
         index(30, 10, kind=b"CONSTRAINT"),
-        index(31, 10, 9),  # of a function, which is there by then
+        index(31, 10, 9999),  # and something that is in no archive
         index(32, 11),
         index(33, 10, 11),  # of both
         index(34, 10, 33),  # of what comes last
         index(35, 10, kind=b"TRIGGER"),
+        index(36, 10, 9),  # of a function, which may read the other table
+        # A NOT NULL that tables inherit whose rows are still to come.
+        index(
+            37, 10, kind=b"CONSTRAINT", definition=b"ALTER TABLE public.a ADD CONSTRAINT n NOT NULL a NOT VALID"
+        ),
     )
     plan = plan_of(toc, ours={20, 21})
     assert [[ids(build) for build in copy.builds] for copy in plan.copies] == [[[30], [31]], [[], [32]]]
-    assert [ids(run.entries) for run in plan.rest] == [[33, 34, 35]]
+    assert [ids(run.entries) for run in plan.rest] == [[33, 34, 35, 36, 37]]
     # The rows of b come with the first run, but those of a do not: nothing else changes for a.
     alone = plan_of(toc, ours={20})
     assert [[ids(build) for build in copy.builds] for copy in alone.copies] == [[[30], [31]]]
-    assert [ids(run.entries) for run in alone.rest] == [[32, 33, 34, 35]]
+    assert [ids(run.entries) for run in alone.rest] == [[32, 33, 34, 35, 36, 37]]
+
+
+def test_tables_of_extensions_are_loaded_one_after_the_other_in_the_order_of_the_archive():
+    toc = toc_of(table(10, "a"), rows(20, "z", 99), rows(21, "a", 10), rows(22, "y", 98), rows(23, "x", 97))
+    plan = plan_of(toc, ours={20, 21, 22, 23})
+    assert [(copy.entry.dump_id, tuple(copy.after)) for copy in plan.copies] == [
+        (20, ()), (21, ()), (22, (20,)), (23, (22,)),
+    ]  # fmt: skip
 
 
 def test_grants_of_others_than_owners_get_a_run_of_their_own_between_the_others():

@@ -80,15 +80,17 @@ class Lanes(Generic[R]):
             threading.Thread(target=self._lane, name=f"lane {number}", daemon=True)
             for number in range(min(self._count, len(tasks)))
         ]
-        for thread in threads:
-            thread.start()
+        started: list[threading.Thread] = []
         try:
             for thread in threads:
+                thread.start()
+                started.append(thread)
+            for thread in started:
                 while thread.is_alive():
                     look()
                     thread.join(_POLL_SECONDS)
         finally:
-            self._end(threads)
+            self._end(started)
         if self._error is not None:
             raise self._error
         if self._left:

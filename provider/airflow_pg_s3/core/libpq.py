@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -254,14 +255,19 @@ def parameters(
     return ConnectionParameters(database=name, keywords=texts, password=password)
 
 
+_ENVIRONMENT = threading.Lock()
+
+
 @contextmanager
 def _without_pg_variables() -> Iterator[None]:
-    # libpq reads its variables when it connects; the connection alone must decide where that is.
-    taken = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
-    try:
-        yield
-    finally:
-        os.environ.update(taken)
+    # libpq reads its variables when it connects; the connection alone must decide where that is. One at a time, as
+    # whoever is done would bring them back for another who is about to connect.
+    with _ENVIRONMENT:
+        taken = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+        try:
+            yield
+        finally:
+            os.environ.update(taken)
 
 
 def _is_refusal(error: psycopg.OperationalError) -> bool:

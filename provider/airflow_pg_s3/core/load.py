@@ -16,7 +16,7 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.pg_restore import PgRestore
-from airflow_pg_s3.core.plan import Copy, make_plan
+from airflow_pg_s3.core.plan import Copy, made_by, make_plan
 from airflow_pg_s3.core.progress import Log, Progress, human
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry, list_large_objects
@@ -25,16 +25,22 @@ from airflow_pg_s3.core.toc import Entry, list_large_objects
 _BUILD_AT_ONCE_BYTES = 32 << 20
 _LARGE_OBJECTS_AT_ONCE = 500
 _LARGE_OBJECT_BYTES_AT_ONCE = 8 << 20
-# Foreign keys of the target, and what they refer to; also those of single partitions.
+# Foreign keys of the target, and what they refer to; of partitioned tables, the partitions, which hold the rows.
+# A database without encoding holds names that are no UTF-8.
 _FOREIGN_KEYS = """
-select convert_to(n.nspname, %(encoding)s), convert_to(c.relname, %(encoding)s),
-    convert_to(rn.nspname, %(encoding)s), convert_to(r.relname, %(encoding)s)
+with names as (
+    select c.oid, convert_to(nspname, encoding) as schema, convert_to(relname, encoding) as name
+    from pg_class c join pg_namespace n on n.oid = relnamespace,
+        (select case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end) e (encoding)
+)
+select a.schema, a.name, b.schema, b.name
 from pg_constraint k
-join pg_class c on c.oid = conrelid join pg_namespace n on n.oid = c.relnamespace
-join pg_class r on r.oid = confrelid join pg_namespace rn on rn.oid = r.relnamespace
-where contype = 'f' and conrelid <> confrelid
+cross join lateral (select relid from pg_partition_tree(conrelid) where isleaf union select conrelid) f (relid)
+cross join lateral (select relid from pg_partition_tree(confrelid) where isleaf union select confrelid) t (relid)
+join names a on a.oid = f.relid join names b on b.oid = t.relid
+where contype = 'f' and conparentid = 0 and f.relid <> t.relid
 """
-_Names = tuple[bytes, bytes]
+_Names = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +75,17 @@ class Load:
         :raises Cancelled: told to stop.
         """
         references = self._references() if self.data_only and not self.options.disables_triggers else {}
+        made = made_by(self.entries)
+
+        def of_extension(entry: Entry) -> bool:
+            return not self.data_only and made.isdisjoint(entry.dependencies)
+
         plan = make_plan(
             self.archive.toc,
             self.entries,
             is_ours=lambda entry: (
                 psycopg_knows(self.archive.toc.encoding)
-                and (entry.dump_id in references or is_large(self._member(entry)))
+                and (entry.dump_id in references or is_large(self._member(entry)) or of_extension(entry))
             ),
             builds_at_once=lambda entry: self._member(entry).raw_bytes >= _BUILD_AT_ONCE_BYTES,
             jobs=self.jobs,
@@ -125,7 +136,7 @@ class Load:
             key=copy.entry.dump_id,
             size=member.raw_bytes,
             work=partial(copy_table, self.archive, copy, member),
-            after=references.get(copy.entry.dump_id, ()),
+            after={*copy.after, *references.get(copy.entry.dump_id, ())},
         )
 
     def _build_tasks(self, copy: Copy) -> Iterator[Task[LoadingSession]]:
@@ -159,13 +170,12 @@ class Load:
         for entry in self.entries:
             if entry.kind == "TABLE DATA":
                 target = copy_target(entry)
-                data_of.setdefault((target.schema, target.name), []).append(entry.dump_id)
+                data_of.setdefault(_decoded(target.schema, target.name, toc.codec), []).append(entry.dump_id)
         references: dict[int, set[int]] = {}
         with self.target.connect() as connection:
-            rows = connection.execute(_FOREIGN_KEYS, {"encoding": toc.encoding}, binary=True)
-            for schema, name, to_schema, to_name in rows:
-                needed = data_of.get((to_schema, to_name), [])
-                for data in data_of.get((schema, name), []):
+            for schema, name, to_schema, to_name in connection.execute(_FOREIGN_KEYS, binary=True):
+                needed = data_of.get(_decoded(to_schema, to_name, "utf-8"), [])
+                for data in data_of.get(_decoded(schema, name, "utf-8"), []):
                     references.setdefault(data, set()).update(needed)
                 references.update({number: references.get(number, set()) for number in needed})
         try:
@@ -247,3 +257,7 @@ def _groups(found: Iterable[tuple[int, Member]]) -> Iterator[list[tuple[int, Mem
         size += member.raw_bytes
     if group:
         yield group
+
+
+def _decoded(schema: bytes, name: bytes, codec: str) -> _Names:
+    return schema.decode(codec, errors="surrogateescape"), name.decode(codec, errors="surrogateescape")

@@ -16,8 +16,6 @@ PRIVILEGES = ("ACL", "DEFAULT ACL")
 # What pg_restore itself leaves for after the privileges (RESTORE_PASS_POST_ACL in pg_backup_archiver.c), or may.
 _AFTER_PRIVILEGES = ("EVENT TRIGGER", "MATERIALIZED VIEW DATA", "STATISTICS DATA")
 _ABOUT_ANOTHER = ("COMMENT", "SECURITY LABEL")
-# What is built out of a table's rows alone.
-_OF_ONE_TABLE = ("CONSTRAINT", "INDEX")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +25,7 @@ class Copy:
     :param entry: its ``TABLE DATA``.
     :param target: what COPY fills.
     :param is_new: this restore creates the table that COPY fills.
+    :param after: ``TABLE DATA`` to load before.
     :param builds: what is built as soon as the rows are there, each list by a run of pg_restore, the first before
         the others.
     """
@@ -34,6 +33,7 @@ class Copy:
     entry: Entry
     target: CopyTarget
     is_new: bool
+    after: Sequence[int] = ()
     builds: Sequence[Sequence[Entry]] = ()
 
 
@@ -77,6 +77,7 @@ def make_plan(
     """
     created = {entry.dump_id for entry in entries if entry.kind == "TABLE"}
     copies = [_copy(entry, toc, created) for entry in entries if entry.kind == "TABLE DATA" and is_ours(entry)]
+    copies = _in_order_of_extensions(copies, made_by(entries))
     ours = {copy.entry.dump_id for copy in copies}
     large_objects = [entry for entry in entries if entry.kind == "BLOBS"]
     first: list[Entry] = []
@@ -86,7 +87,7 @@ def make_plan(
             continue
         is_early = toc.section_of[entry.dump_id] != POST_DATA and not _is_last(entry)
         (first if is_early else rest).append(entry)
-    builds = _builds(toc, first, rest, [copy for copy in copies if builds_at_once(copy.entry)])
+    builds = _builds(toc, rest, [copy for copy in copies if builds_at_once(copy.entry)])
     built = {entry.dump_id for runs in builds.values() for run in runs for entry in run}
     return Plan(
         first=first,
@@ -94,6 +95,11 @@ def make_plan(
         large_objects=large_objects,
         rest=divide([entry for entry in rest if entry.dump_id not in built], jobs=jobs),
     )
+
+
+def made_by(entries: Sequence[Entry]) -> set[int]:
+    """Dump ids of the tables that a restore of these entries makes, foreign ones included."""
+    return {entry.dump_id for entry in entries if entry.kind in ("TABLE", "FOREIGN TABLE")}
 
 
 def divide(entries: Sequence[Entry], *, jobs: int) -> list[Run]:
@@ -134,9 +140,21 @@ def _is_after_privileges(entry: Entry) -> bool:
     )
 
 
-def _builds(
-    toc: Toc, first: Sequence[Entry], rest: Sequence[Entry], copies: Sequence[Copy]
-) -> Mapping[int, list[list[Entry]]]:
+def _in_order_of_extensions(copies: Sequence[Copy], made: set[int]) -> list[Copy]:
+    """Let tables of extensions wait for each other: pg_dump has put them in the order of their foreign keys."""
+    if not made:
+        return list(copies)  # data alone
+    ordered: list[Copy] = []
+    before: tuple[int, ...] = ()
+    for copy in copies:
+        if made.isdisjoint(copy.entry.dependencies):
+            copy = replace(copy, after=before)
+            before = (copy.entry.dump_id,)
+        ordered.append(copy)
+    return ordered
+
+
+def _builds(toc: Toc, rest: Sequence[Entry], copies: Sequence[Copy]) -> Mapping[int, list[list[Entry]]]:
     """What can be built as soon as the rows of one table are there, by the dump id of its data."""
     table_of = {
         number: copy.entry.dump_id
@@ -145,21 +163,20 @@ def _builds(
         for number in copy.entry.dependencies
         if number in toc.by_id and toc.by_id[number].kind == "TABLE"
     }
-    left = {entry.dump_id for entry in rest}
     constraints: dict[int, list[Entry]] = {}
     indexes: dict[int, list[Entry]] = {}
     for entry in rest:
-        tables = {table_of[number] for number in entry.dependencies if number in table_of}
-        if entry.kind not in _OF_ONE_TABLE or len(tables) != 1 or not left.isdisjoint(entry.dependencies):
+        # Whatever else it needs may read other tables: a function, an operator class.
+        needed = [number for number in entry.dependencies if number in toc.by_id]
+        if len(needed) != 1 or needed[0] not in table_of:
             continue
-        if any(_has_rows_to_come(toc.by_id.get(number), table_of) for number in entry.dependencies):
-            continue
-        (constraints if entry.kind == "CONSTRAINT" else indexes).setdefault(tables.pop(), []).append(entry)
+        data = table_of[needed[0]]
+        if entry.kind == "INDEX":
+            indexes.setdefault(data, []).append(entry)
+        # Without ONLY, it would be one of inherited tables as well, whose rows are still to come.
+        elif entry.kind == "CONSTRAINT" and entry.definition.startswith(b"ALTER TABLE ONLY "):
+            constraints.setdefault(data, []).append(entry)
     return {
         data: [constraints.get(data, []), *([index] for index in indexes.get(data, []))]
         for data in constraints.keys() | indexes.keys()
     }
-
-
-def _has_rows_to_come(entry: Entry | None, table_of: Mapping[int, int]) -> bool:
-    return entry is not None and entry.kind == "TABLE" and entry.dump_id not in table_of

@@ -36,7 +36,14 @@ _OUR_CONNECTIONS = {
     "keepalives_idle": "60",
 }
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
-_FIRST_WITH_IDLE_TIMEOUT = 140000
+# Limits of the role or the database are meant for applications. Each with the first server that has it.
+_LIMITS = {
+    "statement_timeout": 0,
+    "lock_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 140000,
+    "transaction_timeout": 170000,
+}
 _IDLE_TIMEOUT_IS_SET = "select 1 from pg_settings where name = 'idle_session_timeout' and reset_val <> '0'"
 _MAY_IDLE = "-c idle_session_timeout=0"
 _LANGUAGE_WAS_SET = "select 1 from pg_settings where name = 'lc_messages' and setting <> reset_val"
@@ -102,10 +109,9 @@ class ConnectionParameters:
                     raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
                 raise
         # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
+        # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
+        connection.execute(without_limits(connection.info.server_version))
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
-        if connection.info.server_version >= _FIRST_WITH_IDLE_TIMEOUT:
-            # They idle while programs work, and hold what must be held: locks, names, a place to swap from.
-            connection.execute("set idle_session_timeout = 0")
         self._speak_english(connection)
         return connection
 
@@ -198,6 +204,14 @@ class ConnectionParameters:
         if self.password is None:
             return self
         return replace(self, keywords={**self.keywords, "password": self.password()}, password=None)
+
+
+def without_limits(version: int) -> bytes:
+    """Commands that lift the limits on how long a session, or what it does, may take.
+
+    :param version: the server's ``server_version_num``.
+    """
+    return "; ".join(f"set {name} = 0" for name, first in _LIMITS.items() if version >= first).encode()
 
 
 def add_options(environment: dict[str, str], options: str) -> None:

@@ -21,12 +21,9 @@ from airflow_pg_s3.core.options import Given
 
 # Calls its argument with all bytes, in order; returns only if they are those that were backed up.
 Feed = Callable[[Callable[[bytes], object]], None]
-_FIRST_WITH_TRANSACTION_TIMEOUT = 170000
-# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), as far as it is about rows.
+# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), as far as it is about rows; and
+# not what all sessions of ours set.
 _SETTINGS = {
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
     "check_function_bodies": "off",
     "xmloption": "content",
     "client_min_messages": "warning",
@@ -112,8 +109,6 @@ class LoadingSession:
 
     def _set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         settings = dict(_SETTINGS)
-        if connection.info.server_version >= _FIRST_WITH_TRANSACTION_TIMEOUT:
-            settings["transaction_timeout"] = "0"
         settings["row_security"] = "on" if self._options.row_security else "off"
         self._become(connection)
         if psycopg_knows(self._options.encoding):

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
-from airflow_pg_s3.core.libpq import ConnectionParameters, without_limits
+from airflow_pg_s3.core.libpq import ConnectionParameters, settings_for_values, without_limits
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.pipe import enlarge, read_all
 from airflow_pg_s3.core.redaction import redacted
@@ -29,7 +29,6 @@ _CANCEL_SECONDS = 5.0
 # What values look like depends on these. pg_dump sets the first six; docs/format.md names all that matter.
 _SETTINGS = {
     "datestyle": "ISO",
-    "intervalstyle": "postgres",
     "extra_float_digits": "3",
     "synchronize_seqscans": "off",
     "search_path": "",
@@ -75,6 +74,7 @@ class CopyReader:
         # The only option that begins so, and options can be abbreviated.
         if any(option.startswith("--q") for option in manifest.dump.options):
             settings["quote_all_identifiers"] = "on"
+        settings |= settings_for_values(manifest.dump.lc_monetary)
         self._settings = "; ".join(f"set {name} = '{value}'" for name, value in settings.items())
         self.connection.execute(self._settings.encode())
         self._limits = without_limits(self.connection.info.server_version)

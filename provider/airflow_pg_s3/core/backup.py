@@ -254,7 +254,8 @@ class _Dump:
         return file
 
     def _environment(self) -> dict[str, str]:
-        return self.request.source.environment(self.workspace.folder) | self.workspace.environment
+        env = self.request.source.environment(self.workspace.folder, lc_monetary=self.facts.lc_monetary)
+        return env | self.workspace.environment
 
     def _follow(self, program: ClientProgram, spool: Spool, shipper: Shipper, progress: Progress) -> None:
         """Hand members out and keep the spool within its limit, until pg_dump has ended well."""
@@ -320,6 +321,7 @@ def _describe(
             pg_dump_version=dump.tools.version,
             options=list(request.pg_dump_options),
             left_out_by=dump.left_out_by,
+            lc_monetary=dump.facts.lc_monetary,
             jobs=request.jobs,
         ),
         compression=Compression(method="zstd", level=encoder.level),

@@ -70,7 +70,8 @@ def compare(
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
     manifest = archive.manifest
-    env = target.environment(archive.workspace.folder) | archive.workspace.environment
+    folder = archive.workspace.folder
+    env = target.environment(folder, lc_monetary=manifest.dump.lc_monetary) | archive.workspace.environment
     schemas = SchemaReader(archive, target, tools=tools, env=env, with_roles=with_roles, cancel=cancel)
     try:
         with ExitStack() as stack:

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
-from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.libpq import ConnectionParameters, settings_for_values, without_limits
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.pipe import enlarge, read_all
 from airflow_pg_s3.core.redaction import redacted
@@ -29,21 +29,16 @@ _CANCEL_SECONDS = 5.0
 # What values look like depends on these. pg_dump sets the first six; docs/format.md names all that matter.
 _SETTINGS = {
     "datestyle": "ISO",
-    "intervalstyle": "postgres",
     "extra_float_digits": "3",
     "synchronize_seqscans": "off",
     "search_path": "",
     "row_security": "off",
     "timezone": "UTC",
     "bytea_output": "hex",
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
     # Rows of a query, unlike those of a table, come in any order from parallel workers.
     "max_parallel_workers_per_gather": "0",
     "client_min_messages": "error",
 }
-_SETTINGS_SINCE = {170000: {"transaction_timeout": "0"}}
 _PSQL_ERROR = re.compile(r"^\S+: +([0-9A-Z]{5}): (.*)", re.MULTILINE)
 # A value that is none of its type, no such table, no such column, a table that is none. All else says nothing
 # about the data that was restored.
@@ -79,11 +74,10 @@ class CopyReader:
         # The only option that begins so, and options can be abbreviated.
         if any(option.startswith("--q") for option in manifest.dump.options):
             settings["quote_all_identifiers"] = "on"
-        for version, more in _SETTINGS_SINCE.items():
-            if self.connection.info.server_version >= version:
-                settings |= more
+        settings |= settings_for_values(manifest.dump.lc_monetary)
         self._settings = "; ".join(f"set {name} = '{value}'" for name, value in settings.items())
         self.connection.execute(self._settings.encode())
+        self._limits = without_limits(self.connection.info.server_version)
 
     def close(self) -> None:
         """Leave the server."""
@@ -122,7 +116,7 @@ class CopyReader:
     def _by_psql(self, command: bytes) -> Generator[bytes, None, None]:
         # The environment's PGCLIENTENCODING counts for the first command already, as the names are in it.
         env = self._env | {"PGCLIENTENCODING": self._encoding}
-        argv: Sequence[str | bytes] = [*self._argv, "-c", self._settings, "-c", command]
+        argv: Sequence[str | bytes] = [*self._argv, "-c", self._limits, "-c", self._settings, "-c", command]
         self._target.renew_password(env)
         psql = subprocess.Popen(
             argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"

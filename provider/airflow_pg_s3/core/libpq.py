@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
@@ -37,9 +37,21 @@ _OUR_CONNECTIONS = {
     "keepalives_idle": "60",
 }
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
-_FIRST_WITH_IDLE_TIMEOUT = 140000
+# Limits of the role or the database are meant for applications. Each with the first server that has it.
+_LIMITS = {
+    "statement_timeout": 0,
+    "lock_timeout": 0,
+    "idle_in_transaction_session_timeout": 0,
+    "idle_session_timeout": 140000,
+    "transaction_timeout": 170000,
+}
 _IDLE_TIMEOUT_IS_SET = "select 1 from pg_settings where name = 'idle_session_timeout' and reset_val <> '0'"
 _MAY_IDLE = "-c idle_session_timeout=0"
+# How values are read, where pg_restore does not care; what has been set here is not looked at.
+_FOR_VALUES = {"array_nulls": "on", "intervalstyle": "postgres"}
+_ARRAY_NULLS_ARE_OFF = "select 1 from pg_settings where name = 'array_nulls' and reset_val <> 'on'"
+_AS_IN_C = "-c lc_monetary=C"
+_WRITES_MONEY_AS_C = "select (-1234567.89)::numeric::money::text = '-$1,234,567.89'"
 _LANGUAGE_WAS_SET = "select 1 from pg_settings where name = 'lc_messages' and setting <> reset_val"
 # A word that every translation of PostgreSQL has translated; the setting's name may tell nothing.
 _SPOKEN = (
@@ -103,10 +115,9 @@ class ConnectionParameters:
                     raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
                 raise
         # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
+        # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
+        connection.execute(without_limits(connection.info.server_version))
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
-        if connection.info.server_version >= _FIRST_WITH_IDLE_TIMEOUT:
-            # They idle while programs work, and hold what must be held: locks, names, a place to swap from.
-            connection.execute("set idle_session_timeout = 0")
         self._speak_english(connection)
         return connection
 
@@ -129,13 +140,15 @@ class ConnectionParameters:
         """Value for ``--dbname``: names the database and nothing else, whatever characters it has."""
         return make_conninfo(dbname=self.database)
 
-    def environment(self, private_folder: Path) -> dict[str, str]:
+    def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.
 
-        Connects, to see which language the server would speak to the program.
+        Connects, to see which language the server would speak to the program, and which settings are odd.
 
         :param private_folder: a folder of mode 0700 that is removed afterwards.
-        :raises InputError: a value that libpq's files cannot carry, or as `connect` does.
+        :param lc_monetary: in which locale the program writes or reads values of money; None for the server's.
+        :raises InputError: a value that libpq's files cannot carry, or a pooler that lets no program choose how
+            money is written; or as `connect` does.
         :raises psycopg.OperationalError: the server can't be reached.
         """
         known = self._with_password()
@@ -144,8 +157,18 @@ class ConnectionParameters:
             # Not in any case: poolers refuse options, and a server those that a user may not set.
             if connection.execute(_LANGUAGE_WAS_SET).fetchone():
                 add_options(env, "-c lc_messages=C")
+            if connection.execute(_ARRAY_NULLS_ARE_OFF).fetchone():
+                add_options(env, "-c array_nulls=on")
+            is_as_wanted = lc_monetary is None or connection.execute(_WRITES_MONEY_AS_C).fetchone() == (True,)
             may_not_idle = connection.execute(_IDLE_TIMEOUT_IS_SET).fetchone() is not None
         # pg_restore's workers idle until there is work for them. What refuses options may well have no such limit.
+        if not is_as_wanted:
+            if not known._takes_options(_AS_IN_C):
+                raise InputError(
+                    f"{self.endpoint} writes money in a locale of its own, and what is in front of the server "
+                    "does not hand on the option that changes it: connect to the server itself"
+                )
+            add_options(env, _AS_IN_C)
         if may_not_idle and known._takes_options(_MAY_IDLE):
             add_options(env, _MAY_IDLE)
         return env
@@ -153,10 +176,15 @@ class ConnectionParameters:
     def _takes_options(self, options: str) -> bool:
         given = self.keywords.get("options", "")
         try:
-            replace(self, keywords={**self.keywords, "options": f"{given} {options}"}).connect().close()
+            with replace(
+                self, keywords={**self.keywords, "options": f"{given} {options}"}
+            ).connect() as connection:
+                # Some poolers are told to ignore them.
+                name, _, value = options.removeprefix("-c ").partition("=")
+                query = "select from pg_settings where name = %s and reset_val = %s"
+                return connection.execute(query, [name, value]).fetchone() is not None
         except (InputError, psycopg.OperationalError):
             return False
-        return True
 
     def written_environment(self, private_folder: Path) -> dict[str, str]:
         """Do so without a connection, in whatever language; see `environment`.
@@ -199,6 +227,22 @@ class ConnectionParameters:
         if self.password is None:
             return self
         return replace(self, keywords={**self.keywords, "password": self.password()}, password=None)
+
+
+def settings_for_values(lc_monetary: Literal["C"] | None) -> dict[str, str]:
+    """Settings of a session that reads values as they are in an archive, beside those that the archive sets.
+
+    :param lc_monetary: the locale that money is in; None for the server's own.
+    """
+    return _FOR_VALUES | ({} if lc_monetary is None else {"lc_monetary": lc_monetary})
+
+
+def without_limits(version: int) -> bytes:
+    """Commands that lift the limits on how long a session, or what it does, may take.
+
+    :param version: the server's ``server_version_num``.
+    """
+    return "; ".join(f"set {name} = 0" for name, first in _LIMITS.items() if version >= first).encode()
 
 
 def add_options(environment: dict[str, str], options: str) -> None:

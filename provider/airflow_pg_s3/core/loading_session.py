@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
@@ -16,21 +16,17 @@ from airflow_pg_s3.core.archive import CopyTarget
 from airflow_pg_s3.core.boundary import copy_error
 from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.libpq import ConnectionParameters, settings_for_values
 from airflow_pg_s3.core.options import Given
 
 # Calls its argument with all bytes, in order; returns only if they are those that were backed up.
 Feed = Callable[[Callable[[bytes], object]], None]
-_FIRST_WITH_TRANSACTION_TIMEOUT = 170000
-# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), as far as it is about rows.
+# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), as far as it is about rows,
+# and all sessions of ours do not.
 _SETTINGS = {
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
     "check_function_bodies": "off",
     "xmloption": "content",
     "client_min_messages": "warning",
-    "intervalstyle": "postgres",
 }
 
 
@@ -39,6 +35,7 @@ class LoadingOptions:
     """How rows are loaded.
 
     :param encoding: of the archive, as PostgreSQL names it.
+    :param lc_monetary: the locale that money is in; None for the server's own.
     :param role: to become; None to stay who we are.
     :param superuser: who may disable triggers, if it is somebody else.
     :param disables_triggers: none of them fires, and no foreign key is checked.
@@ -46,13 +43,16 @@ class LoadingOptions:
     """
 
     encoding: str
+    lc_monetary: Literal["C"] | None = None
     role: str | None = None
     superuser: str | None = None
     disables_triggers: bool = False
     row_security: bool = False
 
 
-def loading_options(encoding: str, given: Iterable[Given], *, data_only: bool) -> LoadingOptions:
+def loading_options(
+    encoding: str, given: Iterable[Given], *, data_only: bool, lc_monetary: Literal["C"] | None
+) -> LoadingOptions:
     """Read what pg_restore's options say of rows.
 
     :param given: those options.
@@ -61,6 +61,7 @@ def loading_options(encoding: str, given: Iterable[Given], *, data_only: bool) -
     values = dict(given)
     return LoadingOptions(
         encoding=encoding,
+        lc_monetary=lc_monetary,
         role=values.get("role"),
         superuser=values.get("superuser"),
         disables_triggers=data_only and "disable-triggers" in values,
@@ -111,9 +112,7 @@ class LoadingSession:
             self._connection = None
 
     def _set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        settings = dict(_SETTINGS)
-        if connection.info.server_version >= _FIRST_WITH_TRANSACTION_TIMEOUT:
-            settings["transaction_timeout"] = "0"
+        settings = _SETTINGS | settings_for_values(self._options.lc_monetary)
         settings["row_security"] = "on" if self._options.row_security else "off"
         self._become(connection)
         if psycopg_knows(self._options.encoding):

@@ -15,7 +15,7 @@ import re
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -24,7 +24,7 @@ from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
 from airflow_pg_s3.core.handover import Handover
-from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.libpq import ConnectionParameters, settings_for_values
 from airflow_pg_s3.core.needs import GRANTEE, OWNER, Needs
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.pg_restore import use_list
@@ -82,6 +82,7 @@ class ManagedService:
     :param entries: what is restored, in the order of restoring.
     :param options: of pg_restore; they may leave out owners and privileges.
     :param clean: first drop what the archive holds.
+    :param lc_monetary: the locale that money is in; None for the server's own.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ManagedService:
         tools: ClientTools,
         options: Sequence[str],
         clean: bool,
+        lc_monetary: Literal["C"] | None = None,
         cancel: threading.Event,
         log: Log,
     ) -> None:
@@ -103,6 +105,7 @@ class ManagedService:
         self._codec = toc.codec
         self._options = list(options)
         self._clean = clean
+        self._settings = settings_for_values(lc_monetary)
         self._cancel = cancel
         self._log = log
         self._entries = {entry.dump_id: entry for entry in entries}
@@ -264,6 +267,8 @@ class ManagedService:
 
     def _set_up(self, connection: _Connection, clean: bool) -> None:
         """Apply the settings of a restore, and drop what is to be dropped."""
+        for name, value in self._settings.items():
+            connection.execute("select pg_catalog.set_config(%s, %s, false)", [name, value])
         for statement in self._definitions[0].statements if self._definitions else ():
             if statement.is_setting:
                 apply_setting(connection, statement, self._codec)

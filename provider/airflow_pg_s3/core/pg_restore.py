@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import ClientProgramError
@@ -40,6 +41,7 @@ class PgRestore:
     :param archive_format: ``directory``, ``custom`` or ``tar``.
     :param options: further ones; nothing secret.
     :param target_version: ``server_version_num`` of the target.
+    :param lc_monetary: the locale that money is in; None for the server's own.
     :raises InputError: as `ConnectionParameters.environment`.
     """
 
@@ -52,12 +54,13 @@ class PgRestore:
         archive_format: str,
         options: Sequence[str],
         target_version: int,
+        lc_monetary: Literal["C"] | None = None,
         log: Log,
     ) -> None:
         self._tools = tools
         self._target = target
         self._folder = workspace.folder
-        self._env = target.environment(workspace.folder) | workspace.environment
+        self._env = target.environment(workspace.folder, lc_monetary=lc_monetary) | workspace.environment
         self._is_tolerant = knows_less(tools, target_version)
         self._arguments = [
             f"--format={archive_format}",

@@ -189,6 +189,7 @@ def restore(
                     tools=tools,
                     options=request.pg_restore_arguments,
                     clean=request.if_exists == "clean",
+                    lc_monetary=manifest.dump.lc_monetary,
                     cancel=cancel,
                     log=log,
                 )
@@ -277,6 +278,7 @@ class _Filling:
             # It disables triggers only then.
             options=[*pg_restore_options, *(["--data-only"] * data_only)],
             target_version=self.target.version,
+            lc_monetary=self.archive.manifest.dump.lc_monetary,
             log=self.log,
         )
         Load(
@@ -320,7 +322,12 @@ class _Filling:
 
     @property
     def _loading_options(self) -> LoadingOptions:
-        return loading_options(self.archive.toc.encoding, self.given, data_only=self.request.wanted.data_only)
+        return loading_options(
+            self.archive.toc.encoding,
+            self.given,
+            data_only=self.request.wanted.data_only,
+            lc_monetary=self.archive.manifest.dump.lc_monetary,
+        )
 
 
 def open_target(request: RestoreRequest, log: Log) -> Target | Replacement:

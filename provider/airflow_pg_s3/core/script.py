@@ -10,7 +10,7 @@ from itertools import chain
 
 from airflow_pg_s3.core.endings import whole_plain
 from airflow_pg_s3.core.errors import InputError, PgS3Error
-from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.libpq import ConnectionParameters, without_limits
 from airflow_pg_s3.core.pour import pour_into
 from airflow_pg_s3.core.process import ClientProgram
 from airflow_pg_s3.core.progress import Log
@@ -65,7 +65,7 @@ class Script:
         :raises Cancelled: told to stop.
         """
         token = f"end_{secrets.token_hex(32)}"
-        before, after = self._around(psql, token)
+        before, after = self._around(psql, token, target_version)
         is_committed = threading.Event()
 
         def on_line(line: str) -> None:
@@ -100,10 +100,10 @@ class Script:
         )
         return poured_bytes - len(before) - len(after)
 
-    def _around(self, psql: Psql, token: str) -> tuple[bytes, bytes]:
+    def _around(self, psql: Psql, token: str, target_version: int) -> tuple[bytes, bytes]:
         # Not --single-transaction: at the end of its input psql would commit, also where the input ends because
         # this process was killed.
-        before = b"BEGIN;\n"
+        before = without_limits(target_version) + b";\nBEGIN;\n"
         if self._restrict_key is None and psql.knows_restrict:
             # A dump of an older pg_dump: no meta-command has any business in it.
             before += b"\\restrict %s\n" % secrets.token_hex(16).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -14,6 +14,14 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Extension, Server
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
+# Composite types have columns too. System objects have oids below 16384, and none of money's but functions.
+_HAS_MONEY = """
+with money as (select unnest(array['money'::regtype, 'money[]'::regtype]) as type)
+select exists (select from pg_attribute join money on atttypid = type where attnum > 0 and not attisdropped)
+    or exists (select from pg_type join money on typbasetype = type)
+    or exists (select from pg_range join money on rngsubtype = type)
+    or exists (select from pg_proc p join money on type = any (proargtypes) where p.oid >= 16384)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +35,7 @@ class ServerFacts:
     :param size_bytes: ``pg_database_size``.
     :param options: for ``PGOPTIONS``, where settings would make values look other than they do by default, and
         pg_dump would not care.
+    :param lc_monetary: in which locale money is to be written; None where there is none.
     """
 
     server: Server
@@ -34,6 +43,7 @@ class ServerFacts:
     started_at: datetime
     size_bytes: int
     options: str
+    lc_monetary: Literal["C"] | None
 
     @property
     def instance(self) -> str:
@@ -78,6 +88,7 @@ def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFact
         started_at=started_at,
         size_bytes=size,
         options=" ".join(f"-c {name}={value}" for name, value in odd),
+        lc_monetary="C" if _row(connection, _HAS_MONEY)[0] else None,
     )
 
 

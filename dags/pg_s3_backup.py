@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Asset, Param
 
+from airflow_pg_s3.connections import database_of
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres")
@@ -27,6 +28,7 @@ with DAG(
     dag_id="pg_s3_backup",
     description="Back a PostgreSQL database up to S3",
     doc_md=__doc__,
+    user_defined_macros={"database_of": database_of},
     schedule=os.environ.get("PG_S3_BACKUP_SCHEDULE", "0 3 * * *") or None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -67,7 +69,7 @@ with DAG(
         repository="{{ params.repository }}",
         postgres_conn_id="{{ params.postgres_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
-        database="{{ params.database or '' }}",
+        database="{{ params.database or database_of(params.postgres_conn_id) }}",
         jobs="{{ params.jobs }}",
         retries=3,
         retry_delay=timedelta(minutes=1),

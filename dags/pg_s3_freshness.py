@@ -20,6 +20,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
+from airflow_pg_s3.connections import database_of
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 
 MAX_AGE = timedelta(hours=float(os.environ.get("PG_S3_MAX_AGE_HOURS", "26")))
@@ -29,6 +30,7 @@ with DAG(
     dag_id="pg_s3_freshness",
     description="Fail if there is no young PostgreSQL backup on S3",
     doc_md=__doc__,
+    user_defined_macros={"database_of": database_of},
     schedule=os.environ.get("PG_S3_FRESHNESS_SCHEDULE", "30 * * * *") or None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -65,7 +67,7 @@ with DAG(
     where: dict[str, Any] = {
         "repository": "{{ params.repository }}",
         "aws_conn_id": "{{ params.aws_conn_id }}",
-        "database": "{{ params.database or conn.get(params.postgres_conn_id).schema }}",
+        "database": "{{ params.database or database_of(params.postgres_conn_id) }}",
         "timeout": 0,  # look once: the next run looks again
     }
     PgS3BackupFreshnessSensor(task_id="backed_up", max_age=MAX_AGE, verified=False, **where)

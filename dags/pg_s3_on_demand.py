@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task
 
+from airflow_pg_s3.connections import database_of
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
@@ -35,6 +36,7 @@ with DAG(
     dag_id="pg_s3_on_demand",
     description="Back up or restore a PostgreSQL database now",
     doc_md=__doc__,
+    user_defined_macros={"database_of": database_of},
     schedule=None,
     tags=["pg_s3", "backup", "restore"],
     # Lists and numbers reach the operators as such. A text that looks like a Python value would be turned into it,
@@ -93,7 +95,8 @@ with DAG(
         "target_database": Param(
             "",
             type=["string", "null"],
-            description="Database to restore into; empty: the one that target_conn_id names",
+            description="Database to restore into; empty: that of target_conn_id, which is only replaced if "
+            "it has the name of the one that was backed up",
             section="Restore",
         ),
         "if_exists": Param(
@@ -154,7 +157,7 @@ with DAG(
         repository="{{ params.repository | tojson }}",
         postgres_conn_id="{{ params.source_conn_id | tojson }}",
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
-        database="{{ (params.database or '') | tojson }}",
+        database="{{ (params.database or database_of(params.source_conn_id)) | tojson }}",
         jobs="{{ params.jobs }}",
         include_globals="{{ params.include_globals }}",
         execution_timeout=TIMEOUT,
@@ -164,7 +167,7 @@ with DAG(
         task_id="latest",
         repository="{{ params.repository | tojson }}",
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
-        database="{{ (params.database or conn.get(params.source_conn_id).schema) | tojson }}",
+        database="{{ (params.database or database_of(params.source_conn_id)) | tojson }}",
         limit=1,
     )
     restore = PgS3RestoreOperator(
@@ -172,7 +175,7 @@ with DAG(
         backup="{{ (params.backup or ti.xcom_pull(task_ids='latest')[0]['uri']) | tojson }}",
         postgres_conn_id="{{ params.target_conn_id | tojson }}",
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
-        database="{{ (params.target_database or '') | tojson }}",
+        database="{{ params.target_database | tojson if params.target_database else none }}",
         if_exists="{{ params.if_exists }}",
         allow_partial="{{ params.allow_partial }}",
         jobs="{{ params.jobs }}",

@@ -37,6 +37,8 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["pg_s3", "retention"],
+    # Every database is None, not an empty name. Names go through tojson: the database 1_000 stays a name.
+    render_template_as_native_obj=True,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
         "repository": Param(
@@ -80,14 +82,14 @@ with DAG(
 ) as dag:
     PgS3PruneOperator(
         task_id="prune",
-        repository="{{ params.repository }}",
-        aws_conn_id="{{ params.aws_conn_id }}",
-        database="{{ params.database or '' }}",
+        repository="{{ params.repository | tojson }}",
+        aws_conn_id="{{ params.aws_conn_id | tojson }}",
+        database="{{ params.database | tojson if params.database else none }}",
         keep_last="{{ params.keep_last }}",
         keep_daily="{{ params.keep_daily }}",
         keep_weekly="{{ params.keep_weekly }}",
         keep_monthly="{{ params.keep_monthly }}",
         keep_yearly="{{ params.keep_yearly }}",
-        timezone="{{ params.timezone }}",
+        timezone="{{ params.timezone | tojson }}",
         dry_run="{{ params.dry_run }}",
     )

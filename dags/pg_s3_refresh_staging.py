@@ -29,6 +29,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
+from airflow_pg_s3.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 
@@ -36,6 +37,7 @@ with DAG(
     dag_id="pg_s3_refresh_staging",
     description="Replace a staging database by production's latest backup",
     doc_md=__doc__,
+    user_defined_macros={"database_of": database_of},
     schedule=os.environ.get("PG_S3_REFRESH_SCHEDULE") or None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -96,7 +98,7 @@ with DAG(
         task_id="latest",
         repository="{{ params.repository }}",
         aws_conn_id="{{ params.aws_conn_id }}",
-        database="{{ params.database or conn.get(params.postgres_conn_id).schema }}",
+        database="{{ params.database or database_of(params.postgres_conn_id) }}",
         verified_only=os.environ.get("PG_S3_REFRESH_VERIFIED_ONLY", "true").strip().lower() != "false",
         limit=1,
     )
@@ -104,6 +106,8 @@ with DAG(
         task_id="refresh",
         backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] }}",
         postgres_conn_id="{{ params.staging_conn_id }}",
+        # Named, as it is meant to be replaced by a database of another name.
+        database="{{ database_of(params.staging_conn_id) }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="replace",
         allow_partial=os.environ.get("PG_S3_ALLOW_PARTIAL", "false"),

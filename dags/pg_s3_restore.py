@@ -15,10 +15,13 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
 | `PG_S3_TARGET_CONN_ID`        | `postgres_target`       | the server and database restored into |
+| `PG_S3_TARGET_DATABASE`       |                         | it; empty: that of the connection, see below |
 | `PG_S3_MANAGED_SERVICE`       | `false`                 | `true`: the server is RDS, Cloud SQL, Azure or so |
 | `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
 | `PG_S3_JOBS`                  | `2`                     | tables and indexes restored in parallel |
 | `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is ended |
+
+A database with another name than the one that was backed up is only replaced if `PG_S3_TARGET_DATABASE` names it.
 """
 
 import os
@@ -26,6 +29,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
+from airflow_pg_s3.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 
@@ -33,11 +37,14 @@ with DAG(
     dag_id="pg_s3_restore",
     description="Restore the latest PostgreSQL backup from S3",
     doc_md=__doc__,
+    user_defined_macros={"database_of": database_of},
     schedule=os.environ.get("PG_S3_RESTORE_SCHEDULE") or None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     tags=["pg_s3", "restore"],
+    # A database that is not named is None. Names go through tojson: the database 1_000 stays a name.
+    render_template_as_native_obj=True,
     default_args={
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
@@ -74,6 +81,12 @@ with DAG(
             minLength=1,
             description="Connection of the server and database to restore into",
         ),
+        "target_database": Param(
+            os.environ.get("PG_S3_TARGET_DATABASE", ""),
+            type=["string", "null"],
+            description="Database to restore into; empty: that of target_conn_id, which is only replaced if "
+            "it has the name of the one that was backed up",
+        ),
         "if_exists": Param(
             os.environ.get("PG_S3_RESTORE_IF_EXISTS", "fail"),
             type="string",
@@ -91,16 +104,17 @@ with DAG(
 ) as dag:
     latest = PgS3ListBackupsOperator(
         task_id="latest",
-        repository="{{ params.repository }}",
-        aws_conn_id="{{ params.aws_conn_id }}",
-        database="{{ params.database or conn.get(params.postgres_conn_id).schema }}",
+        repository="{{ params.repository | tojson }}",
+        aws_conn_id="{{ params.aws_conn_id | tojson }}",
+        database="{{ (params.database or database_of(params.postgres_conn_id)) | tojson }}",
         limit=1,
     )
     restore = PgS3RestoreOperator(
         task_id="restore",
-        backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] }}",
-        postgres_conn_id="{{ params.target_conn_id }}",
-        aws_conn_id="{{ params.aws_conn_id }}",
+        backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] | tojson }}",
+        postgres_conn_id="{{ params.target_conn_id | tojson }}",
+        aws_conn_id="{{ params.aws_conn_id | tojson }}",
+        database="{{ params.target_database | tojson if params.target_database else none }}",
         if_exists="{{ params.if_exists }}",
         allow_partial=os.environ.get("PG_S3_ALLOW_PARTIAL", "false"),
         keep_previous=os.environ.get("PG_S3_RESTORE_KEEP_PREVIOUS", "true").strip().lower() != "false",

@@ -35,6 +35,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, AssetAny, Param, task
 
+from airflow_pg_s3.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 
@@ -48,6 +49,7 @@ VERIFIED = Asset(f"{REPOSITORY}/verified", group="pg_s3")
 
 SHARED: dict[str, Any] = {
     "doc_md": __doc__,
+    "user_defined_macros": {"database_of": database_of},
     "start_date": datetime(2026, 1, 1, tzinfo=UTC),
     "catchup": False,
     "max_active_runs": 1,
@@ -142,7 +144,7 @@ with DAG(
         task_id="latest",
         repository="{{ params.repository | tojson }}",
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
-        database="{{ (params.database or conn.get(params.postgres_conn_id).schema) | tojson }}",
+        database="{{ (params.database or database_of(params.postgres_conn_id)) | tojson }}",
         limit=1,
     )
     verify = PgS3VerifyOperator(

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    BaseHook,
+    conf,
+    mask_secret,
+)  # fmt: skip
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from airflow_pg_s3.core.errors import InputError
@@ -48,6 +54,23 @@ def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParamet
             mask_secret(connection.password)
         keywords |= {"port": connection.port, "user": connection.login, "password": connection.password}
     return parameters(database=database or connection.schema, keywords=keywords, password=token)
+
+
+def database_of(conn_id: str) -> str:
+    """Name the database of an Airflow connection; for templates, as a macro.
+
+    :raises AirflowFailException: there is no such connection, or it names no database.
+    """
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise AirflowFailException(str(_no_such(conn_id))) from error
+    name = connection.extra_dejson.get("dbname") or connection.schema
+    if not name:
+        raise AirflowFailException(
+            f"the Airflow connection {conn_id!r} names no database: set its schema field, or name the database"
+        )
+    return str(name)
 
 
 class _Token:
@@ -128,6 +151,20 @@ def producer(context: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
     return {name: getattr(ti, name, None) for name in names}
+
+
+def as_database(value: Any, *, otherwise: str = "") -> str | None:
+    """Take the argument `database` as a template may have left it.
+
+    :param otherwise: what None, which no template leaves by accident, stands for; nothing if one must be named.
+    :raises InputError: it is empty, or text that a template makes of None.
+    """
+    if value is None and otherwise:
+        return None
+    if not isinstance(value, str) or value.strip() in ("", "None"):
+        hint = f", or leave the argument out for {otherwise}" if otherwise else ""
+        raise InputError(f"database must be the name of a database, not {value!r}: name one{hint}")
+    return value
 
 
 def as_list(value: Any, parameter: str) -> list[str]:

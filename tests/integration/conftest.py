@@ -151,13 +151,17 @@ def back_up_once(cluster: Cluster, database: str, s3: S3Server, repository: str)
 
 @pytest.fixture
 def restore(connections: Connections, spool_dir: Path) -> Callable[..., dict]:
-    """(cluster, database, backup=URI, **arguments of the operator) → what the restore task returns."""
+    """(cluster, database, backup=URI, **arguments of the operator) → what the restore task returns.
 
-    def run(cluster: Cluster, database: str, **arguments: object) -> dict:
+    The database is both the connection's and named; with ``database=None`` the connection alone says it.
+    """
+
+    def run(cluster: Cluster, database: str, /, **arguments: object) -> dict:
         connections.target(cluster, database)
         defaults = {
             "task_id": "restore",
             "postgres_conn_id": "pg_target",
+            "database": database,
             "aws_conn_id": "aws",
             "spool_dir": str(spool_dir),
         }

@@ -172,6 +172,30 @@ def test_a_scheduled_restore_refuses_a_target_that_holds_data_unless_told_to_cle
     assert differences(shop) == []
 
 
+@pytest.mark.parametrize("dag_id", ["pg_s3_restore", "pg_s3_refresh_staging", "pg_s3_restore_verification"])
+def test_no_dag_takes_the_backup_of_any_database_where_none_is_named(shop, run_dag, monkeypatch, dag_id):
+    run_dag("pg_s3_backup")
+    nameless = json.loads(shop.cluster.airflow_connection(shop.target)) | {"schema": ""}
+    monkeypatch.setenv("AIRFLOW_CONN_NAMELESS", json.dumps(nameless))
+    monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_STAGING", shop.cluster.airflow_connection(shop.target))
+    shop.cluster.psql("CREATE TABLE precious AS SELECT 42 AS answer", shop.target)
+    for conn_id in ("nameless", "no_such_connection"):
+        assert run_dag(dag_id, postgres_conn_id=conn_id).tasks["latest"] == "failed"
+    assert shop.cluster.psql("SELECT answer FROM precious", shop.target).strip() == "42"
+
+
+def test_a_scheduled_restore_replaces_a_database_of_another_name_only_if_it_is_named(shop, run_dag):
+    run_dag("pg_s3_backup")
+    shop.cluster.psql("CREATE TABLE precious AS SELECT 42 AS answer", shop.target)
+    refused = run_dag("pg_s3_restore", if_exists="replace")
+    assert refused.tasks == {"latest": "success", "restore": "failed"}
+    assert shop.cluster.psql("SELECT answer FROM precious", shop.target).strip() == "42"
+    done = run_dag("pg_s3_restore", if_exists="replace", target_database=shop.target)
+    assert done.state == "success"
+    shop.cluster.drop_database(done.results["restore"]["previous_database"])
+    assert differences(shop) == []
+
+
 def test_staging_is_replaced_by_the_latest_verified_backup_with_the_masking_done(shop, run_dag, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_STAGING", shop.cluster.airflow_connection(shop.target))
     shop.cluster.psql("CREATE TABLE old_staging AS SELECT 1 AS i", shop.target)

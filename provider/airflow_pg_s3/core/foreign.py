@@ -36,6 +36,7 @@ from airflow_pg_s3.core.replacement import Replacement
 from airflow_pg_s3.core.restore import (
     RestoreRequest,
     can_be_atomic,
+    check_name,
     check_request,
     finish,
     open_target,
@@ -233,6 +234,7 @@ class _Restoring:
     def _prepare(self, archive: Path, toc: Toc, tools: ClientTools) -> Contents:
         contents = contents_of(archive, toc, tools=tools, options=self.request.pg_restore_arguments)
         refuse_older(self.target.version, contents.version)
+        self.warnings += check_name(self.request, toc.shown(toc.database), self.log)
         kinds = {entry.kind for entry in contents.entries}
         if "TABLE" in kinds and "TABLE DATA" not in kinds:
             # pg_dump writes data for each table, also for an empty one.

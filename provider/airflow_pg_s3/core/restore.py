@@ -52,6 +52,8 @@ class RestoreRequest:
     :param target: the database to restore into; created like the source's if it does not exist.
     :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` drops what the backup also holds;
         ``replace`` restores beside the database and then swaps their names.
+    :param is_target_named: the target's name was given for this restore, not only found in a connection: it may be
+        another one than that of the database that was backed up.
     :param keep_previous: with ``replace``, keep the old database under another name.
     :param jobs: parallel pg_restore jobs, each with a connection.
     :param create_database: whether a database that does not exist is created.
@@ -69,6 +71,7 @@ class RestoreRequest:
     backup: str
     target: ConnectionParameters
     if_exists: IfExists = "fail"
+    is_target_named: bool = True
     keep_previous: bool = True
     jobs: int = 2
     create_database: bool = True
@@ -138,6 +141,7 @@ def restore(
     bucket, _ = parse_uri(request.backup, parameter="backup")
     manifest, base, _ = stored or read_manifest(client, request.backup)
     refuse_partial(request, manifest)
+    warnings = check_name(request, manifest.database, log)
     decoder = Decoder(manifest.encryption, request.identities)
     has_globals = any(member.name == GLOBALS for member in manifest.members)
     if request.restore_globals and not has_globals:
@@ -194,7 +198,7 @@ def restore(
                     log=log,
                 )
                 managed.excuse(needs, target.connection)
-            warnings = preflight.prepare(
+            warnings += preflight.prepare(
                 target,
                 needs,
                 like=manifest.server,
@@ -402,6 +406,26 @@ def check_request(request: RestoreRequest) -> None:
     for parameter in ("tables", "schemas", "exclude_tables"):
         if isinstance(getattr(wanted, parameter), str):
             raise InputError(f"{parameter} must be a list, not the string {getattr(wanted, parameter)!r}")
+
+
+def check_name(request: RestoreRequest, source: str, log: Log) -> list[str]:
+    """Say that the backup is of a database with another name than the target's, unless that name was given.
+
+    :param source: name of the database that was backed up.
+    :return: a sentence for `RestoreResult.warnings`, or none.
+    :raises InputError: the target would be replaced.
+    """
+    target = request.target.database
+    if request.is_target_named or source == target:
+        return []
+    sentence = f"the backup is of the database {source!r}, and is restored into {target!r}, as the connection says"
+    if request.if_exists == "replace":
+        raise InputError(
+            f"{request.backup} is a backup of the database {source!r}, and the connection's is {target!r}, which "
+            f"would be replaced by another one: if that is meant, give database={target!r}"
+        )
+    log.warning("%s", sentence)
+    return [sentence]
 
 
 def refuse_partial(request: RestoreRequest, manifest: Manifest) -> None:

@@ -92,9 +92,10 @@ class PgS3BackupOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Make the backup and return its facts."""
         with self._failing_for_good():
+            database = connections.as_database(self.database, otherwise="the connection's own")
             client, hook_arguments = connections.s3_client(self.aws_conn_id)
             request = BackupRequest(
-                source=connections.postgres_parameters(self.postgres_conn_id, self.database),
+                source=connections.postgres_parameters(self.postgres_conn_id, database),
                 jobs=connections.as_int(self.jobs, "jobs"),
                 compression_level=self.compression_level,
                 pg_dump_options=connections.as_list(self.pg_dump_options, "pg_dump_options"),

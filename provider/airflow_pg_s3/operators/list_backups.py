@@ -21,7 +21,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param database: only this database's backups; those of all if None (templated).
+    :param database: only this database's backups; those of every database if None, while an empty name is
+        an error (templated).
     :param pattern: list archives of other tools instead, by glob pattern of their keys below the prefix, such as
         ``*.tar.gz``; of which database they are is not known (templated).
     :param before: only backups made before this time: a `datetime`, or ISO 8601 text, in UTC unless it says
@@ -94,7 +95,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
         return rows
 
     def _selection(self) -> Selection:
-        if self.pattern and self.database:
+        database = connections.as_database(self.database, otherwise="the backups of every database")
+        if self.pattern and database:
             raise InputError(
                 f"database={self.database!r} cannot be asked for together with a pattern, as nothing tells which "
                 "database another tool's archive is of: let the pattern or the repository's prefix say it"
@@ -103,7 +105,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
         if limit is not None and limit < 1:
             raise InputError(f"limit must be at least 1, not {limit}")
         return Selection(
-            database=self.database or None,
+            database=database,
             before=_parse_time(self.before),
             labels=connections.as_labels(self.labels),
             verified_only=self.verified_only,

@@ -26,7 +26,8 @@ class PgS3PruneOperator(PgS3Operator):
     the label ``hold``, those that Object Lock protects, and what cannot be read.
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
-    :param database: only this database's backups; those of all, each by itself, if None or empty (templated).
+    :param database: only this database's backups; those of every database, each by itself, if None,
+        while an empty name is an error (templated).
     :param keep_last: keep the newest so many backups; None or 0 turns a rule off (templated, as all of these).
     :param keep_hourly: keep one for each of so many hours.
     :param keep_daily: keep one for each of so many days.
@@ -106,7 +107,9 @@ class PgS3PruneOperator(PgS3Operator):
             client, hook_arguments = connections.s3_client(self.aws_conn_id)
             request = PruneRequest(
                 retention=retention,
-                database=self.database or None,
+                database=connections.as_database(
+                    self.database, otherwise="the backups of every database, each by itself"
+                ),
                 orphan_age=self.orphan_age,
                 dry_run=dry_run,
                 s3_extra_args=hook_arguments,

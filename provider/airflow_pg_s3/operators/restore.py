@@ -24,7 +24,8 @@ class PgS3RestoreOperator(PgS3Operator):
     :param postgres_conn_id: Postgres connection of the target (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: database to restore into; the connection's schema if None. Created like the source's if it
-        does not exist (templated).
+        does not exist. If it is None, and the connection's has another name than the one that was backed up,
+        ``replace`` refuses, and the others say so in ``warnings`` (templated).
     :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` first drops what the backup also
         holds; ``replace`` restores into a new database beside it and then swaps their names in one transaction
         (templated).
@@ -145,10 +146,12 @@ class PgS3RestoreOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Restore the backup and return the facts."""
         with self._failing_for_good():
+            database = connections.as_database(self.database, otherwise="the connection's own")
             client, _ = connections.s3_client(self.aws_conn_id)
             request = RestoreRequest(
                 backup=self.backup,
-                target=connections.postgres_parameters(self.postgres_conn_id, self.database),
+                target=connections.postgres_parameters(self.postgres_conn_id, database),
+                is_target_named=database is not None,
                 if_exists=cast("IfExists", self.if_exists),
                 keep_previous=self.keep_previous,
                 allow_partial=connections.as_bool(self.allow_partial, "allow_partial"),

@@ -74,6 +74,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         try:
             if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
                 raise InputError(f"max_age must be a timedelta above zero, not {self.max_age!r}")
+            connections.as_database(self.database)
             client, _ = connections.s3_client(self.aws_conn_id)
             repository = Repository(client, self.repository)
             found = look(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,6 +78,7 @@ class LoadingSession:
         self._options = options
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._is_aborted = False
+        self._closing = threading.Lock()
 
     @property
     def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
@@ -95,21 +97,19 @@ class LoadingSession:
     def abort(self) -> None:
         """Break the connection, whatever it does; the server rolls back what is not committed."""
         self._is_aborted = True
-        connection = self._connection
-        if connection is None:
-            return
-        # A socket of our own to the same connection, as libpq's belongs to the other thread.
-        with (
-            contextlib.suppress(OSError, psycopg.Error),
-            socket.socket(fileno=os.dup(connection.fileno())) as ours,
-        ):
-            ours.shutdown(socket.SHUT_RDWR)
+        # A socket of our own to the same connection, as libpq's belongs to the other thread, which must not close it
+        # meanwhile: its number could be another file's by then.
+        with self._closing, contextlib.suppress(OSError, psycopg.Error):
+            if self._connection is not None:
+                with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+                    ours.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Leave the server until the connection is needed again."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._closing:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def _set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         settings = _SETTINGS | settings_for_values(self._options.lc_monetary)

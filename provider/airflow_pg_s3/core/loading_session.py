@@ -97,8 +97,8 @@ class LoadingSession:
     def abort(self) -> None:
         """Break the connection, whatever it does; the server rolls back what is not committed."""
         self._is_aborted = True
-        # A socket of our own to the same connection, as libpq's belongs to the other thread, which must not close it
-        # meanwhile: its number could be another file's by then.
+        # A socket of our own to the same connection, as libpq's belongs to the other thread; which must not close
+        # it meanwhile, as its number could be another file's by then.
         with self._closing, contextlib.suppress(OSError, psycopg.Error):
             if self._connection is not None:
                 with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:

@@ -22,7 +22,7 @@ from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.side_database import beside, comment_on, drop, value_of
-from airflow_pg_s3.core.target import create_database
+from airflow_pg_s3.core.target import connect_beside, create_database
 from airflow_pg_s3.core.toc import Entry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -60,12 +60,12 @@ class Replacement:
         self.warnings: list[str] = []
         token = secrets.token_hex(3)
         self._before = beside(self._live, "before", token)
-        self._maintenance_params = live.of("template1" if self._live == "postgres" else "postgres")
+        self._live_params = live
         self.params = live.of(beside(self._live, "restore", token))
         self.previous: str | None = None
 
     def __enter__(self) -> Replacement:
-        self._connection = self._maintenance_params.connect()
+        self._connection = connect_beside(self._live_params)
         return self
 
     def __exit__(
@@ -131,7 +131,7 @@ class Replacement:
             commands = [rename, *commands, mark]
         commands.append(comment_on(self._live, comment))
         began = time.monotonic()
-        with _ending_sessions(self._maintenance_params, self._live if exists else None):
+        with _ending_sessions(self._live_params, self._live if exists else None):
             self._swap(commands)
         self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
         if exists and self._keep_previous:
@@ -286,7 +286,7 @@ def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iter
                     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                         connection.execute("select pg_terminate_backend(%s)", [pid], prepare=True)
 
-    with params.connect() as connection:
+    with connect_beside(params) as connection:
         oid = value_of(connection, "select oid from pg_database where datname = %s", database)
         thread = threading.Thread(target=terminate, args=[connection], name="end sessions", daemon=True)
         thread.start()

@@ -18,7 +18,7 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.side_database import beside, comment_on, drop, value_of
-from airflow_pg_s3.core.target import MAINTENANCE_DATABASE, create_database
+from airflow_pg_s3.core.target import connect_beside, create_database
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _MARK = "airflow-provider-pg-s3: scratch database of a verification"
@@ -41,7 +41,6 @@ class ScratchDatabase:
     def __init__(
         self, server: ConnectionParameters, database: str, like: Server, *, is_throwaway: bool, log: Log
     ) -> None:
-        self._maintenance_params = server.of(MAINTENANCE_DATABASE)
         self._like = like
         self._is_throwaway = is_throwaway
         self._log = log
@@ -49,7 +48,7 @@ class ScratchDatabase:
         self.missing_locale: str | None = None
 
     def __enter__(self) -> ScratchDatabase:
-        self._connection = self._maintenance_params.connect()
+        self._connection = connect_beside(self.params)
         try:
             self._remove_leftovers()
             name = self.params.database
@@ -139,7 +138,7 @@ class ScratchDatabase:
                 continue
             if value_of(self._connection, "select pg_try_advisory_lock(%s)", _lock_key(name)):
                 try:
-                    _drop_scratch(self._connection, self._maintenance_params.of(name))
+                    _drop_scratch(self._connection, self.params.of(name))
                     self._log.info("removed %s, which a verification that was killed had left", name)
                 except (psycopg.Error, InputError) as error:  # another role's, for example
                     self._log.warning("%s was left by a verification, and cannot be dropped: %s", name, error)

@@ -19,10 +19,10 @@ from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.selection import RELATIONS
 from airflow_pg_s3.core.toc import Entry
 
-MAINTENANCE_DATABASE = "postgres"
 _SHOWN = 5
 
-# Objects that a user made: not the system's own, not members of extensions.
+# Objects that a user made: not the system's own, not members of extensions. Nor extensions themselves: providers
+# install some, and an archive creates only those that are missing.
 _USER_OBJECTS = """
 with own (oid) as (
     select oid from pg_namespace
@@ -43,9 +43,6 @@ select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then '
     union all
     select 'schema', quote_ident(nspname), 'pg_namespace'::regclass, oid
     from pg_namespace where oid in (select oid from own) and nspname <> 'public'
-    union all
-    select 'extension', quote_ident(extname), 'pg_extension'::regclass, oid
-    from pg_extension where extname <> 'plpgsql'
     union all
     select 'large object', oid::text, 'pg_largeobject_metadata'::regclass, oid from pg_largeobject_metadata
     union all
@@ -105,7 +102,7 @@ class Target:
         except InputError as error:
             if f'database "{self.params.database}" does not exist' not in str(error):
                 raise
-            self._connection = self.params.of(MAINTENANCE_DATABASE).connect()
+            self._connection = connect_beside(self.params)
             self._exists = False
         return self
 
@@ -207,6 +204,22 @@ class Target:
                 'another database, or give if_exists="clean" to drop what the backup also holds, or '
                 'if_exists="replace" to put the backup in its place'
             )
+
+
+def connect_beside(params: ConnectionParameters) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect to another database of a server: to postgres or, if that cannot be, to template1, as createdb does.
+
+    :param params: of the database that may be missing, or must be free of sessions.
+    :raises InputError: the server refuses; see `ConnectionParameters.connect`.
+    """
+    if params.database != "postgres":
+        try:
+            return params.of("postgres").connect()
+        except InputError as error:
+            # It does not exist, takes no connections, or not ours. All else would be refused once more.
+            if 'database "postgres"' not in str(error):
+                raise
+    return params.of("template1").connect()
 
 
 def refuse_older(version: int, source_version: str) -> None:

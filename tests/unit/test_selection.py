@@ -114,7 +114,7 @@ def chosen():
     """Patterns → the numbers of the entries that are taken."""
 
     def choose(tables=(), schemas=(), **arguments):
-        numbers = [entry.dump_id for entry in select(TOC, tables=tables, schemas=schemas, **arguments)]
+        numbers = [entry.dump_id for entry in select(TOC, tables=tables, schemas=schemas, **arguments).entries]
         assert numbers == [number for number, *_ in ENTRIES if number in numbers]
         assert {*numbers} >= SETTINGS
         return {*numbers} - SETTINGS
@@ -219,7 +219,7 @@ def test_tables_of_awkward_names_are_found_as_the_manifest_writes_them(chosen, p
 
 def test_a_name_with_the_signs_of_a_pattern_is_first_a_name():
     toc = toc_of((1, "TABLE", "public", "c*", ()), (2, "TABLE", "public", "customers", ()))
-    assert [entry.dump_id for entry in select(toc, tables=["c*"])] == [1]
+    assert [entry.dump_id for entry in select(toc, tables=["c*"]).entries] == [1]
 
 
 @pytest.mark.parametrize("raw", ["größe".encode(), "größe".encode("latin-1")])
@@ -232,14 +232,16 @@ def test_names_of_an_ascii_database_are_found_as_the_manifest_shows_them(raw):
         encoding="SQL_ASCII",
     )
     asked = []
-    assert [(e.dump_id, e.schema, e.name) for e in select(toc, tables=["größe.größe"])] == [(1, "größe", "größe")]
-    found = select(toc, tables=["größe.größer"], exists=lambda entry: asked.append(entry.name))
+    assert [(e.dump_id, e.schema, e.name) for e in select(toc, tables=["größe.größe"]).entries] == [
+        (1, "größe", "größe")
+    ]
+    found = select(toc, tables=["größe.größer"], exists=lambda entry: asked.append(entry.name)).entries
     assert [entry.dump_id for entry in found] == [1, 2, 3]
     assert asked == ["größe"]
 
 
 def test_an_empty_schema_is_found():
-    assert [e.dump_id for e in select(toc_of((1, "SCHEMA", "", "empty", ())), schemas=["empty"])] == [1]
+    assert [e.dump_id for e in select(toc_of((1, "SCHEMA", "", "empty", ())), schemas=["empty"]).entries] == [1]
 
 
 @pytest.mark.parametrize(

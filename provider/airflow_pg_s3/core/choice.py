@@ -49,11 +49,13 @@ class Choice:
 
     :param entries: in the order of restoring.
     :param members: those of them that hold rows and large objects.
+    :param ties: what ties them to others, which the target may have (`selection.Selected`).
     :param relations: schema and name of the selected relations; None if everything is restored.
     """
 
     entries: list[Entry]
     members: list[Member]
+    ties: list[Entry]
     relations: list[tuple[str, str]] | None
 
     @property
@@ -86,8 +88,9 @@ def choose(
     arguments = [*options]
     arguments += ["--schema-only"] * wanted.schema_only + ["--data-only"] * wanted.data_only
     relations = None
+    ties: list[Entry] = []
     if wanted.has_patterns:
-        selected = selection.select(
+        selected, ties = selection.select(
             toc,
             tables=wanted.tables,
             schemas=wanted.schemas,
@@ -96,11 +99,13 @@ def choose(
         )
         relations = [(entry.schema, entry.name) for entry in selected if entry.kind in RELATIONS]
         numbers_file = archive.workspace.folder / "use.list"
-        arguments.append(use_list(numbers_file, [entry.dump_id for entry in selected]))
+        arguments.append(use_list(numbers_file, [entry.dump_id for entry in [*selected, *ties]]))
     # Which entries the user's options leave out, pg_restore knows best.
     numbers = selection.listed_ids(archive.folder, tools=tools, arguments=arguments)
-    restored = [toc.by_id[number] for number in numbers]
+    tying = {entry.dump_id for entry in ties}
+    restored = [toc.by_id[number] for number in numbers if number not in tying]
     members = [member_of(entry, archive) for entry in restored if entry.kind == "TABLE DATA"]
     if any(entry.kind == "BLOBS" for entry in restored):
         members += [member for name, member in archive.members.items() if name.startswith("blob")]
-    return Choice(entries=restored, members=members, relations=relations)
+    ties = [toc.by_id[number] for number in numbers if number in tying]
+    return Choice(entries=restored, members=members, ties=ties, relations=relations)

@@ -10,15 +10,22 @@ import psycopg
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
-from airflow_pg_s3.core.errors import ServerError
+from airflow_pg_s3.core.errors import DataConflict, ServerError
 from airflow_pg_s3.core.pg_restore import use_list
+from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.toc import Entry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _FIRST_WITH_TRANSACTION_TIMEOUT = 170000
 _INHERITED_CONSTRAINT = "42P16"
+DEPENDENT_OBJECTS = "2BP01"
+LOCKS_ADVICE = "raise max_locks_per_transaction on the server, or give single_transaction=False"
 _DATA = ("TABLE DATA", "BLOBS")
+
+
+class TooManyLocks(ServerError):
+    """The server has not as many locks as a transaction takes."""
 
 
 def cleaning_script(
@@ -66,17 +73,62 @@ def drop(connection: _Connection, statement: Statement, codec: str) -> None:
 
 
 def drop_all(connection: _Connection, script: Sequence[Definition], codec: str) -> None:
-    """Drop what the archive holds, as far as it is there.
+    """Drop what the archive holds, as far as it is there, or nothing.
 
     :param script: as `cleaning_script` returns it.
-    :raises ServerError: the server refuses, as what is not in the archive depends on it, or for another reason.
+    :raises DataConflict: what is not in the archive depends on something of it.
+    :raises TooManyLocks: they are too many for one transaction.
+    :raises ServerError: the server refuses for another reason.
     """
-    for statement in script[0].statements:
-        if statement.is_setting:
-            apply_setting(connection, statement, codec)
-            continue
-        try:
-            drop(connection, statement, codec)
-        except psycopg.Error as error:
-            said = redacted(str(error).strip())
-            raise ServerError(f"{statement.on_one_line}: PostgreSQL failed ({error.sqlstate}): {said}") from None
+    with connection.transaction():
+        for statement in script[0].statements:
+            if statement.is_setting:
+                apply_setting(connection, statement, codec)
+            else:
+                _drop_or_explain(connection, statement, codec)
+
+
+def drop_for_good(connection: _Connection, script: Sequence[Definition], codec: str, log: Log) -> None:
+    """Drop what the archive holds, before it is restored by other sessions; raises as `drop_all`."""
+    try:
+        drop_all(connection, script, codec)
+    except TooManyLocks as error:
+        log.warning("what the backup holds is dropped one by one: %s", error)
+        for statement in script[0].statements:
+            if not statement.is_setting:
+                _drop_or_explain(connection, statement, codec)
+
+
+def too_many_locks(error: psycopg.Error) -> TooManyLocks | None:
+    """Return the error that says what to do, if a transaction has taken more locks than the server has."""
+    if "max_locks_per_transaction" not in (error.diag.message_hint or ""):
+        return None
+    return TooManyLocks(
+        f"PostgreSQL failed ({error.sqlstate}): {error.diag.message_primary}: {LOCKS_ADVICE}; nothing was changed"
+    )
+
+
+def dependants(error: psycopg.Error) -> DataConflict:
+    """Name what keeps an object from being dropped.
+
+    :param error: of the SQLSTATE `DEPENDENT_OBJECTS`.
+    """
+    said = redacted(error.diag.message_primary or str(error))
+    others = "; ".join((error.diag.message_detail or "").splitlines())
+    return DataConflict(
+        f"if_exists='clean': {said} that are not in what is restored, and nothing was dropped: {others}. Select "
+        "these as well, if the backup has them, or drop them first, or restore into another database"
+    )
+
+
+def _drop_or_explain(connection: _Connection, statement: Statement, codec: str) -> None:
+    try:
+        drop(connection, statement, codec)
+    except psycopg.Error as error:
+        if error.sqlstate == DEPENDENT_OBJECTS:
+            raise dependants(error) from None
+        said = redacted(str(error).strip())
+        raise (
+            too_many_locks(error)
+            or ServerError(f"{statement.on_one_line}: PostgreSQL failed ({error.sqlstate}): {said}")
+        ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
-from airflow_pg_s3.core.clean import cleaning_script, drop_all
+from airflow_pg_s3.core.clean import LOCKS_ADVICE, cleaning_script, drop_all, drop_for_good
 from airflow_pg_s3.core.contents import Contents, contents_of, read_beginning
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.endings import whole_tar
-from airflow_pg_s3.core.errors import Cancelled, InputError
+from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, ServerError
 from airflow_pg_s3.core.foreign_archive import ForeignArchive, find_object
 from airflow_pg_s3.core.formats import (
     LOOK_BYTES,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from airflow_pg_s3.core.clients import ClientTools
 
 _DOWNLOADS = 4
+_ATOMICALLY = ["--clean", "--if-exists", "--single-transaction"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,7 @@ class _Restoring:
     log: Log
     warnings: list[str] = field(default_factory=list)
     managed: ManagedService | None = None
+    is_atomic: bool = False
 
     def run(self) -> tuple[int | None, int]:
         """Fill the target; return the number of tables, if it is known, and of bytes."""
@@ -204,7 +207,7 @@ class _Restoring:
         with (folder / "toc.dat").open("rb") as file:
             tools = self._tools(file.read(16))
         contents = self._prepare(folder, toc, tools)
-        self._load(tools, contents, folder, jobs=self.request.jobs)
+        self._load(tools, contents, folder, jobs=self._jobs)
         return contents.tables, raw_bytes
 
     def _restore_stream(self) -> tuple[int, int]:
@@ -214,11 +217,11 @@ class _Restoring:
         file = self.workspace.folder / "archive.dump"
         toc = read_beginning(archive.chunks, file)
         contents = self._prepare(file, toc, tools)
-        if form is Format.CUSTOM and self.request.jobs > 1 and archive.compression is Compression.NONE:
+        if form is Format.CUSTOM and self._jobs > 1 and archive.compression is Compression.NONE:
             self._download_rest(file)
-            self._load(tools, contents, file, jobs=self.request.jobs)
+            self._load(tools, contents, file, jobs=self._jobs)
             return contents.tables, file.stat().st_size
-        if self.request.jobs > 1:
+        if self._jobs > 1:
             self.log.info("an archive of this form is restored by one job, as it streams")
         chunks = chain(_read(file), archive.chunks)
         raw_bytes = self._load(tools, contents, file, jobs=1, stream=whole_tar(chunks) if is_tar else chunks)
@@ -261,7 +264,24 @@ class _Restoring:
             has_globals=False,
             log=self.log,
         )
+        self.is_atomic = self._can_be_atomic(tools, contents)
         return contents
+
+    def _can_be_atomic(self, tools: ClientTools, contents: Contents) -> bool:
+        obstacles = {
+            "managed_service runs some of the commands itself": self.managed is not None,
+            "partitions have keys, which pg_restore --clean cannot drop at the first try": (
+                contents.has_partition_keys
+            ),
+            "pg_restore is newer than the server, and sends a setting that it does not know": (
+                knows_less(tools, self.target.version)
+            ),
+        }
+        return self.request.if_exists == "clean" and can_be_atomic(self.request, obstacles, self.log)
+
+    @property
+    def _jobs(self) -> int:
+        return 1 if self.is_atomic else self.request.jobs
 
     def _download_rest(self, file: Path) -> None:
         make_sure_of_room(
@@ -284,49 +304,52 @@ class _Restoring:
         stream: Iterator[bytes] | None = None,
     ) -> int:
         """Run pg_restore on an archive, or on the stream whose beginning it is."""
-        clean = self.request.if_exists == "clean"
-        obstacles = {
-            "jobs is not 1": jobs != 1,
-            "managed_service runs some of the commands itself": self.managed is not None,
-            "partitions have keys, which pg_restore --clean cannot drop at the first try": (
-                contents.has_partition_keys
-            ),
-            "pg_restore is newer than the server, and sends a setting that it does not know": (
-                knows_less(tools, self.target.version)
-            ),
-        }
-        atomic = clean and can_be_atomic(self.request, obstacles, self.log)
         self._announce(f"pg_restore {tools.version}")
         entries, arguments = contents.entries, self.request.pg_restore_arguments
         if self.managed is not None:
             self.managed.define(self.target.params)
             entries, arguments = self.managed.entries_to_load, self.managed.options
-        elif clean and not atomic:
-            script = cleaning_script(archive, entries, tools=tools, codec=contents.codec, options=arguments)
-            with self.target.params.connect() as connection:
-                drop_all(connection, script, contents.codec)
+        elif self.request.if_exists == "clean":
+            self._drop(archive, contents, tools)
         pg_restore = PgRestore(
             tools,
             self.target.params,
             self.workspace,
             archive_format=self.archive.format.value,
-            options=[*arguments, *(["--clean", "--if-exists", "--single-transaction"] if atomic else [])],
+            options=[*arguments, *(_ATOMICALLY if self.is_atomic else [])],
             target_version=self.target.version,
             log=self.log,
         )
         raw_bytes = 0
-        for run in divide(entries, jobs=jobs):
-            raw_bytes += pg_restore.run(
-                archive if stream is None else stream,
-                jobs=1 if run.is_serial else jobs,
-                dump_ids=[entry.dump_id for entry in run.entries],
-                cancel=self.cancel,
-            )
+        with _advice_on_locks():
+            for run in divide(entries, jobs=jobs):
+                raw_bytes += pg_restore.run(
+                    archive if stream is None else stream,
+                    jobs=1 if run.is_serial else jobs,
+                    dump_ids=[entry.dump_id for entry in run.entries],
+                    cancel=self.cancel,
+                )
         if self.managed is not None:
             self.managed.complete(self.target.params)
             self.warnings += self.managed.warnings
         finish(self.request, contents.has_statistics, self.target.params, self.log)
         return raw_bytes
+
+    def _drop(self, archive: Path, contents: Contents, tools: ClientTools) -> None:
+        """Drop what the archive holds; or see that pg_restore can, if it does that in its own transaction."""
+        script = cleaning_script(
+            archive,
+            contents.entries,
+            tools=tools,
+            codec=contents.codec,
+            options=self.request.pg_restore_arguments,
+        )
+        with self.target.params.connect() as connection:
+            if self.is_atomic:
+                with connection.transaction(force_rollback=True):
+                    drop_all(connection, script, contents.codec)
+            else:
+                drop_for_good(connection, script, contents.codec, self.log)
 
     def _announce(self, program: str) -> None:
         archive = self.archive
@@ -341,6 +364,16 @@ class _Restoring:
             self.target.version // 10000,
             program,
         )
+
+
+@contextmanager
+def _advice_on_locks() -> Iterator[None]:
+    try:
+        yield
+    except ClientProgramError as error:
+        if "max_locks_per_transaction" not in error.stderr_tail:
+            raise
+        raise ServerError(f"{error}\n{LOCKS_ADVICE}") from error
 
 
 def _until(cancel: threading.Event, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import psycopg
 
-from airflow_pg_s3.core.clean import apply_setting, drop
+from airflow_pg_s3.core.clean import DEPENDENT_OBJECTS, apply_setting, dependants, drop
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
@@ -272,13 +272,20 @@ class ManagedService:
         for statement in self._definitions[0].statements if self._definitions else ():
             if statement.is_setting:
                 apply_setting(connection, statement, self._codec)
-            elif clean:
-                self._drop(connection, statement)
+        if clean:
+            # All or nothing: something else may depend on what comes last.
+            with connection.transaction():
+                for statement in self._definitions[0].statements:
+                    if not statement.is_setting:
+                        self._drop(connection, statement)
 
     def _drop(self, connection: _Connection, statement: Statement) -> None:
         try:
-            drop(connection, statement, self._codec)
+            with connection.transaction():
+                drop(connection, statement, self._codec)
         except psycopg.Error as error:
+            if error.sqlstate == DEPENDENT_OBJECTS:
+                raise dependants(error) from None
             if error.sqlstate not in RIGHTS:
                 raise
             self._warn(f"not dropped: {statement.on_one_line}: {redacted(error.diag.message_primary or '')}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from airflow_pg_s3.core.clean import apply_setting, drop_all
+import psycopg
+
+from airflow_pg_s3.core.clean import apply_setting, drop_all, too_many_locks
 from airflow_pg_s3.core.definitions import Definition
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.lanes import Lanes, Task
@@ -24,6 +27,7 @@ def restore_in_one_transaction(
     target: ConnectionParameters,
     options: LoadingOptions,
     *,
+    finish: Callable[[psycopg.Connection[tuple[Any, ...]]], None],
     cancel: threading.Event,
     stop: threading.Event,
 ) -> None:
@@ -31,7 +35,10 @@ def restore_in_one_transaction(
 
     :param entries: what is restored, in the order of restoring.
     :param script: the commands, as `cleaning_script` returns them.
+    :param finish: what is still to be done, in the same transaction.
     :param stop: set by a failure, so that downloads end.
+    :raises DataConflict: what is not restored depends on what would be dropped.
+    :raises ServerError: it takes more locks than the server has.
     :raises psycopg.Error: the server refuses a command.
     :raises CopyError: PostgreSQL does not take a table's rows.
     :raises IntegrityError: a member is not what was backed up.
@@ -41,6 +48,14 @@ def restore_in_one_transaction(
     early = {entry.dump_id for entry in plan.first}
 
     def work(session: LoadingSession) -> None:
+        try:
+            drop_and_restore(session)
+        except psycopg.Error as error:
+            if (advice := too_many_locks(error)) is None:
+                raise
+            raise advice from None
+
+    def drop_and_restore(session: LoadingSession) -> None:
         with session.connection.transaction():
             drop_all(session.connection, script, archive.toc.codec)
             _define(session, [definition for definition in script[1:] if definition.dump_id in early], archive)
@@ -49,6 +64,7 @@ def restore_in_one_transaction(
             for found in large_objects_in(plan.large_objects, archive):
                 fill_large_objects(archive, [found], session)
             _define(session, [definition for definition in script[1:] if definition.dump_id not in early], archive)
+            finish(session.connection)
 
     def look() -> None:
         if cancel.is_set():

@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
 
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.choice import Choice, Wanted, choose
-from airflow_pg_s3.core.clean import cleaning_script, drop_all
+from airflow_pg_s3.core.clean import cleaning_script, drop_for_good
 from airflow_pg_s3.core.codec import Decoder
+from airflow_pg_s3.core.definitions import definitions_of
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import InputError
@@ -24,7 +27,7 @@ from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.one_transaction import restore_in_one_transaction
-from airflow_pg_s3.core.pg_restore import PgRestore
+from airflow_pg_s3.core.pg_restore import PgRestore, use_list
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.replacement import Replacement
 from airflow_pg_s3.core.repository import StoredManifest, read_manifest
@@ -32,6 +35,7 @@ from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.target import Target, analyze, refuse_older
+from airflow_pg_s3.core.ties import tie
 from airflow_pg_s3.core.toc import Entry
 from airflow_pg_s3.core.workspace import Workspace
 
@@ -56,6 +60,8 @@ class RestoreRequest:
         another one than that of the database that was backed up.
     :param keep_previous: with ``replace``, keep the old database under another name.
     :param jobs: parallel pg_restore jobs, each with a connection.
+    :param single_transaction: let ``clean`` drop and restore in one transaction, which takes one connection alone;
+        if False, a failure after the drops leaves the target without what was not restored yet.
     :param create_database: whether a database that does not exist is created.
     :param wanted: what of the backup to restore.
     :param no_owner: let everything belong to the restoring user.
@@ -74,6 +80,7 @@ class RestoreRequest:
     is_target_named: bool = True
     keep_previous: bool = True
     jobs: int = 2
+    single_transaction: bool = True
     create_database: bool = True
     wanted: Wanted = field(default_factory=Wanted)
     pg_restore_options: Sequence[str] = ()
@@ -226,10 +233,13 @@ def restore(
                 filling.load(managed.entries_to_load, managed.options)
                 managed.complete(target.params)
                 warnings += managed.warnings
+                filling.tie_by_itself()
             elif request.if_exists == "clean":
                 filling.clean_and_load()
             else:
                 filling.load(chosen.entries, request.pg_restore_arguments)
+                filling.tie_by_itself()
+            warnings += filling.warnings
             finish(request, chosen.has_statistics, target.params, log)
             target.take_over()
             warnings += target.warnings
@@ -270,6 +280,7 @@ class _Filling:
     cancel: threading.Event
     stop: threading.Event
     log: Log
+    warnings: list[str] = field(default_factory=list)
 
     def load(self, entries: Sequence[Entry], pg_restore_options: Sequence[str]) -> None:
         """Restore entries that the target has not."""
@@ -299,14 +310,13 @@ class _Filling:
         ).run()
 
     def clean_and_load(self) -> None:
-        """Drop what the archive holds, and restore it; with one job, in one transaction."""
+        """Drop what the archive holds, and restore it; in one transaction, where that is possible and wanted."""
         entries, arguments = self.chosen.entries, self.request.pg_restore_arguments
         script = cleaning_script(
             self.archive.folder, entries, tools=self.tools, codec=self.archive.toc.codec, options=arguments
         )
         encoding = self.archive.toc.encoding
         obstacles = {
-            "jobs is not 1": self.request.jobs != 1,
             f"psycopg does not know the encoding {encoding}": not psycopg_knows(encoding),
         }
         if can_be_atomic(self.request, obstacles, self.log):
@@ -316,13 +326,31 @@ class _Filling:
                 script,
                 self.target.params,
                 self._loading_options,
+                finish=self.tie,
                 cancel=self.cancel,
                 stop=self.stop,
             )
             return
         with self.target.params.connect() as connection:
-            drop_all(connection, script, self.archive.toc.codec)
+            drop_for_good(connection, script, self.archive.toc.codec, self.log)
         self.load(entries, arguments)
+        self.tie_by_itself()
+
+    def tie_by_itself(self) -> None:
+        """As `tie`, over a connection of its own."""
+        if self.chosen.ties:
+            with self.target.params.connect() as connection:
+                self.tie(connection)
+
+    def tie(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        """Create what ties the restored tables to others of the target, as far as these are there."""
+        if self.chosen.ties:
+            toc, archive = self.archive.toc, self.archive.folder
+            file = archive.parent / "ties.list"
+            use_list(file, [entry.dump_id for entry in self.chosen.ties])
+            arguments = self.request.pg_restore_arguments
+            script = definitions_of(archive, file, tools=self.tools, codec=toc.codec, arguments=arguments)
+            self.warnings.extend(tie(connection, script, toc, self.log))
 
     @property
     def _loading_options(self) -> LoadingOptions:
@@ -356,12 +384,18 @@ def can_be_atomic(request: RestoreRequest, obstacles: Mapping[str, bool], log: L
 
     :param obstacles: what stands in the way, where it does.
     """
+    obstacles = {"single_transaction=False says": not request.single_transaction, **obstacles}
     reasons = [reason for reason, applies in obstacles.items() if applies]
     if reasons:
         log.warning(
             "if_exists='clean' works without a transaction, as %s: if it fails, %s is neither old nor new",
             "; ".join(reasons),
             request.target.database,
+        )
+    elif request.jobs > 1:
+        log.info(
+            "if_exists='clean' works in one transaction, and so over one connection, although jobs=%d",
+            request.jobs,
         )
     return not reasons
 

@@ -11,6 +11,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import InputError
@@ -27,9 +28,23 @@ _ATTACHED = (
 # Of these, what also needs other tables comes only with its own, which its name begins with.
 _OF_ONE_RELATION = {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "POLICY", "RULE", "TRIGGER"}
 _FOREIGN_KEY = "FK CONSTRAINT"
+_MEMBERSHIPS = ("PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA")
+_ATTACHES = ("TABLE ATTACH", "INDEX ATTACH")
 # Without these the text of the rest would be read wrongly.
 _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 _LISTED = re.compile(rb"^(\d+); ", re.MULTILINE)
+
+
+class Selected(NamedTuple):
+    """What is chosen.
+
+    :param entries: in the order of restoring.
+    :param ties: what ties them to others, which the target may have, and can only be created last: foreign keys,
+        what attaches partitions, membership in publications.
+    """
+
+    entries: list[Entry]
+    ties: list[Entry]
 
 
 def listed_ids(archive: Path, *, tools: ClientTools, arguments: Sequence[str] = ()) -> list[int]:
@@ -49,7 +64,7 @@ def select(
     schemas: Sequence[str] = (),
     exclude_tables: Sequence[str] = (),
     exists: Callable[[Entry], bool] = lambda entry: False,
-) -> list[Entry]:
+) -> Selected:
     """Choose the entries of some tables and schemas.
 
     Names are compared, and those of the entries returned, as manifests show them.
@@ -71,7 +86,7 @@ def _select(
     schemas: Sequence[str],
     exclude_tables: Sequence[str],
     exists: Callable[[Entry], bool],
-) -> list[Entry]:
+) -> Selected:
     by_table = {f"{entry.schema}.{entry.name}": entry for entry in entries if entry.kind in RELATIONS}
     chosen: set[int] = set()
     for pattern in tables:
@@ -87,14 +102,41 @@ def _select(
         }
     if not tables and not schemas:
         chosen = {entry.dump_id for entry in entries}
-    _complete(entries, chosen, exists)
+    own = _complete(entries, chosen, exists)
     excluded: set[int] = set()
     for pattern in exclude_tables:
         names = _matching(_full(pattern), by_table, "exclude_tables", pattern)
         excluded |= {by_table[name].dump_id for name in names}
     while more := {e.dump_id for e in entries if not excluded.isdisjoint(e.dependencies)} - excluded:
         excluded |= more
-    return [entry for entry in entries if entry.dump_id in chosen - excluded]
+    ties = _ties(entries, own - excluded, chosen - excluded)
+    restored = chosen - excluded - ties
+    return Selected(
+        entries=[entry for entry in entries if entry.dump_id in restored],
+        ties=[entry for entry in entries if entry.dump_id in ties],
+    )
+
+
+def _ties(entries: Sequence[Entry], own: set[int], chosen: set[int]) -> set[int]:
+    """Find what ties objects to others that are not chosen.
+
+    :param own: what is chosen for itself, not only as others need it.
+    """
+    by_id = {entry.dump_id: entry for entry in entries}
+    ties: set[int] = set()
+    for entry in entries:
+        needed = by_id.keys() & entry.dependencies
+        owners = [by_id[number] for number in needed & own]
+        if entry.kind == _FOREIGN_KEY:
+            is_ours = any(e.schema == entry.schema and entry.name.startswith(f"{e.name} ") for e in owners)
+        elif entry.kind in _ATTACHES:
+            # The name of a constraint, which an index can be of, comes behind its table's.
+            is_ours = any(e.schema == entry.schema and f" {e.name}".endswith(f" {entry.name}") for e in owners)
+        else:
+            is_ours = entry.kind in _MEMBERSHIPS and bool(owners)
+        if (is_ours and not needed <= chosen) or not ties.isdisjoint(needed):
+            ties.add(entry.dump_id)
+    return ties
 
 
 def _full(pattern: str) -> str:
@@ -111,7 +153,8 @@ def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) ->
     return found
 
 
-def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entry], bool]) -> None:
+def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entry], bool]) -> set[int]:
+    """Add what comes with the chosen and what they need; return them without the latter."""
     by_id = {entry.dump_id: entry for entry in entries}
 
     def grow(add: Callable[[Entry], bool]) -> bool:
@@ -138,7 +181,7 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
     # definition along.
     while grow(lambda entry: is_attached(entry) or not chosen.isdisjoint(roots.get(entry.dump_id, ()))):
         pass
-    # A foreign key to a table that is not restored could not be made.
+    # One to a table that is not restored is a tie, which comes last.
     grow(
         lambda entry: (
             entry.kind == _FOREIGN_KEY
@@ -146,6 +189,7 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
         )
     )
     grow(is_attached)  # comments on foreign keys
+    own = set(chosen)
     looked_at: set[int] = set()
     while (
         missing := {n for e in entries if e.dump_id in chosen for n in e.dependencies if n in by_id}
@@ -155,3 +199,4 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
         looked_at |= missing
         chosen |= {number for number in missing if not exists(by_id[number])}
     chosen |= {e.dump_id for e in entries if e.kind in _SETTINGS}
+    return own

@@ -63,12 +63,18 @@ _FUNCTION = """
 select to_regprocedure(format('%%I.%%I', %(schema)s::text, split_part(%(name)s, '(', 1))
                        || substr(%(name)s, strpos(%(name)s, '(')))
 """
+# The name of a constraint comes behind its table's.
+_CONSTRAINT = """
+select k.oid from pg_constraint k join pg_class c on c.oid = conrelid join pg_namespace n on n.oid = relnamespace
+where nspname = %(schema)s and relname || ' ' || conname = %(name)s
+"""
 _EXISTS = {
     "SCHEMA": "select oid from pg_namespace where nspname = %(name)s",
     "EXTENSION": "select oid from pg_extension where extname = %(name)s",
     **dict.fromkeys(["TYPE", "DOMAIN", "SHELL TYPE"], _TYPE),
     **dict.fromkeys(["FUNCTION", "PROCEDURE", "AGGREGATE"], _FUNCTION),
-    **dict.fromkeys(RELATIONS, _RELATION),
+    **dict.fromkeys([*RELATIONS, "INDEX"], _RELATION),
+    "CONSTRAINT": _CONSTRAINT,
 }
 _EXISTING = """
 select format('%%I.%%I', nspname, relname) from unnest(%s::text[], %s::text[]) as wanted (schema, name)

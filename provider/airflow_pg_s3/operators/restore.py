@@ -34,6 +34,10 @@ class PgS3RestoreOperator(PgS3Operator):
     :param allow_partial: let ``replace`` and ``clean`` take a backup that was made with options such as
         ``--exclude-table-data`` or ``--schema=…`` (``left_out_by``): what these left out is lost in the target
         (templated).
+    :param single_transaction: let ``clean`` drop and restore in one transaction, so that a failure changes
+        nothing. It takes one connection, whatever `jobs` says, and a lock on each object
+        (``max_locks_per_transaction``). If False, objects are dropped first, and then `jobs` restore them: a
+        failure leaves the database neither old nor new (templated).
     :param jobs: tables restored at the same time, each over a connection of its own (templated).
     :param tables: restore only these, with their indexes, constraints, triggers and so on: patterns such as
         ``public.orders`` or ``audit.*`` (templated).
@@ -75,6 +79,7 @@ class PgS3RestoreOperator(PgS3Operator):
         "database",
         "if_exists",
         "allow_partial",
+        "single_transaction",
         "jobs",
         "tables",
         "schemas",
@@ -100,6 +105,7 @@ class PgS3RestoreOperator(PgS3Operator):
         if_exists: str = "fail",
         keep_previous: bool = True,
         allow_partial: bool | str = False,
+        single_transaction: bool | str = True,
         jobs: int | str = 2,
         tables: Sequence[str] | str | None = None,
         schemas: Sequence[str] | str | None = None,
@@ -126,6 +132,7 @@ class PgS3RestoreOperator(PgS3Operator):
         self.if_exists = if_exists
         self.keep_previous = keep_previous
         self.allow_partial = allow_partial
+        self.single_transaction = single_transaction
         self.jobs = jobs
         self.tables = tables
         self.schemas = schemas
@@ -155,6 +162,7 @@ class PgS3RestoreOperator(PgS3Operator):
                 if_exists=cast("IfExists", self.if_exists),
                 keep_previous=self.keep_previous,
                 allow_partial=connections.as_bool(self.allow_partial, "allow_partial"),
+                single_transaction=connections.as_bool(self.single_transaction, "single_transaction"),
                 jobs=connections.as_int(self.jobs, "jobs"),
                 create_database=self.create_database,
                 wanted=Wanted(

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.errors import ClientProgramError, IntegrityError, PgS3Error
 from lab.compare import compare_databases
 from lab.dumps import COMPRESS, FORMATS, dump
 from lab.hard import create_hard_roles
-from lab.postgres import Cluster, installations
+from lab.postgres import Cluster, all_installations, installations, with_vector
 from lab.s3 import S3Server
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
@@ -85,7 +86,9 @@ def test_a_custom_archive_that_was_piped_comes_back(
 def test_a_newer_pg_dump_and_newer_servers(
     cluster_of, small, new_database, new_name, put, restore, tmp_path: Path, form: str, majors: tuple[int, int]
 ) -> None:
-    source, target = (cluster_of(major) for major in majors)
+    # A server whose minor is newer than that of pg_dump has it write what other servers don't know.
+    source = cluster_of(next(each for each in all_installations() if each.major == majors[0]))
+    target = cluster_of(majors[1])
     name = new_database(source, small.sql, name="old")
     archive = dump(source, name, form, tmp_path, major=18)
     copy = new_name(target, "copy")
@@ -242,7 +245,12 @@ def test_an_older_server_and_an_older_pg_restore_are_refused(
 # -- psql ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_psql_that_runs_what_a_dump_hides_is_refused(pg16: Cluster, small, put, restore, new_name) -> None:
+def test_a_psql_that_runs_what_a_dump_hides_is_refused(
+    pg16: Cluster, small, put, restore, new_name, connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections.set_option("client_path", str(with_vector(16).folder))  # 16.14
+    monkeypatch.setattr(clients, "STANDARD_PLACES", ())
+    monkeypatch.setenv("PATH", "/nonexistent")
     target = new_name(pg16)
     with pytest.raises(AirflowFailException, match=r"CVE-2026-18408.*allow_unsafe_psql=True"):
         restore(pg16, target, backup=put(small.archive("plain")))

@@ -1,4 +1,4 @@
-"""A table restored into a database that holds the rest has what tied it to the others; or that is told, by name."""
+"""A table restored into a database that holds the rest is tied to the others as before; or that is told."""
 
 import pytest
 
@@ -16,8 +16,8 @@ create type state as enum ('new', 'sent');
 create function note() returns trigger language plpgsql as 'begin return new; end';
 create table parent (i int);
 create table items (
-    id int primary key, order_id int references orders, number int default nextval('numbers'), at state default 'new',
-    next int references items, parts int
+    id int primary key, order_id int references orders, number int default nextval('numbers'),
+    at state default 'new', next int references items, parts int
 ) inherits (parent);
 insert into items (id, order_id, i) values (1, 1, 10), (2, 2, 20);
 comment on constraint items_order_id_fkey on items is 'no item without an order';
@@ -69,7 +69,8 @@ LACKING = {
     "no publication": "drop publication ours",
 }
 SAID = {
-    "no table": 'FK CONSTRAINT public.items items_order_id_fkey: foreign key constraint "items_order_id_fkey" cannot',
+    "no table": "FK CONSTRAINT public.items items_order_id_fkey: foreign key constraint "
+    '"items_order_id_fkey" cannot',
     "no key": "FK CONSTRAINT public.items items_order_id_fkey: there is no unique constraint matching given keys",
     "no row": 'FK CONSTRAINT public.items items_order_id_fkey: insert or update on table "items" violates',
     "no publication": 'PUBLICATION TABLE public.ours items: publication "ours" does not exist',

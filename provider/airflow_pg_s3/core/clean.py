@@ -10,7 +10,8 @@ import psycopg
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
-from airflow_pg_s3.core.errors import DataConflict, ServerError
+from airflow_pg_s3.core.encodings import psycopg_knows
+from airflow_pg_s3.core.errors import DataConflict, InputError, ServerError
 from airflow_pg_s3.core.pg_restore import use_list
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.redaction import redacted
@@ -44,6 +45,19 @@ def cleaning_script(
     use_list(file, [entry.dump_id for entry in entries if entry.kind not in _DATA])
     arguments = ["--clean", "--if-exists", *options]
     return definitions_of(archive, file, tools=tools, codec=codec, arguments=arguments)
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse an archive whose commands cannot be run by us.
+
+    :param encoding: of the archive, as PostgreSQL names it.
+    :raises InputError: psycopg does not know it.
+    """
+    if not psycopg_knows(encoding):
+        raise InputError(
+            f"if_exists='clean' does not work with an archive in the encoding {encoding}, which psycopg does not "
+            "know: give if_exists='replace', or an empty database"
+        )
 
 
 def apply_setting(connection: _Connection, statement: Statement, codec: str) -> None:

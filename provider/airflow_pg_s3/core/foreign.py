@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
-from airflow_pg_s3.core.clean import LOCKS_ADVICE, cleaning_script, drop_all, drop_for_good
+from airflow_pg_s3.core.clean import LOCKS_ADVICE, check_encoding, cleaning_script, drop_all, drop_for_good
 from airflow_pg_s3.core.contents import Contents, contents_of, read_beginning
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.endings import whole_tar
@@ -27,10 +27,12 @@ from airflow_pg_s3.core.formats import (
     toc_in_tar,
 )
 from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
+from airflow_pg_s3.core.load import on_one_lane
+from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.pg_restore import PgRestore, knows_less
-from airflow_pg_s3.core.plan import divide
+from airflow_pg_s3.core.plan import Run, divide
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
@@ -322,7 +324,8 @@ class _Restoring:
         )
         raw_bytes = 0
         with _advice_on_locks():
-            for run in divide(entries, jobs=jobs):
+            # Also without entries: so the stream is read to its end.
+            for run in divide(entries, jobs=jobs) or [Run(entries=[])]:
                 raw_bytes += pg_restore.run(
                     archive if stream is None else stream,
                     jobs=1 if run.is_serial else jobs,
@@ -337,6 +340,7 @@ class _Restoring:
 
     def _drop(self, archive: Path, contents: Contents, tools: ClientTools) -> None:
         """Drop what the archive holds; or see that pg_restore can, if it does that in its own transaction."""
+        check_encoding(contents.toc.encoding)
         script = cleaning_script(
             archive,
             contents.entries,
@@ -344,12 +348,23 @@ class _Restoring:
             codec=contents.codec,
             options=self.request.pg_restore_arguments,
         )
-        with self.target.params.connect() as connection:
+
+        def work(session: LoadingSession) -> None:
             if self.is_atomic:
-                with connection.transaction(force_rollback=True):
-                    drop_all(connection, script, contents.codec)
+                with session.connection.transaction(force_rollback=True):
+                    drop_all(session.connection, script, contents.codec)
             else:
-                drop_for_good(connection, script, contents.codec, self.log)
+                drop_for_good(session.connection, script, contents.codec, self.log)
+
+        database = self.target.params.database
+        on_one_lane(
+            self.target.params,
+            LoadingOptions(encoding=contents.toc.encoding),
+            work,
+            cancel=self.cancel,
+            stop=threading.Event(),
+            cancelled=f"the restore was stopped while it dropped what it restores; {database!r} is incomplete",
+        )
 
     def _announce(self, program: str) -> None:
         archive = self.archive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import threading
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -156,7 +156,7 @@ class Load:
         self._run_pg_restore(entries, jobs=1, cancel=self.stop)
 
     def _large_object_tasks(self, lists: Sequence[Entry]) -> Iterator[Task[LoadingSession]]:
-        for number, members in enumerate(_groups(large_objects_in(lists, self.archive))):
+        for number, members in enumerate(grouped(large_objects_in(lists, self.archive))):
             yield Task(
                 key=("large objects", number),
                 size=sum(member.raw_bytes for _, member in members),
@@ -187,6 +187,30 @@ class Load:
                 'give pg_restore_options=["--disable-triggers"], which takes a superuser'
             ) from error
         return references
+
+
+def on_one_lane(
+    target: ConnectionParameters,
+    options: LoadingOptions,
+    work: Callable[[LoadingSession], None],
+    *,
+    cancel: threading.Event,
+    stop: threading.Event,
+    cancelled: str,
+) -> None:
+    """Work in a session of its own that may wait for locks, and be told to stop meanwhile.
+
+    :param stop: set when it fails or is stopped.
+    :param cancelled: what to say then.
+    :raises Cancelled: told to stop.
+    """
+
+    def look() -> None:
+        if cancel.is_set():
+            raise Cancelled(cancelled)
+
+    lanes = Lanes(1, lambda: LoadingSession(target, options), stop=stop)
+    lanes.run([Task(key="all", size=0, work=work)], look=look)
 
 
 def is_large(member: Member) -> bool:
@@ -240,7 +264,7 @@ def fill_large_objects(
     session.fill_large_objects(contents)
 
 
-def _groups(found: Iterable[tuple[int, Member]]) -> Iterator[list[tuple[int, Member]]]:
+def grouped(found: Iterable[tuple[int, Member]]) -> Iterator[list[tuple[int, Member]]]:
     """Group large objects, so that small ones take one round trip together, and those of a pack come together."""
     group: list[tuple[int, Member]] = []
     size = 0

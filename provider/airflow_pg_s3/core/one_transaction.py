@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 
 from airflow_pg_s3.core.clean import apply_setting, drop_all, too_many_locks
 from airflow_pg_s3.core.definitions import Definition
-from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.lanes import Lanes, Task
+from airflow_pg_s3.core.errors import ServerError
 from airflow_pg_s3.core.libpq import ConnectionParameters
-from airflow_pg_s3.core.load import copy_table, fill_large_objects, large_objects_in, member_of
+from airflow_pg_s3.core.load import (
+    copy_table,
+    fill_large_objects,
+    grouped,
+    is_large,
+    large_objects_in,
+    member_of,
+    on_one_lane,
+)
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.plan import make_plan
+from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry
 
@@ -45,6 +54,7 @@ def restore_in_one_transaction(
     :raises Cancelled: told to stop.
     """
     plan = make_plan(archive.toc, entries, is_ours=lambda _: True, builds_at_once=lambda _: False, jobs=1)
+    members = {copy.entry.dump_id: member_of(copy.entry, archive) for copy in plan.copies}
     early = {entry.dump_id for entry in plan.first}
 
     def work(session: LoadingSession) -> None:
@@ -60,18 +70,22 @@ def restore_in_one_transaction(
             drop_all(session.connection, script, archive.toc.codec)
             _define(session, [definition for definition in script[1:] if definition.dump_id in early], archive)
             for copy in plan.copies:
-                copy_table(archive, copy, member_of(copy.entry, archive), session)
-            for found in large_objects_in(plan.large_objects, archive):
-                fill_large_objects(archive, [found], session)
+                member = members[copy.entry.dump_id]
+                # To truncate a table takes longer than to fill a small one.
+                copy_table(archive, replace(copy, is_new=copy.is_new and is_large(member)), member, session)
+            for group in grouped(large_objects_in(plan.large_objects, archive)):
+                fill_large_objects(archive, group, session)
             _define(session, [definition for definition in script[1:] if definition.dump_id not in early], archive)
             finish(session.connection)
 
-    def look() -> None:
-        if cancel.is_set():
-            raise Cancelled(f"the restore was stopped; {target.database!r} is as it was")
-
-    lanes = Lanes(1, lambda: LoadingSession(target, options), stop=stop)
-    lanes.run([Task(key="restore", size=archive.manifest.raw_bytes, work=work)], look=look)
+    on_one_lane(
+        target,
+        options,
+        work,
+        cancel=cancel,
+        stop=stop,
+        cancelled=f"the restore was stopped; {target.database!r} is as it was, unless it was just being committed",
+    )
 
 
 def _define(session: LoadingSession, definitions: Sequence[Definition], archive: ServedArchive) -> None:
@@ -79,5 +93,9 @@ def _define(session: LoadingSession, definitions: Sequence[Definition], archive:
         for statement in definition.statements:
             if statement.is_setting:
                 apply_setting(session.connection, statement, archive.toc.codec)
-            else:
+                continue
+            try:
                 session.connection.execute(statement.encoded(archive.toc.codec))
+            except psycopg.Error as error:
+                said = f"PostgreSQL failed ({error.sqlstate}): {redacted(str(error).strip())}"
+                raise (too_many_locks(error) or ServerError(f"{definition.label}: {said}")) from None

@@ -13,15 +13,14 @@ import psycopg
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.choice import Choice, Wanted, choose
-from airflow_pg_s3.core.clean import cleaning_script, drop_for_good
+from airflow_pg_s3.core.clean import check_encoding, cleaning_script, drop_for_good
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.definitions import definitions_of
 from airflow_pg_s3.core.download import Downloader
-from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.globals import GLOBALS, read_script
 from airflow_pg_s3.core.libpq import ConnectionParameters
-from airflow_pg_s3.core.load import Load
+from airflow_pg_s3.core.load import Load, on_one_lane
 from airflow_pg_s3.core.loading_session import LoadingOptions, loading_options
 from airflow_pg_s3.core.managed import ManagedService
 from airflow_pg_s3.core.manifest import Manifest
@@ -312,12 +311,14 @@ class _Filling:
     def clean_and_load(self) -> None:
         """Drop what the archive holds, and restore it; in one transaction, where that is possible and wanted."""
         entries, arguments = self.chosen.entries, self.request.pg_restore_arguments
+        check_encoding(self.archive.toc.encoding)
         script = cleaning_script(
             self.archive.folder, entries, tools=self.tools, codec=self.archive.toc.codec, options=arguments
         )
-        encoding = self.archive.toc.encoding
         obstacles = {
-            f"psycopg does not know the encoding {encoding}": not psycopg_knows(encoding),
+            "pg_restore_options has --use-set-session-authorization": (
+                "use-set-session-authorization" in dict(self.given)
+            ),
         }
         if can_be_atomic(self.request, obstacles, self.log):
             restore_in_one_transaction(
@@ -331,8 +332,15 @@ class _Filling:
                 stop=self.stop,
             )
             return
-        with self.target.params.connect() as connection:
-            drop_for_good(connection, script, self.archive.toc.codec, self.log)
+        database, codec = self.target.params.database, self.archive.toc.codec
+        on_one_lane(
+            self.target.params,
+            self._loading_options,
+            lambda session: drop_for_good(session.connection, script, codec, self.log),
+            cancel=self.cancel,
+            stop=self.stop,
+            cancelled=f"the restore was stopped while it dropped what it restores; {database!r} is incomplete",
+        )
         self.load(entries, arguments)
         self.tie_by_itself()
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_pg_s3.core.errors import DataConflict
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.postgres import Cluster
 
@@ -74,5 +74,5 @@ def test_an_extension_alone_is_no_content(
 def test_a_table_beside_an_extension_is_content(pg16_with_vector: Cluster, back_up, restore, new_database) -> None:
     backup = back_up(pg16_with_vector, new_database(pg16_with_vector, VECTORS))
     target = new_database(pg16_with_vector, "create extension vector; create table w (at vector(2))")
-    with pytest.raises(DataConflict, match=r"not empty, it holds table public\.w: restore into"):
+    with pytest.raises(AirflowFailException, match=r"not empty, it holds table public\.w: restore into"):
         restore(pg16_with_vector, target, backup=backup["uri"])

@@ -39,6 +39,7 @@ VALID = {
         "pg_dump_version": "18.1",
         "options": ["--no-owner", "-s"],
         "left_out_by": ["--schema-only"],
+        "lc_monetary": "C",
         "jobs": 2,
     },
     "compression": {"method": "zstd", "level": 1},
@@ -172,6 +173,15 @@ def test_what_is_no_manifest_is_refused(data):
 
 def test_a_dump_that_left_nothing_out_need_not_say_so():
     assert parse(changed(lambda record: record["dump"].pop("left_out_by"))).dump.left_out_by == []
+
+
+def test_without_the_locale_of_money_it_is_the_sources():
+    assert parse(changed(lambda record: record["dump"].pop("lc_monetary"))).dump.lc_monetary is None
+
+
+def test_money_in_another_locale_than_c_is_refused():
+    with pytest.raises(IntegrityError, match=r"is refused: dump\.lc_monetary"):
+        parse(with_value("dump", "lc_monetary", "es_AR.UTF-8"))
 
 
 @pytest.mark.parametrize(

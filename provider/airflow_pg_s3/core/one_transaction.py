@@ -10,12 +10,13 @@ import psycopg
 
 from airflow_pg_s3.core.clean import apply_setting, drop_all, too_many_locks
 from airflow_pg_s3.core.definitions import Definition
-from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.errors import Cancelled, ServerError
 from airflow_pg_s3.core.lanes import Lanes, Task
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.load import copy_table, fill_large_objects, large_objects_in, member_of
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.plan import make_plan
+from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry
 
@@ -79,5 +80,12 @@ def _define(session: LoadingSession, definitions: Sequence[Definition], archive:
         for statement in definition.statements:
             if statement.is_setting:
                 apply_setting(session.connection, statement, archive.toc.codec)
-            else:
+                continue
+            try:
                 session.connection.execute(statement.encoded(archive.toc.codec))
+            except psycopg.Error as error:
+                said = redacted(str(error).strip())
+                raise (
+                    too_many_locks(error)
+                    or ServerError(f"{definition.label}: PostgreSQL failed ({error.sqlstate}): {said}")
+                ) from None

@@ -48,9 +48,9 @@ def test_an_error_fails_the_restore_whatever_the_failed_command_pretends(
     monkeypatch.setenv("PATH", "/nonexistent")
     backup = back_up(pg16, source)
     with pytest.raises(ClientProgramError, match=r"(?s)no functions today.*Command was: CREATE FUNCTION"):
-        restore(pg16, target, backup=backup["uri"], if_exists="clean")
+        restore(pg16, target, backup=backup["uri"], if_exists="clean", single_transaction=False)
     pg16.psql("drop event trigger refuse", target)
-    restore(pg16, target, backup=backup["uri"], if_exists="clean")
+    restore(pg16, target, backup=backup["uri"], if_exists="clean", single_transaction=False)
     assert pg16.psql("select count(*) from t", target) == "100\n"
 
 

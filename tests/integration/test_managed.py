@@ -242,7 +242,7 @@ def test_an_error_that_is_none_of_rights_fails_the_restore(
     source = source_of(pg16, "create function f() returns int language sql as 'select 1'")
     in_the_way = "create function f() returns int language sql as 'select 1'; create view v as select f();"
     target = new_database(pg16, f"{in_the_way} alter function f owner to restorer", owner="restorer")
-    with pytest.raises(ServerError, match="other objects depend on it"):
+    with pytest.raises(AirflowFailException, match="other objects depend on it"):
         restore(pg16, target, backup=back_up(pg16, source)["uri"], if_exists="clean", **weak(pg16, target))
 
 

@@ -1,4 +1,4 @@
-"""A table restored into a database that holds the rest is tied to the others as before; or that is told."""
+"""A table restored among others has what tied it to them; or that is told, by name."""
 
 import pytest
 
@@ -17,7 +17,8 @@ create function note() returns trigger language plpgsql as 'begin return new; en
 create table parent (i int);
 create table items (
     id int primary key, order_id int references orders, number int default nextval('numbers'),
-    at state default 'new', next int references items, parts int
+    at state default 'new',
+    next int references items, parts int
 ) inherits (parent);
 insert into items (id, order_id, i) values (1, 1, 10), (2, 2, 20);
 comment on constraint items_order_id_fkey on items is 'no item without an order';
@@ -68,11 +69,11 @@ LACKING = {
     "no row": "alter table items drop constraint items_order_id_fkey; delete from orders where id = 2",
     "no publication": "drop publication ours",
 }
+KEY = "FK CONSTRAINT public.items items_order_id_fkey"
 SAID = {
-    "no table": "FK CONSTRAINT public.items items_order_id_fkey: foreign key constraint "
-    '"items_order_id_fkey" cannot',
-    "no key": "FK CONSTRAINT public.items items_order_id_fkey: there is no unique constraint matching given keys",
-    "no row": 'FK CONSTRAINT public.items items_order_id_fkey: insert or update on table "items" violates',
+    "no table": f'{KEY}: foreign key constraint "items_order_id_fkey" cannot',
+    "no key": f"{KEY}: there is no unique constraint matching given keys",
+    "no row": f'{KEY}: insert or update on table "items" violates',
     "no publication": 'PUBLICATION TABLE public.ours items: publication "ours" does not exist',
 }
 

@@ -303,3 +303,25 @@ def test_a_pattern_that_matches_nothing_is_an_error_that_suggests_near_names(cho
         chosen(tables, schemas)
     assert str(caught.value).startswith(message)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ties"),
+    [
+        ({"tables": ["orders"]}, {100, 104}),
+        ({"tables": ["orders", "customers"]}, {104}),
+        ({"tables": ["customers"]}, set()),
+        ({"schemas": ["audit"]}, {107, 108}),
+        ({"exclude_tables": ["customers"]}, {100, 107, 108}),
+        ({"exclude_tables": ["orders"]}, set()),
+        ({"tables": ["events_2024"]}, set()),
+        ({"tables": ["events_2024"], "exists": lambda entry: True}, {60, 96}),
+        ({"tables": ["events"], "exists": lambda entry: True}, set()),
+        ({}, set()),
+    ],
+    ids=str,
+)
+def test_what_ties_the_chosen_to_others_comes_last(arguments, ties):
+    selected = select(TOC, **arguments)
+    assert {entry.dump_id for entry in selected.ties} == ties
+    assert ties.isdisjoint(entry.dump_id for entry in selected.entries)

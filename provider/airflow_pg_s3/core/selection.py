@@ -133,7 +133,7 @@ def _ties(entries: Sequence[Entry], own: set[int], chosen: set[int]) -> set[int]
             # The name of a constraint, which an index can be of, comes behind its table's.
             is_ours = any(e.schema == entry.schema and f" {e.name}".endswith(f" {entry.name}") for e in owners)
         else:
-            is_ours = entry.kind in _MEMBERSHIPS and bool(owners)
+            is_ours = entry.kind in _MEMBERSHIPS and any(e.kind in (*RELATIONS, "SCHEMA") for e in owners)
         if (is_ours and not needed <= chosen) or not ties.isdisjoint(needed):
             ties.add(entry.dump_id)
     return ties

@@ -14,7 +14,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from airflow_pg_s3.core.encodings import codec_of
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.seal import SealError, check_seal, sealed
-from airflow_pg_s3.core.upload import StoredObject
 
 FORMAT = 1
 
@@ -250,8 +249,3 @@ def _first(error: ValidationError) -> str:
     problem: Any = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])
-
-
-def object_records(objects: list[StoredObject], base: str) -> list[ObjectRecord]:
-    """Describe stored objects relative to the key prefix `base`."""
-    return [ObjectRecord(key=o.key.removeprefix(base), stored_bytes=o.stored_bytes) for o in objects]

@@ -18,7 +18,6 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.toc import Entry, Toc
 
 RELATIONS = ("FOREIGN TABLE", "MATERIALIZED VIEW", "TABLE", "VIEW", "SEQUENCE")
-PRIVILEGES = ("ACL", "DEFAULT ACL")
 # What belongs to a relation and comes with it.
 _ATTACHED = (
     "TABLE DATA", "TABLE ATTACH", "INDEX ATTACH", "INDEX", "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "TRIGGER",

@@ -36,7 +36,6 @@ _LARGE_OBJECT = re.compile(rb"([0-9]{1,10}) (blob_[0-9]{1,10}\.dat)")
 _ENCODING = re.compile(rb"SET client_encoding = '(\w+)';\n")
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,9}")
 _LONGEST_LINE_BYTES = 64
-_READ_BYTES = 1 << 20
 _INT_BYTES, _OFFSET_BYTES = 4, 8
 _INT = struct.Struct("<BI")  # sign and value
 _LARGEST_INT = (1 << 31) - 1
@@ -209,13 +208,11 @@ def list_large_objects(file: Path) -> list[tuple[int, str]]:
 
     :raises IntegrityError: it holds what pg_dump would not have written.
     """
+    data = file.read_bytes()
     names = LargeObjectNames()
-    with file.open("rb") as opened:
-        while chunk := opened.read(_READ_BYTES):
-            names.update(chunk)
+    names.update(data)
     names.finish()
-    found = _LARGE_OBJECT.findall(file.read_bytes())
-    return [(int(oid), name.decode("ascii")) for oid, name in found]
+    return [(int(oid), name.decode("ascii")) for oid, name in _LARGE_OBJECT.findall(data)]
 
 
 class LargeObjectNames:

@@ -319,7 +319,6 @@ def test_a_pattern_that_matches_nothing_is_an_error_that_suggests_near_names(cho
         ({"tables": ["events"], "exists": lambda entry: True}, set()),
         ({}, set()),
     ],
-    ids=str,
 )
 def test_what_ties_the_chosen_to_others_comes_last(arguments, ties):
     selected = select(TOC, **arguments)

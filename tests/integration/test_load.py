@@ -85,6 +85,16 @@ def test_the_largest_tables_come_first_each_with_its_indexes_at_once(
     ]
 
 
+def test_with_a_managed_service_the_same_tables_are_ours_though_pg_restore_has_not_made_them(
+    pg16: Cluster, new_database, back_up, assert_restored, done
+):
+    source = new_database(pg16, FILL + "create table small as select 1 as i;")
+    assert_restored(pg16, source, pg16, back_up(pg16, source), jobs=1, managed_service=True)
+    assert [what for what in done if what.startswith("copied")] == [
+        f"copied public.t{n} frozen" for n in (4, 2, 3, 1)
+    ]
+
+
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_all_that_is_hard_comes_back_by_copy_alone(
     postgres: Cluster, hard_database, back_up, assert_restored, every_row_by_copy, builds_at_once, done, jobs: int

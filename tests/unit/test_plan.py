@@ -1,6 +1,6 @@
 """What pg_restore does first, what we load, what is built at once, and what comes last."""
 
-from airflow_pg_s3.core.plan import Plan, divide, make_plan
+from airflow_pg_s3.core.plan import Plan, divide, made_by, make_plan
 from airflow_pg_s3.core.toc import Toc, parse_toc
 from lab.toc import entry, table_of_contents
 
@@ -48,6 +48,7 @@ def plan_of(toc: Toc, *, ours: set[int], jobs: int = 2) -> Plan:
     return make_plan(
         toc,
         toc.entries,
+        made=made_by(toc.entries),
         is_ours=lambda data: data.dump_id in ours,
         builds_at_once=lambda data: True,
         jobs=jobs,
@@ -101,8 +102,10 @@ def test_only_a_table_that_the_restore_itself_makes_is_new():
     )
     plan = plan_of(toc, ours={20, 21, 22})
     assert [(copy.entry.dump_id, copy.is_new) for copy in plan.copies] == [(20, True), (21, False), (22, False)]
-    data_alone = make_plan(toc, toc.entries[3:], is_ours=lambda _: True, builds_at_once=lambda _: True, jobs=2)
-    assert [copy.is_new for copy in data_alone.copies] == [False, False, False]
+    data = toc.entries[3:]
+    for made, is_new in (((), False), ({10, 11}, True)):  # by nobody, or by other means
+        plan = make_plan(toc, data, made=made, is_ours=lambda _: True, builds_at_once=lambda _: True, jobs=2)
+        assert [copy.is_new for copy in plan.copies] == [is_new, False, False]
 
 
 def test_what_needs_the_rows_of_one_table_alone_is_built_as_soon_as_they_are_there():

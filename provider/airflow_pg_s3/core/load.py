@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.pg_restore import PgRestore
-from airflow_pg_s3.core.plan import Copy, made_by, make_plan
+from airflow_pg_s3.core.plan import Copy, make_plan
 from airflow_pg_s3.core.progress import Log, Progress, human
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry, list_large_objects
@@ -48,6 +48,7 @@ class Load:
     """A restore of an archive's entries into a database.
 
     :param entries: what is restored, in the order of restoring.
+    :param made: dump ids of the tables that this restore makes, by whatever means.
     :param pg_restore: for definitions, and the rows of small tables.
     :param options: how sessions of ours load rows.
     :param jobs: connections at work at the same time.
@@ -56,6 +57,7 @@ class Load:
 
     archive: ServedArchive
     entries: Sequence[Entry]
+    made: Collection[int]
     target: ConnectionParameters
     pg_restore: PgRestore
     options: LoadingOptions
@@ -75,14 +77,14 @@ class Load:
         :raises Cancelled: told to stop.
         """
         references = self._references() if self.data_only and not self.options.disables_triggers else {}
-        made = made_by(self.entries)
 
         def of_extension(entry: Entry) -> bool:
-            return not self.data_only and made.isdisjoint(entry.dependencies)
+            return not self.data_only and not any(number in self.made for number in entry.dependencies)
 
         plan = make_plan(
             self.archive.toc,
             self.entries,
+            made=self.made,
             is_ours=lambda entry: (
                 psycopg_knows(self.archive.toc.encoding)
                 and (entry.dump_id in references or is_large(self._member(entry)) or of_extension(entry))

@@ -23,7 +23,7 @@ from airflow_pg_s3.core.load import (
     on_one_lane,
 )
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
-from airflow_pg_s3.core.plan import make_plan
+from airflow_pg_s3.core.plan import made_by, make_plan
 from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.toc import Entry
@@ -53,7 +53,14 @@ def restore_in_one_transaction(
     :raises IntegrityError: a member is not what was backed up.
     :raises Cancelled: told to stop.
     """
-    plan = make_plan(archive.toc, entries, is_ours=lambda _: True, builds_at_once=lambda _: False, jobs=1)
+    plan = make_plan(
+        archive.toc,
+        entries,
+        made=made_by(entries),
+        is_ours=lambda _: True,
+        builds_at_once=lambda _: False,
+        jobs=1,
+    )
     members = {copy.entry.dump_id: member_of(copy.entry, archive) for copy in plan.copies}
     early = {entry.dump_id for entry in plan.first}
 

@@ -6,7 +6,7 @@ tables and large objects, by sessions of our own, with their indexes as soon as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_pg_s3.core.archive import CopyTarget, copy_target
@@ -65,6 +65,7 @@ def make_plan(
     toc: Toc,
     entries: Sequence[Entry],
     *,
+    made: Collection[int],
     is_ours: Callable[[Entry], bool],
     builds_at_once: Callable[[Entry], bool],
     jobs: int,
@@ -72,12 +73,12 @@ def make_plan(
     """Divide a restore.
 
     :param entries: what is restored, in the order of restoring.
+    :param made: dump ids of the tables that the restore makes, as `made_by` tells.
     :param is_ours: whether a session of ours loads this ``TABLE DATA``.
     :param builds_at_once: whether it is worth a run of pg_restore to build its indexes at once.
     """
-    created = {entry.dump_id for entry in entries if entry.kind == "TABLE"}
-    copies = [_copy(entry, toc, created) for entry in entries if entry.kind == "TABLE DATA" and is_ours(entry)]
-    copies = _in_order_of_extensions(copies, made_by(entries))
+    copies = [_copy(entry, toc, made) for entry in entries if entry.kind == "TABLE DATA" and is_ours(entry)]
+    copies = _in_order_of_extensions(copies, made)
     ours = {copy.entry.dump_id for copy in copies}
     large_objects = [entry for entry in entries if entry.kind == "BLOBS"]
     first: list[Entry] = []
@@ -121,12 +122,14 @@ def divide(entries: Sequence[Entry], *, jobs: int) -> list[Run]:
     return [run for run in runs if run.entries]
 
 
-def _copy(data: Entry, toc: Toc, created: set[int]) -> Copy:
+def _copy(data: Entry, toc: Toc, made: Collection[int]) -> Copy:
     target = copy_target(data)
     names = [text.encode(toc.codec, errors="surrogateescape") for text in (data.schema, data.name)]
     # A table of an extension has no TABLE, and rows of the extension's own. Rows of a partition may be loaded
     # through its root, which others fill as well.
-    is_new = [target.schema, target.name] == names and not created.isdisjoint(data.dependencies)
+    is_new = [target.schema, target.name] == names and any(
+        number in made and toc.by_id[number].kind == "TABLE" for number in data.dependencies
+    )
     return Copy(entry=data, target=target, is_new=is_new)
 
 
@@ -140,14 +143,14 @@ def _is_after_privileges(entry: Entry) -> bool:
     )
 
 
-def _in_order_of_extensions(copies: Sequence[Copy], made: set[int]) -> list[Copy]:
+def _in_order_of_extensions(copies: Sequence[Copy], made: Collection[int]) -> list[Copy]:
     """Let tables of extensions wait for each other: pg_dump has put them in the order of their foreign keys."""
     if not made:
         return list(copies)  # data alone
     ordered: list[Copy] = []
     before: tuple[int, ...] = ()
     for copy in copies:
-        if made.isdisjoint(copy.entry.dependencies):
+        if not any(number in made for number in copy.entry.dependencies):
             copy = replace(copy, after=before)
             before = (copy.entry.dump_id,)
         ordered.append(copy)

@@ -27,6 +27,7 @@ from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.one_transaction import restore_in_one_transaction
 from airflow_pg_s3.core.pg_restore import PgRestore, use_list
+from airflow_pg_s3.core.plan import made_by
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.replacement import Replacement
 from airflow_pg_s3.core.repository import StoredManifest, read_manifest
@@ -298,6 +299,7 @@ class _Filling:
         Load(
             archive=self.archive,
             entries=entries,
+            made=made_by(self.chosen.entries),
             target=self.target.params,
             pg_restore=pg_restore,
             options=self._loading_options,

@@ -131,7 +131,7 @@ def restore(
     log: Log,
     stored: StoredManifest | None = None,
 ) -> RestoreResult:
-    """Restore a backup into a database. Every member's digest is checked before pg_restore sees its end.
+    """Restore a backup into a database. Every member is checked before PostgreSQL gets the end of it.
 
     :param client: boto3 S3 client.
     :param cancel: set from anywhere to stop.

@@ -264,26 +264,28 @@ def test_triggers_do_not_fire_where_they_are_disabled(
 def test_rows_are_loaded_by_the_role_that_is_given(
     pg16: Cluster, new_database, back_up, restore, every_row_by_copy
 ):
-    pg16.psql("do $$ begin create role loader; exception when duplicate_object then null; end $$")
+    pg16.psql("do $$ begin create role load_loader; exception when duplicate_object then null; end $$")
     source = new_database(
         pg16, "create table t (i int, who name default current_user); insert into t values (1, '')"
     )
     backup = back_up(pg16, source)
     target = new_database(pg16)
-    pg16.psql(f'grant create on schema public to loader; grant create on database "{target}" to loader', target)
-    restore(pg16, target, backup=backup["uri"], pg_restore_options=["--role", "loader"], no_owner=True)
-    assert pg16.psql("select tableowner from pg_tables where tablename = 't'", target) == "loader\n"
+    pg16.psql(
+        f'grant create on schema public to load_loader; grant create on database "{target}" to load_loader', target
+    )
+    restore(pg16, target, backup=backup["uri"], pg_restore_options=["--role", "load_loader"], no_owner=True)
+    assert pg16.psql("select tableowner from pg_tables where tablename = 't'", target) == "load_loader\n"
     assert pg16.psql("select count(*) from t", target) == "1\n"
 
 
 def test_a_role_that_may_not_load_fails_the_task(pg16: Cluster, new_database, back_up, restore, every_row_by_copy):
-    pg16.psql("do $$ begin create role stranger; exception when duplicate_object then null; end $$")
+    pg16.psql("do $$ begin create role load_stranger; exception when duplicate_object then null; end $$")
     source = new_database(pg16, "create table t as select 1 as i")
     backup = back_up(pg16, source)
     target = new_database(pg16)
     restore(pg16, target, backup=backup["uri"], schema_only=True)
     with pytest.raises(CopyError, match=r"the rows of public\.t could not be loaded \(42501\)"):
-        restore(pg16, target, backup=backup["uri"], data_only=True, pg_restore_options=["--role=stranger"])
+        restore(pg16, target, backup=backup["uri"], data_only=True, pg_restore_options=["--role=load_stranger"])
 
 
 RLS = """
@@ -296,13 +298,13 @@ alter table t force row level security;
 def test_row_security_is_not_heeded_without_the_option(
     pg16: Cluster, new_database, back_up, restore, every_row_by_copy
 ):
-    pg16.psql("do $$ begin create role guarded; exception when duplicate_object then null; end $$")
+    pg16.psql("do $$ begin create role load_guarded; exception when duplicate_object then null; end $$")
     source = new_database(pg16, RLS)
     backup = back_up(pg16, source)
     target = new_database(pg16)
     restore(pg16, target, backup=backup["uri"], schema_only=True)
-    pg16.psql("grant insert on t to guarded; grant usage on schema public to guarded", target)
-    guarded = ["--role=guarded"]
+    pg16.psql("grant insert on t to load_guarded; grant usage on schema public to load_guarded", target)
+    guarded = ["--role=load_guarded"]
     with pytest.raises(CopyError, match="row-level security"):
         restore(pg16, target, backup=backup["uri"], data_only=True, pg_restore_options=guarded)
     with pytest.raises(CopyError, match="COPY FROM not supported with row-level security"):

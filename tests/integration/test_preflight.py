@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.needs import needs_of
+from airflow_pg_s3.core.toc import read_toc
 from lab.dumps import dump
 from lab.postgres import Cluster, installations
 from lab.wipe import wipe
@@ -204,8 +205,12 @@ def test_the_roles_of_the_hard_database_are_known_from_its_table_of_contents(
     folder.mkdir()
     (whole / "toc.dat").rename(folder / "toc.dat")
     tools = ClientTools(major=major, version=str(major), folder=installations()[major])
+    toc = read_toc(folder / "toc.dat")
     named = {"lab_owner", "lab_reader", 'lab "quoted" role', "lab's — élève", "-lab dash"}
-    assert needs_of(folder, tools=tools).roles.keys() == {*named, "postgres"}
+    assert needs_of(folder, toc, toc.entries, tools=tools).roles.keys() == {*named, "postgres"}
     # Named in a policy and a user mapping.
     arguments = ["--no-owner", "--no-privileges"]
-    assert needs_of(folder, tools=tools, arguments=arguments).roles.keys() == {"lab_reader", "-lab dash"}
+    assert needs_of(folder, toc, toc.entries, tools=tools, options=arguments).roles.keys() == {
+        "lab_reader",
+        "-lab dash",
+    }

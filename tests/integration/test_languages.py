@@ -43,11 +43,12 @@ def german() -> Iterator[Cluster]:
 def test_errors_come_in_english_without_rows(
     german: Cluster, connections, back_up, restore, new_database, monkeypatch, client_major: int
 ) -> None:
-    # The one of 18 sends a setting that the server does not know, which is an error that means nothing.
-    connections.set_option("client_path", str(installations()[client_major]))
+    connections.set_option("client_path", str(german.pg_bin))
     monkeypatch.setattr(clients, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     backup = back_up(german, new_database(german, "create table t as select 'SECRET' as a"))
+    # The one of 18 sends a setting that the server does not know, which is an error that means nothing.
+    connections.set_option("client_path", str(installations()[client_major]))
     copy = new_database(german)
     restore(german, copy, backup=backup["uri"])
     assert german.psql("select a from t", copy) == "SECRET\n"

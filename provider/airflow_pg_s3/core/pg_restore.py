@@ -78,24 +78,22 @@ class PgRestore:
         source: Path | Iterator[bytes],
         *,
         jobs: int,
-        dump_ids: Iterable[int] | None,
+        dump_ids: Sequence[int],
         cancel: threading.Event,
     ) -> int:
         """Run it until all is restored; return the bytes that it was given on its standard input.
 
         :param source: the archive: a folder, a file, or its bytes.
-        :param dump_ids: of the entries to restore, in this order; None for all.
+        :param dump_ids: of the entries to restore, in this order.
         :raises ClientProgramError: pg_restore failed.
         :raises Cancelled: told to stop.
         """
-        arguments = [f"--jobs={jobs}", *self._arguments]
+        chosen = use_list(self._folder / f"run-{next(self._numbers)}.list", dump_ids)
+        arguments = [f"--jobs={jobs}", *self._arguments, chosen]
         last_login = None
-        if dump_ids is not None:
-            numbers = list(dump_ids)
-            arguments.append(use_list(self._folder / f"run-{next(self._numbers)}.list", numbers))
-            if self._target.password is not None and jobs > 1:
-                last_login = LastLogin(numbers)
-                arguments.append("--verbose")
+        if self._target.password is not None and jobs > 1:
+            last_login = LastLogin(dump_ids)
+            arguments.append("--verbose")
         errors = ErrorCount()
 
         def on_line(line: str) -> None:

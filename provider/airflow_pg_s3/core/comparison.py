@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,7 @@ from airflow_pg_s3.core.copy_reader import CopyReader
 from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.evidence import Difference, TableResult
 from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.load import grouped
 from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.restored_schema import SchemaReader
@@ -73,14 +74,14 @@ def compare(
     folder = archive.workspace.folder
     env = target.environment(folder, lc_monetary=manifest.dump.lc_monetary) | archive.workspace.environment
     schemas = SchemaReader(archive, target, tools=tools, env=env, with_roles=with_roles, cancel=cancel)
+
+    def open_reader() -> CopyReader:
+        return CopyReader(manifest, target, tools=tools, env=env)
+
     try:
-        with ExitStack() as stack:
-            readers = []
-            for _ in range(jobs):
-                readers.append(CopyReader(manifest, target, tools=tools, env=env))
-                stack.callback(readers[-1].close)
-            work = _work(archive, schemas, readers[0], with_roles=with_roles, locate=locate)
-            found = do_all(work, readers, cancel=cancel, log=log)
+        with contextlib.closing(open_reader()) as reader:
+            work = _work(archive, schemas, reader, with_roles=with_roles, locate=locate)
+        found = do_all(work, open_reader, jobs=jobs, cancel=cancel, log=log)
     except psycopg.Error as error:
         said = f"{target.endpoint} cannot be compared: {server_error(error)}"
         raise ServerError(said).with_traceback(error.__traceback__) from None
@@ -119,20 +120,19 @@ def _work(
             ]
         )
 
-    def compare_contents(batch: Mapping[int, Member], reader: CopyReader) -> Found:
-        return Found(differences=list(large_objects.compare_contents(reader.connection, batch)))
+    def compare_contents(group: Sequence[tuple[int, Member]], reader: CopyReader) -> Found:
+        return Found(differences=list(large_objects.compare_contents(reader.connection, dict(group))))
 
     def size(members: Iterable[Member]) -> int:
         return sum(member.raw_bytes for member in members)
 
-    there = {oid: member for oid, member in contents.items() if oid in oids}
     return [
         # pg_dump runs beside the reading, so it is not left for the end.
         Work(raw_bytes=0, do=compare_schema, is_first=True),
         *(Work(raw_bytes=size(group), do=partial(tables.compare, group)) for group in tables.groups()),
         Work(raw_bytes=0, do=compare_state),
         *(
-            Work(raw_bytes=size(batch.values()), do=partial(compare_contents, batch))
-            for batch in large_objects.batches(there)
+            Work(raw_bytes=size(member for _, member in group), do=partial(compare_contents, group))
+            for group in grouped((oid, member) for oid, member in contents.items() if oid in oids)
         ),
     ]

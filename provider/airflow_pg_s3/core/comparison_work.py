@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 from airflow_pg_s3.core.copy_reader import CopyReader
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.evidence import Difference, TableResult
+from airflow_pg_s3.core.lanes import Lanes, Task
 from airflow_pg_s3.core.progress import Log, Progress, human
-
-_LOOK_SECONDS = 0.1
 
 
 @dataclass
@@ -47,56 +45,38 @@ class Work:
     is_first: bool = False
 
 
-def do_all(work: Sequence[Work], readers: Sequence[CopyReader], *, cancel: threading.Event, log: Log) -> Found:
-    """Do all pieces of work, as many at a time as there are readers; what is found stays in their order.
+def do_all(
+    work: Sequence[Work], open_reader: Callable[[], CopyReader], *, jobs: int, cancel: threading.Event, log: Log
+) -> Found:
+    """Do all pieces of work, the largest first; what is found stays in their order.
 
+    :param open_reader: makes the reader of each of so many jobs, on its own thread.
     :raises Cancelled: told to stop.
     """
-    idle: queue.SimpleQueue[CopyReader] = queue.SimpleQueue()
-    for reader in readers:
-        idle.put(reader)
-    done_bytes = 0
-    lock = threading.Lock()
-
-    def do(piece: Work) -> Found:
-        nonlocal done_bytes
-        reader = idle.get()
-        try:
-            return piece.do(reader)
-        finally:
-            idle.put(reader)
-            with lock:
-                done_bytes += piece.raw_bytes
-
+    found: dict[int, Found] = {}
     total = sum(piece.raw_bytes for piece in work)
-    progress = Progress(
-        log.info,
-        lambda seconds: (
-            f"compared {human(done_bytes)} of {human(total)}, {human(done_bytes / max(seconds, 0.001))}/s"
-        ),
-    )
-    pool = ThreadPoolExecutor(len(readers), thread_name_prefix="compare")
-    try:
-        # The largest first, so that none is begun when the others are at their end.
-        largest_first = sorted(range(len(work)), key=lambda n: (not work[n].is_first, -work[n].raw_bytes))
-        futures = {number: pool.submit(do, work[number]) for number in largest_first}
-        waiting = set(futures.values())
-        while waiting:
-            ended, waiting = wait(waiting, timeout=_LOOK_SECONDS, return_when=FIRST_EXCEPTION)
-            for future in ended:
-                future.result()
-            if cancel.is_set():
-                raise Cancelled("the comparison was stopped")
-            progress.tick()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for reader in readers:
-            reader.abort()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    found = Found()
-    for number in sorted(futures):
-        found.add(futures[number].result())
+
+    def do(number: int, reader: CopyReader) -> None:
+        found[number] = work[number].do(reader)
+
+    def compared(seconds: float) -> str:
+        done = sum(work[number].raw_bytes for number in list(found))
+        return f"compared {human(done)} of {human(total)}, {human(done / max(seconds, 0.001))}/s"
+
+    progress = Progress(log.info, compared)
+
+    def look() -> None:
+        if cancel.is_set():
+            raise Cancelled("the comparison was stopped")
+        progress.tick()
+
+    tasks = [
+        Task(key=number, size=total if piece.is_first else piece.raw_bytes, work=partial(do, number))
+        for number, piece in enumerate(work)
+    ]
+    Lanes(jobs, open_reader, stop=threading.Event()).run(tasks, look=look)
     progress.end()
-    return found
+    result = Found()
+    for number in range(len(work)):
+        result.add(found[number])
+    return result

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import threading
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Generic, Protocol, TypeVar
-
-from airflow_pg_s3.core.errors import PgS3Error
 
 _POLL_SECONDS = 0.05
 
@@ -55,10 +53,7 @@ class Lanes(Generic[R]):
         self._open_resource = open_resource
         self._stop = stop
         self._changed = threading.Condition()
-        self._ready: list[tuple[int, int, Task[R]]] = []
-        self._waiting: dict[Hashable, tuple[Task[R], set[Hashable]]] = {}
-        self._numbers = itertools.count()
-        self._left = 0
+        self._ready: list[tuple[int, int]] = []
         self._error: BaseException | None = None
         self._resources: list[R] = []
 
@@ -66,16 +61,14 @@ class Lanes(Generic[R]):
         """Do all tasks; raise the first error, once nothing runs any more.
 
         :param look: called again and again on the caller's thread; what it raises ends all.
-        :raises PgS3Error: tasks wait for one another.
+        :raises graphlib.CycleError: tasks wait for one another; none was begun.
         """
-        self._left = len(tasks)
-        keys = {task.key for task in tasks}
-        for task in tasks:
-            needed = keys.intersection(task.after)
-            if needed:
-                self._waiting[task.key] = (task, needed)
-            else:
-                self._push(task)
+        self._tasks = tasks
+        numbers = {task.key: number for number, task in enumerate(tasks)}
+        self._order = TopologicalSorter(
+            {numbers[task.key]: [numbers[key] for key in task.after if key in numbers] for task in tasks}
+        )
+        self._order.prepare()
         threads = [
             threading.Thread(target=self._lane, name=f"lane {number}", daemon=True)
             for number in range(min(self._count, len(tasks)))
@@ -93,19 +86,20 @@ class Lanes(Generic[R]):
             self._end(started)
         if self._error is not None:
             raise self._error
-        if self._left:
-            raise PgS3Error(f"nothing can be done first of {sorted(map(str, self._waiting))}")
 
     def _end(self, threads: Sequence[threading.Thread]) -> None:
         if not any(thread.is_alive() for thread in threads):
             return
-        self._stop.set()
         with self._changed:
-            self._changed.notify_all()
-            for resource in self._resources:
-                resource.abort()
+            self._abort()
         for thread in threads:
             thread.join()
+
+    def _abort(self) -> None:
+        self._stop.set()
+        self._changed.notify_all()
+        for resource in self._resources:
+            resource.abort()
 
     def _lane(self) -> None:
         try:
@@ -113,9 +107,11 @@ class Lanes(Generic[R]):
             with self._changed:
                 self._resources.append(resource)
             try:
-                while (task := self._next()) is not None:
-                    task.work(resource)
-                    self._done(task)
+                while (number := self._next()) is not None:
+                    self._tasks[number].work(resource)
+                    with self._changed:
+                        self._order.done(number)
+                        self._changed.notify_all()
             finally:
                 resource.close()
         except BaseException as error:
@@ -123,27 +119,15 @@ class Lanes(Generic[R]):
                 # The others fail because of the first.
                 if self._error is None and not self._stop.is_set():
                     self._error = error
-                self._stop.set()
-                self._changed.notify_all()
-                for other in self._resources:
-                    other.abort()
+                self._abort()
 
-    def _next(self) -> Task[R] | None:
+    def _next(self) -> int | None:
+        """Number of the largest task that can be done; None if there will be no more."""
         with self._changed:
-            # Without anything at work, nothing will become ready.
-            while not self._ready and not self._stop.is_set() and self._left > len(self._waiting):
+            while self._order.is_active() and not self._stop.is_set():
+                for number in self._order.get_ready():
+                    heapq.heappush(self._ready, (-self._tasks[number].size, number))
+                if self._ready:
+                    return heapq.heappop(self._ready)[1]
                 self._changed.wait()
-            return None if self._stop.is_set() or not self._ready else heapq.heappop(self._ready)[2]
-
-    def _done(self, task: Task[R]) -> None:
-        with self._changed:
-            self._left -= 1
-            for key, (waiting, needed) in list(self._waiting.items()):
-                needed.discard(task.key)
-                if not needed:
-                    del self._waiting[key]
-                    self._push(waiting)
-            self._changed.notify_all()
-
-    def _push(self, task: Task[R]) -> None:
-        heapq.heappush(self._ready, (-task.size, next(self._numbers), task))
+            return None

@@ -14,8 +14,6 @@ from airflow_pg_s3.core.evidence import Difference
 from airflow_pg_s3.core.manifest import Manifest, Member, Server
 from airflow_pg_s3.core.toc import Toc
 
-_BATCH_BYTES = 4 << 20
-_BATCH_OBJECTS = 1000
 _CHUNK_BYTES = 1 << 20
 _MEMBER = re.compile(r"blob_(\d{1,10})\.dat")
 # One byte more than expected tells that there is more, however much it is.
@@ -44,36 +42,22 @@ def content_members(manifest: Manifest) -> dict[int, Member]:
     return {int(match.group(1)): member for match, member in matches if match}
 
 
-def batches(members: Mapping[int, Member]) -> Iterator[dict[int, Member]]:
-    """Cut large objects into batches that are read at once; a large one is alone in its own."""
-    batch: dict[int, Member] = {}
-    size = 0
-    for oid, member in members.items():
-        if batch and (size + member.raw_bytes > _BATCH_BYTES or len(batch) >= _BATCH_OBJECTS):
-            yield batch
-            batch, size = {}, 0
-        batch[oid] = member
-        size += member.raw_bytes
-    if batch:
-        yield batch
-
-
-def compare_contents(connection: Connection, batch: Mapping[int, Member]) -> Iterator[Difference]:
+def compare_contents(connection: Connection, group: Mapping[int, Member]) -> Iterator[Difference]:
     """Compare the contents of large objects that exist.
 
     :raises psycopg.Error: they cannot be read.
     """
-    (member, *others) = batch.values()
-    if not others and member.raw_bytes > _BATCH_BYTES:
-        (oid,) = batch
+    (member, *others) = group.values()
+    if not others and not member.packed:
+        (oid,) = group
         size, sha256 = _read(connection, oid)
         if (size, sha256) != (member.raw_bytes, member.sha256):
             yield _other_content(oid, member, size)
         return
-    sizes = [member.raw_bytes for member in batch.values()]
-    for oid, content in connection.execute(_CONTENTS, [list(batch), sizes], binary=True):
-        if hashlib.sha256(content).hexdigest() != batch[oid].sha256:
-            yield _other_content(oid, batch[oid], len(content))
+    sizes = [member.raw_bytes for member in group.values()]
+    for oid, content in connection.execute(_CONTENTS, [list(group), sizes], binary=True):
+        if hashlib.sha256(content).hexdigest() != group[oid].sha256:
+            yield _other_content(oid, group[oid], len(content))
 
 
 def read_oids(connection: Connection) -> set[int]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO
 
 from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.download import Downloader
-from airflow_pg_s3.core.errors import InputError, IntegrityError
+from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.manifest import Manifest, Member
 from airflow_pg_s3.core.pack import PackReader
-from airflow_pg_s3.core.progress import human
+from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.toc import Toc, check_files, read_toc
 from airflow_pg_s3.core.upload import StoredObject
@@ -74,7 +73,7 @@ class ServedArchive:
             for objects, members in self.manifest.packs():
                 missing = [m for m in members if m.name in names and m.name not in self._files]
                 if missing:
-                    self._make_room(sum(member.raw_bytes for member in members))
+                    self._make_room(members)
                     self._files |= self._fetch_pack(objects, {member.name: member for member in members})
                     for member in missing:
                         if member.name not in self._files:
@@ -89,7 +88,7 @@ class ServedArchive:
         self.fetch({member.name for member in members if member.packed})
         for member in members:
             if member.name not in self._files:
-                self._make_room(member.raw_bytes)
+                self._make_room([member])
                 with (self.folder / member.name).open("wb") as file:
                     self.read(member, file.write)
                 self._files.add(member.name)
@@ -120,6 +119,10 @@ class ServedArchive:
         except IntegrityError as error:
             raise IntegrityError(f"{described(member)} {error}") from error
 
+    def _make_room(self, members: Iterable[Member]) -> None:
+        size = sum(member.raw_bytes for member in members)
+        make_sure_of_room(self.folder, size, what="what pg_restore reads of the backup as files")
+
     def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> set[str]:
         """Make files of all members in a pack, and return their names."""
         names: set[str] = set()
@@ -141,14 +144,6 @@ class ServedArchive:
             except IntegrityError as error:
                 raise IntegrityError(f"the pack {objects[0]} {error}") from error
         return names
-
-    def _make_room(self, size: int) -> None:
-        free = shutil.disk_usage(self.folder).free
-        if size > free:
-            raise InputError(
-                f"spool_dir has {human(free)} free, but the backup's small members take {human(size)} there: "
-                "give a spool_dir with more room"
-            )
 
 
 class _MemberFile:

@@ -38,6 +38,7 @@ from airflow_pg_s3.core.repository import Begun, Repository, read_manifest
 from airflow_pg_s3.core.shipper import ShippedMember, Shipper
 from airflow_pg_s3.core.spool import TOC, Spool
 from airflow_pg_s3.core.staging import StagedBackup
+from airflow_pg_s3.core.standby import warn_of_snapshots
 from airflow_pg_s3.core.toc import check_files, read_toc
 from airflow_pg_s3.core.upload import PART_BYTES, PARTS_PER_VOLUME, Uploader
 from airflow_pg_s3.core.workspace import Workspace
@@ -122,6 +123,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
             globals.check_tools(tools)
         repository.check_access(database)
         _warn_of_another_server(repository, database, facts, log)
+        warn_of_snapshots(connection, request.jobs, given, log)
         _remove_abandoned(repository, database, connection, facts, log)
         backup_id = new_backup_id(facts.now)
         server.hold_lock(connection, backup_id)

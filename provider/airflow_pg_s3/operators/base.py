@@ -28,7 +28,7 @@ class PgS3Operator(BaseOperator):
 
     @contextlib.contextmanager
     def _failing_for_good(self) -> Iterator[None]:
-        """Turn errors that no retry can mend into Airflow's exception for those; say each first and last in the log."""
+        """Say errors first and last in the log; turn those that no retry can mend into Airflow's for these."""
         try:
             yield
         except PgS3Error as error:

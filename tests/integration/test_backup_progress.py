@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
+import pyrage
 import pytest
 
 from airflow_pg_s3.core import progress
@@ -31,7 +32,7 @@ create table locked (i int);
 analyze
 """
 LOCK = "begin; lock table locked in access exclusive mode"
-SINCE = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 
 
 class Log:
@@ -122,7 +123,7 @@ def test_whoever_holds_a_lock_that_pg_dump_waits_for_is_named(cluster: Cluster, 
             said = log.wait_for("pg_dump waits")
             assert re.search(
                 rf"; pg_dump waits for a lock on public\.locked, held by pid {pid} \(postgres, migration, "
-                rf"idle in transaction in a transaction {SINCE}\)$",
+                rf"idle in transaction, its transaction began {TIME}\)$",
                 said,
             )
 
@@ -206,3 +207,16 @@ def test_the_table_that_is_read_and_the_time_that_is_left_are_told(
     run(log, client=client, jobs=1, part_bytes=5 * MIB, spool_limit=16 * MIB)
     cluster.psql("drop table large", "progress")
     log.wait_for(left)
+
+
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_the_log_says_to_keep_the_key_elsewhere(run, is_encrypted: bool) -> None:
+    log = Log()
+    recipients = [str(pyrage.x25519.Identity.generate().to_public())] if is_encrypted else []
+    run(log, age_recipients=recipients)
+    assert any("committed" in line for line in log.lines)
+    said = [
+        line for line in log.lines if line.startswith("nothing opens this backup without the age identity: keep")
+    ]
+    assert len(said) == is_encrypted
+    assert all("outside of Airflow" in line and "Fernet key" in line for line in said)

@@ -166,15 +166,30 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
                 # Without the lock another run may have begun to remove the objects before the manifest was there.
                 staged.retract()
                 raise
+    result = BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
+    _say_committed(result, request, log)
+    return result
+
+
+def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> None:
+    manifest = result.manifest
     log.info(
         "committed %s: %d tables, %d rows, %s stored as %s",
-        repository.uri(staged.manifest_key),
+        result.uri,
         manifest.tables,
         manifest.rows,
         human(manifest.raw_bytes),
         human(manifest.stored_bytes),
     )
-    return BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
+    keys = ["the age identity"] if manifest.encryption is not None else []
+    if "SSECustomerKey" in request.s3_extra_args:
+        keys.append("the SSE-C key")
+    if keys:
+        log.info(
+            "nothing opens this backup without %s: keep a copy outside of Airflow, whose database may be what is "
+            "lost, and one of Airflow's Fernet key, without which its connections cannot be read",
+            " and ".join(keys),
+        )
 
 
 class _Dump:

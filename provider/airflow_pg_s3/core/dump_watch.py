@@ -87,5 +87,5 @@ def _holder(row: _Row) -> str:
     if pid == 0:
         return "a prepared transaction (see pg_prepared_xacts)"
     # Not every role may see what others are doing.
-    doing = f"{state} in a transaction since {since:%Y-%m-%d %H:%M:%S} UTC" if since else state
+    doing = f"{state}, its transaction began {since:%Y-%m-%d %H:%M:%S} UTC" if since else state
     return f"pid {pid} ({', '.join(filter(None, [user, application, doing]))})"

@@ -63,11 +63,10 @@ def database_of(conn_id: str) -> str:
 
     :raises AirflowFailException: there is no such connection, or it names no database.
     """
-    problem: object
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        problem = _no_such(conn_id)
+        problem = str(_no_such(conn_id))
     else:
         name = connection.extra_dejson.get("dbname") or connection.schema
         if name:
@@ -77,7 +76,7 @@ def database_of(conn_id: str) -> str:
         )
     # First in the log, too: Airflow puts the frames of the template's rendering before the exception.
     _log.error("%s", problem)
-    raise AirflowFailException(str(problem))
+    raise AirflowFailException(problem)
 
 
 class _Token:

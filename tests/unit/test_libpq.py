@@ -313,6 +313,7 @@ def server_that_says(message):
         "no such database: shop",
         "unsupported startup parameter: options",
         "Tenant or user not found",
+        "(ENOTFOUND) tenant/user postgres.shop not found",
         "This RDS Proxy requires TLS connections",
     ],
 )

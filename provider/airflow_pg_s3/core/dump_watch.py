@@ -15,17 +15,17 @@ from airflow_pg_s3.core import progress
 
 _Row = tuple[Any, ...]
 _PATIENCE_SECONDS = 2.0
-_OURS = "datname = current_database() and usename = session_user and application_name = %s"
+_OURS = "a.datname = current_database() and a.usename = session_user and a.application_name = %s"
 _READS = f"""
-select p.relid::regclass::text, p.tuples_processed, c.reltuples::bigint
-from pg_stat_progress_copy p join pg_stat_activity using (pid) left join pg_class c on c.oid = p.relid
-where p.command = 'COPY TO' and p.relid <> 0 and {_OURS.replace("datname", "pg_stat_activity.datname")} order by 1
+select relid::regclass::text, tuples_processed, reltuples::bigint
+from pg_stat_progress_copy join pg_stat_activity a using (pid) join pg_class c on c.oid = relid
+where command = 'COPY TO' and {_OURS} order by 1
 """
 _HAS_PROGRESS_OF_COPY = 140000
 # Each who is waited for, and those that these wait for in turn.
 _WAITS = f"""
 with recursive wait (waiter, holder, depth) as (
-    select pid, unnest(pg_blocking_pids(pid)), 1 from pg_stat_activity where wait_event_type = 'Lock' and {_OURS}
+    select pid, unnest(pg_blocking_pids(pid)), 1 from pg_stat_activity a where wait_event_type = 'Lock' and {_OURS}
     union
     select holder, unnest(pg_blocking_pids(holder)), depth + 1 from wait where depth < 4
 ), holders as (select holder, min(depth) as depth from wait group by holder)

@@ -27,18 +27,20 @@ _SAID_BY_SERVERS = {
     "no such database": "",
     "unsupported startup parameter": "connect to the server itself, or have the pooler ignore that parameter",
     "Tenant or user not found": "a shared pooler wants user names such as postgres.<project>",
+    "tenant/user": "a shared pooler wants user names such as postgres.<project>",
     "requires TLS connections": "set the connection's sslmode to require, or stricter",
 }
 _SAID_BY_LIBPQ = {
     "does not support SSL": "enable it on the server, or give the connection another sslmode",
     "no password supplied": "give the connection a password",
-    "certificate verify failed": "give the connection the sslrootcert that has signed the server's certificate",
+    "certificate verify failed": "correct the connection's sslrootcert, or the server's certificate",
     "does not match host name": "",
     "root certificate file": "",
-    "could not load private key file": "",
+    "private key file": "",
     "could not read certificate file": "",
     "authentication method requirement": "",
-    "channel binding is required": "",
+    "channel binding required": "",
+    "GSSAPI encryption required": "",
     "local user with ID": "give the connection a login",
 }
 _ATTEMPT = re.compile(r"^- (host: .*?, port: .*?), hostaddr: ", re.MULTILINE)

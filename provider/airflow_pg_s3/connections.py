@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # AWS takes a token for 15 minutes. pg_restore logs in once more some time after its first login.
 _TOKEN_SECONDS = 300.0
+_log = logging.getLogger(__name__)
 
 
 def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParameters:
@@ -63,14 +65,18 @@ def database_of(conn_id: str) -> str:
     """
     try:
         connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as error:
-        raise AirflowFailException(str(_no_such(conn_id))) from error
-    name = connection.extra_dejson.get("dbname") or connection.schema
-    if not name:
-        raise AirflowFailException(
+    except AirflowNotFoundException:
+        problem = str(_no_such(conn_id))
+    else:
+        name = connection.extra_dejson.get("dbname") or connection.schema
+        if name:
+            return str(name)
+        problem = (
             f"the Airflow connection {conn_id!r} names no database: set its schema field, or name the database"
         )
-    return str(name)
+    # First in the log, too: Airflow puts the frames of the template's rendering before the exception.
+    _log.error("%s", problem)
+    raise AirflowFailException(problem)
 
 
 class _Token:

@@ -12,11 +12,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from psycopg import sql
 
 from airflow_pg_s3 import connections as resolving
-from airflow_pg_s3.core.errors import ServerError
 from airflow_pg_s3.operators import backup as backup_operator
 from airflow_pg_s3.operators import restore as restore_operator
 from lab.postgres import Cluster
@@ -136,7 +136,7 @@ def test_extras_of_every_kind_reach_libpq(pg16: Cluster, database: str, to_and_f
 
 def test_sslmode_is_honoured(pg16: Cluster, database: str, to_and_fro) -> None:
     # The server has no TLS, so a connection that demands it must fail.
-    with pytest.raises(ServerError, match="server does not support SSL"):
+    with pytest.raises(AirflowFailException, match="does not support SSL, but SSL was required; enable it on the"):
         to_and_fro(
             {
                 "host": pg16.host,

@@ -246,7 +246,7 @@ def test_a_manifest_key_that_is_taken_stays_as_it_is(
     monkeypatch.setattr(backup_verb, "new_backup_id", lambda now: backup_id)
     with pytest.raises(Exception, match="exists already, and is not ours") as caught:
         back_up(source, DATABASE)
-    assert isinstance(caught.value.__cause__, DataConflict)
+    assert isinstance(caught.value.__context__, DataConflict)
     assert leftovers() == [key]
     assert s3.client().get_object(Bucket=bucket, Key=key)["Body"].read() == b"somebody else's"
 

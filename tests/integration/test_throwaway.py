@@ -204,6 +204,27 @@ def test_a_worker_that_is_not_root_runs_the_server_itself(open_folder: Path):
 
 
 @as_root
+def test_a_worker_without_a_name_is_told_what_to_do(open_folder: Path):
+    if not (pythons := pythons_of_nobody()):
+        pytest.skip("no Python of this version is within reach of nobody")
+    own = open_folder / "own"
+    own.mkdir()
+    # As on OpenShift: an id that no passwd knows, and the group 0.
+    os.chown(own, STRANGER, 0)
+    as_stranger = {"user": STRANGER, "group": 0, "extra_groups": []}
+    initdb = subprocess.run(
+        [f"{installations()[16]}/initdb", "--pgdata=data", "--username=postgres"],
+        cwd=own, capture_output=True, text=True, **as_stranger,
+    )  # fmt: skip
+    assert "could not look up effective user ID 12345: user does not exist" in initdb.stderr
+    with start_owner(own, pythons[0], stderr=subprocess.PIPE, **as_stranger) as owner:
+        said = owner.communicate()[1]
+    assert "InputError: a throwaway PostgreSQL takes initdb" in said
+    assert "this worker's id 12345 has no entry in /etc/passwd: add one" in said
+    assert list(own.iterdir()) == []
+
+
+@as_root
 def test_root_hands_it_to_a_user_of_lesser_rights(tmp_path: Path):
     with server(tmp_path, 16):
         pid = postmaster_of(workspace_in(tmp_path))

@@ -184,6 +184,31 @@ def test_no_dag_takes_the_backup_of_any_database_where_none_is_named(shop, run_d
     assert shop.cluster.psql("SELECT answer FROM precious", shop.target).strip() == "42"
 
 
+def test_what_is_wrong_is_one_sentence_first_and_last_in_the_log(shop, run_dag, monkeypatch, caplog, capfd):
+    missing = "the Airflow connection 'nowhere' does not exist: create it, or correct the id"
+    without_tls = json.loads(shop.cluster.airflow_connection(shop.database, sslmode="require"))
+    monkeypatch.setenv("AIRFLOW_CONN_NO_TLS", json.dumps(without_tls))
+    for dag_id, conn_id, sentence in (
+        ("pg_s3_backup", "nowhere", missing),
+        ("pg_s3_restore", "nowhere", missing),
+        (
+            "pg_s3_backup",
+            "no_tls",
+            "server does not support SSL, but SSL was required; enable it on the server, or ",
+        ),
+    ):
+        caplog.clear()
+        capfd.readouterr()
+        assert run_dag(dag_id, postgres_conn_id=conn_id).state == "failed"
+        said = capfd.readouterr().out
+        # The task's own log goes to standard output, that of modules does not.
+        errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        errors += [line for line in said.splitlines() if "[error " in line]
+        assert sentence in errors[0]
+        assert sentence in said.rstrip().splitlines()[-1]
+        assert "the direct cause of" not in said
+
+
 def test_a_scheduled_restore_replaces_a_database_of_another_name_only_if_it_is_named(shop, run_dag):
     run_dag("pg_s3_backup")
     shop.cluster.psql("CREATE TABLE precious AS SELECT 42 AS answer", shop.target)

@@ -304,6 +304,17 @@ def server_that_says(message):
         'permission denied for database "shop"',
         'database "shop" is not currently accepting connections',
         'role "bob" is not permitted to log in',
+        'unrecognized configuration parameter "geko"',
+        'permission denied to set parameter "log_statement"',
+        'invalid value for parameter "work_mem": "much"',
+        # Of pgbouncer, Supabase and RDS Proxy.
+        "SASL authentication failed",
+        "no such user: bob",
+        "no such database: shop",
+        "unsupported startup parameter: options",
+        "Tenant or user not found",
+        "(ENOTFOUND) tenant/user postgres.shop not found",
+        "This RDS Proxy requires TLS connections",
     ],
 )
 def test_a_servers_no_is_an_input_error(message):
@@ -314,10 +325,34 @@ def test_a_servers_no_is_an_input_error(message):
     assert "CANARY" not in str(caught.value)
 
 
-@pytest.mark.parametrize("message", ["the database system is starting up", "sorry, too many clients already"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "the database system is starting up",
+        "sorry, too many clients already",
+        "query_wait_timeout",
+        "server login has been failing, try again later",
+    ],
+)
 def test_a_servers_not_now_is_an_operational_error_that_may_pass(message):
     with server_that_says(message) as (_, keywords), pytest.raises(psycopg.OperationalError, match=message):
         of("shop", user="bob", **keywords).connect()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_hosts_one_may_still_come_up(order):
+    with server_that_says("no such user: bob") as (_, keywords):
+        hosts, ports = ["127.0.0.1", "127.0.0.2"][::order], [str(keywords["port"]), "1"][::order]
+        keywords |= {"host": ",".join(hosts), "port": ",".join(ports)}
+        with pytest.raises(psycopg.OperationalError, match="no such user: bob"):
+            of("shop", user="bob", **keywords).connect()
+
+
+def test_several_hosts_that_all_refuse_are_an_input_error():
+    with server_that_says("no such user: bob") as (_, one), server_that_says("no such user: bob") as (_, other):
+        keywords = one | {"host": "127.0.0.1,127.0.0.1", "port": f"{one['port']},{other['port']}"}
+        with pytest.raises(InputError, match="no such user: bob"):
+            of("shop", user="bob", **keywords).connect()
 
 
 def test_a_server_that_is_not_there_is_an_operational_error():

@@ -19,7 +19,9 @@ from airflow_pg_s3.core.backup_id import new_backup_id
 from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.column_options import choose_pg_dump
+from airflow_pg_s3.core.dump_watch import DumpWatch
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error, StorageError
+from airflow_pg_s3.core.estimate import expected_bytes
 from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.manifest import (
     Compression,
@@ -33,11 +35,12 @@ from airflow_pg_s3.core.manifest import (
 )  # fmt: skip
 from airflow_pg_s3.core.pack import PACK_BYTES, SMALL_BYTES
 from airflow_pg_s3.core.process import ClientProgram, running
-from airflow_pg_s3.core.progress import Log, Progress, human
+from airflow_pg_s3.core.progress import Log, Progress, duration, human
 from airflow_pg_s3.core.repository import Begun, Repository, read_manifest
 from airflow_pg_s3.core.shipper import ShippedMember, Shipper
 from airflow_pg_s3.core.spool import TOC, Spool
 from airflow_pg_s3.core.staging import StagedBackup
+from airflow_pg_s3.core.standby import warn_of_snapshots
 from airflow_pg_s3.core.toc import check_files, read_toc
 from airflow_pg_s3.core.upload import PART_BYTES, PARTS_PER_VOLUME, Uploader
 from airflow_pg_s3.core.workspace import Workspace
@@ -121,7 +124,8 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
         if request.include_globals:
             globals.check_tools(tools)
         repository.check_access(database)
-        _warn_of_another_server(repository, database, facts, log)
+        newest = _newest_of_this_server(repository, database, facts, log)
+        warn_of_snapshots(connection, request.jobs, given, log)
         _remove_abandoned(repository, database, connection, facts, log)
         backup_id = new_backup_id(facts.now)
         server.hold_lock(connection, backup_id)
@@ -138,8 +142,21 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
                 tools.version,
                 repository.uri(staged.folder),
             )
-            dump = _Dump(request, facts, tools, workspace, cancel, log, left_out_by=options.left_out_by(given))
-            shipped = dump.ship(repository, staged, encoder)
+            left_out_by = options.left_out_by(given)
+            # pg_dump's name for itself, where the connection gives none.
+            with DumpWatch(connection, request.source.keywords.get("application_name", "pg_dump")) as watch:
+                dump = _Dump(
+                    request,
+                    facts,
+                    tools,
+                    workspace,
+                    watch,
+                    cancel,
+                    log,
+                    left_out_by=left_out_by,
+                    expected_bytes=expected_bytes(connection, newest, request.pg_dump_options, left_out_by),
+                )
+                shipped = dump.ship(repository, staged, encoder)
             manifest = _describe(dump, backup_id, encoder, staged, shipped)
             server.confirm_lock(connection)
             staged.commit(manifest)
@@ -149,15 +166,30 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
                 # Without the lock another run may have begun to remove the objects before the manifest was there.
                 staged.retract()
                 raise
+    result = BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
+    _say_committed(result, request, log)
+    return result
+
+
+def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> None:
+    manifest = result.manifest
     log.info(
         "committed %s: %d tables, %d rows, %s stored as %s",
-        repository.uri(staged.manifest_key),
+        result.uri,
         manifest.tables,
         manifest.rows,
         human(manifest.raw_bytes),
         human(manifest.stored_bytes),
     )
-    return BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
+    keys = ["the age identity"] if manifest.encryption is not None else []
+    if "SSECustomerKey" in request.s3_extra_args:
+        keys.append("the SSE-C key")
+    if keys:
+        log.info(
+            "nothing opens this backup without %s: keep a copy outside of Airflow, whose database may be what is "
+            "lost, and one of Airflow's Fernet key, without which its connections cannot be read",
+            " and ".join(keys),
+        )
 
 
 class _Dump:
@@ -169,10 +201,12 @@ class _Dump:
         facts: ServerFacts,
         tools: ClientTools,
         workspace: Workspace,
+        watch: DumpWatch,
         cancel: threading.Event,
         log: Log,
         *,
         left_out_by: list[str],
+        expected_bytes: int | None,
     ) -> None:
         self.request = request
         self.facts = facts
@@ -181,6 +215,8 @@ class _Dump:
         self.workspace = workspace
         self.toc = workspace.folder / "toc.copy"
         self.seconds = 0.0
+        self._watch = watch
+        self._expected_bytes = expected_bytes
         self._cancel = cancel
         self._log = log
 
@@ -282,13 +318,25 @@ class _Dump:
             raise Cancelled("the backup was stopped before its end; nothing of it is kept")
 
     def _line(self, spool: Spool, uploader: Uploader, seconds: float) -> str:
-        raw, stored = spool.shipped_bytes, uploader.stored_bytes
-        return (
-            f"read {human(raw)}, about {100 * raw / max(self.facts.size_bytes, 1):.0f} % of the database's size; "
-            f"stored {human(stored)}, ratio {raw / max(stored, 1):.1f}; {human(raw / max(seconds, 0.001))}/s; "
-            f"members {spool.members_finished} of {spool.members_seen} so far; "
-            f"spool {human(spool.used_bytes())}"
+        raw = spool.shipped_bytes
+        return "; ".join(
+            [
+                f"read {human(raw)}{_ahead(raw, self._expected_bytes, seconds)}",
+                f"stored {human(uploader.stored_bytes)}",
+                f"{human(raw / max(seconds, 0.001))}/s",
+                f"members {spool.members_finished} of {spool.members_seen} so far",
+                f"spool {human(spool.used_bytes())}",
+                *filter(None, [self._watch.said]),
+            ]
         )
+
+
+def _ahead(raw: int, expected: int | None, seconds: float) -> str:
+    """What is still ahead, unless there is more than anybody expected."""
+    if expected is None or raw >= expected:
+        return ""
+    left = f", {duration(seconds * (expected - raw) / raw)} left" if raw else ""
+    return f" of about {human(expected)}{left}"
 
 
 def _describe(
@@ -376,16 +424,17 @@ def _check_numbers(request: BackupRequest) -> None:
         )
 
 
-def _warn_of_another_server(repository: Repository, database: str, facts: ServerFacts, log: Log) -> None:
+def _newest_of_this_server(repository: Repository, database: str, facts: ServerFacts, log: Log) -> Manifest | None:
+    """Read the manifest of the newest backup; warn if it is of another server."""
     newest = next(iter(repository.backups(database)), None)
     if newest is None:
-        return
+        return None
     try:
-        other = read_manifest(repository.client, newest.uri).manifest.server
+        manifest = read_manifest(repository.client, newest.uri).manifest
     except PgS3Error as error:
         log.warning("the newest backup in this place cannot be read: %s", error)
-        return
-    ours = facts.server
+        return None
+    ours, other = facts.server, manifest.server
     if (other.system_identifier, ours.system_identifier) != (None, None):
         same = other.system_identifier == ours.system_identifier
     else:
@@ -400,6 +449,8 @@ def _warn_of_another_server(repository: Repository, database: str, facts: Server
             ours.host,
             ours.system_identifier,
         )
+        return None
+    return manifest
 
 
 def _remove_abandoned(

@@ -24,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.refusals import refusal
 
 _SERVICE = "airflow_pg_s3"
 _SERVICE_FILE = "pg_service.conf"
@@ -110,9 +111,9 @@ class ConnectionParameters:
             except psycopg.ProgrammingError as error:
                 raise InputError(f"the connection to {self.endpoint} is not valid: {error}") from error
             except psycopg.OperationalError as error:
-                text = str(error).strip()
-                if _is_refusal(error):
-                    raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
+                refused = refusal(str(error))
+                if refused is not None:
+                    raise InputError(f"cannot connect to {self.endpoint}: {refused}") from error
                 raise
         # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
         # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
@@ -312,24 +313,6 @@ def _without_pg_variables() -> Iterator[None]:
             yield
         finally:
             os.environ.update(taken)
-
-
-def _is_refusal(error: psycopg.OperationalError) -> bool:
-    # A server that says no at login leaves no SQLSTATE in libpq's error, only its text.
-    text = str(error)
-    refusals = (
-        "password authentication failed",
-        "no password supplied",
-        "no pg_hba.conf entry",
-        "does not exist",
-        "permission denied for database",
-        "is not currently accepting connections",
-        "is not permitted to log in",
-        "valid client certificate",
-    )
-    # libpq itself refuses a value, such as an unknown sslmode, before it goes anywhere.
-    is_invalid = text.startswith("connection is bad: ") and "invalid " in text
-    return is_invalid or ("FATAL" in text and any(phrase in text for phrase in refusals))
 
 
 def _write_passfile(folder: Path, password: str) -> Path:

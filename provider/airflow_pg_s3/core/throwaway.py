@@ -89,6 +89,7 @@ def throwaway_server(
     :raises Cancelled: told to stop.
     """
     tools = choose_installation(major, search)
+    user = _server_user()
     with Workspace(spool_dir) as workspace:
         make_sure_of_room(
             workspace.folder,
@@ -96,7 +97,6 @@ def throwaway_server(
             what=f"a PostgreSQL with a restored copy of {raw_bytes:,} bytes of data",
             instead="name a server to restore into as postgres_conn_id",
         )
-        user = _server_user()
         data = workspace.make_folder("data")
         if user is not None:
             # Its group may pass through the workspace, not look into it; the data is the user's alone.
@@ -249,7 +249,16 @@ def _opened(folder: Path) -> Iterator[int]:
 
 def _server_user() -> pwd.struct_passwd | None:
     """Who runs the server: PostgreSQL refuses root."""
-    if os.geteuid() != 0:
+    ours = os.geteuid()
+    if ours != 0:
+        try:
+            pwd.getpwuid(ours)
+        except KeyError:
+            raise InputError(
+                "a throwaway PostgreSQL takes initdb, which runs for no user without a name, and this worker's id "
+                f"{ours} has no entry in /etc/passwd: add one (the entrypoint of Airflow's image does, where the "
+                "group 0 may write that file), or name a server to restore into as postgres_conn_id"
+            ) from None
         return None
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):

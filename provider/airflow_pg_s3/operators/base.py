@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset, BaseOperator
 
-from airflow_pg_s3.core.errors import DataConflict, InputError
+from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
 
 class PgS3Operator(BaseOperator):
@@ -28,11 +28,16 @@ class PgS3Operator(BaseOperator):
 
     @contextlib.contextmanager
     def _failing_for_good(self) -> Iterator[None]:
-        """Turn errors that no retry can mend into Airflow's exception for those."""
+        """Say errors first and last in the log; turn those that no retry can mend into Airflow's for these."""
         try:
             yield
-        except (InputError, DataConflict) as error:
-            raise AirflowFailException(str(error)) from error
+        except PgS3Error as error:
+            self.log.error("%s", error)
+            # What led to it is a hundred lines, under which it would be lost.
+            self.log.debug("what led to it:", exc_info=True)
+            if isinstance(error, InputError | DataConflict):
+                raise AirflowFailException(str(error)) from None
+            raise error from None
 
     def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """Put the facts on the events of the operator's asset outlets; return them for XCom."""

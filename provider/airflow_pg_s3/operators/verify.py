@@ -105,7 +105,7 @@ class PgS3VerifyOperator(PgS3Operator):
             try:
                 result = verify(request, client, cancel=self._cancel, log=self.log)
             except IntegrityError as error:
-                raise AirflowFailException(f"{self.backup} FAILED verification: {error}") from error
+                raise AirflowFailException(f"{self.backup} FAILED verification: {error}") from None
         if result.verification.outcome == "failed":
             raise AirflowFailException(result.sentence)
         if result.verification.outcome == "could not verify":

@@ -81,7 +81,8 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 repository, database=self.database, max_age=self.max_age, verified=self.verified, log=self.log
             )
         except InputError as error:
-            raise AirflowFailException(str(error)) from error
+            self.log.error("%s", error)
+            raise AirflowFailException(str(error)) from None
         self._found = found.message
         self.log.info("%s", found.message)
         return PokeReturnValue(is_done=found.is_fresh, xcom_value=found.facts)

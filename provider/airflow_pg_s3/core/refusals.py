@@ -1,0 +1,70 @@
+"""Which failures to connect no further try can mend: those by which a server, a pooler or libpq says no."""
+
+from __future__ import annotations
+
+import re
+
+# At login libpq tells no SQLSTATE, only words. Each with what to do, where the words leave that open.
+_SAID_BY_SERVERS = {
+    "password authentication failed": "",
+    "Peer authentication failed": "",
+    "Ident authentication failed": "",
+    "certificate authentication failed": "",
+    "GSSAPI authentication failed": "",
+    "no pg_hba.conf entry": "allow it in the server's pg_hba.conf",
+    "pg_hba.conf rejects connection": "allow it in the server's pg_hba.conf",
+    "does not exist": "",
+    "permission denied for database": "",
+    "is not currently accepting connections": "",
+    "is not permitted to log in": "",
+    "valid client certificate": "",
+    "unrecognized configuration parameter": "correct the connection's options",
+    "permission denied to set parameter": "correct the connection's options",
+    "invalid value for parameter": "correct the connection's options",
+    # Of pgbouncer, Supabase and RDS Proxy.
+    "SASL authentication failed": "",
+    "no such user": "",
+    "no such database": "",
+    "unsupported startup parameter": "connect to the server itself, or have the pooler ignore that parameter",
+    "Tenant or user not found": "a shared pooler wants user names such as postgres.<project>",
+    "tenant/user": "a shared pooler wants user names such as postgres.<project>",
+    "requires TLS connections": "set the connection's sslmode to require, or stricter",
+}
+_SAID_BY_LIBPQ = {
+    "does not support SSL": "enable it on the server, or give the connection another sslmode",
+    "no password supplied": "give the connection a password",
+    "certificate verify failed": "correct the connection's sslrootcert, or the server's certificate",
+    "does not match host name": "",
+    "root certificate file": "",
+    "private key file": "",
+    "could not read certificate file": "",
+    "authentication method requirement": "",
+    "channel binding required": "",
+    "GSSAPI encryption required": "",
+    "local user with ID": "give the connection a login",
+}
+_ATTEMPT = re.compile(r"^- (host: .*?, port: .*?), hostaddr: ", re.MULTILINE)
+
+
+def refusal(said: str) -> str | None:
+    """What is refused for good, with what to do; None if another try may help.
+
+    :param said: psycopg's text of a failure to connect. With several hosts, each must have refused.
+    """
+    text = said.strip()
+    first, *attempts = _ATTEMPT.split(text)
+    hosts: dict[str, str] = {}
+    for host, words in zip(attempts[::2], attempts[1::2], strict=True):
+        hosts[host] = hosts.get(host, "") + words
+    advice = [_advice(words) for words in hosts.values() or [first]]
+    if None in advice:
+        return None
+    return "; ".join([text, *dict.fromkeys(filter(None, advice))])
+
+
+def _advice(text: str) -> str | None:
+    phrases = _SAID_BY_LIBPQ | (_SAID_BY_SERVERS if "FATAL" in text else {})
+    # libpq itself refuses a value, such as an unknown sslmode, before it goes anywhere.
+    if text.startswith("connection is bad: ") and "invalid " in text:
+        return ""
+    return next((advice for phrase, advice in phrases.items() if phrase in text), None)

@@ -1,5 +1,7 @@
 """Archives of other tools: pg_dump's formats, bare or compressed, come back whole."""
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -160,6 +162,24 @@ def test_several_members_and_frames_in_a_row_are_one_archive(pg16: Cluster, smal
         target = new_name(pg16, "copy")
         restore(pg16, target, backup=put(compress(archive[:1000]) + compress(archive[1000:]) + padding))
         assert compare_databases(pg16.dsn(small.name), pg16.dsn(target)) == []
+
+
+@pytest.mark.parametrize("command", ["zstd --ultra --long=31", "pzstd -p 2"])
+def test_what_zstd_and_its_kin_write_comes_back(
+    pg16: Cluster, small, put, restore, new_name, command: str
+) -> None:
+    program, *options = command.split()
+    if shutil.which(program) is None:
+        if os.environ.get("PG_S3_REQUIRE_TOOLS") == "1":
+            pytest.fail(f"PG_S3_REQUIRE_TOOLS=1, but {program} is missing")
+        pytest.skip(f"{program} is missing")
+    # From a pipe: the size is not known, so that the window is not made smaller.
+    done = subprocess.run(
+        [program, *options, "-c"], input=small.archive("custom"), stdout=subprocess.PIPE, check=True
+    )
+    target = new_name(pg16, "copy")
+    restore(pg16, target, backup=put(done.stdout))
+    assert compare_databases(pg16.dsn(small.name), pg16.dsn(target)) == []
 
 
 def test_the_database_gets_the_encoding_and_locale_of_the_archive(

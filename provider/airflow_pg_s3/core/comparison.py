@@ -116,7 +116,8 @@ def _work(
                 *restored_state.compare_sequences(reader, toc, server),
                 *large_objects.compare_existence(contents.keys(), oids),
                 *large_objects.compare_properties(connection, toc, server, with_roles=with_roles),
-            ]
+            ],
+            warnings=restored_state.left_to_extensions(connection, server),
         )
 
     def compare_contents(batch: Mapping[int, Member], reader: CopyReader) -> Found:

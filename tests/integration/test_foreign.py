@@ -268,6 +268,14 @@ def test_options_and_commands_reach_the_restore(
     assert pg16.psql("select * from empty", target).split() == ["42"]
 
 
+@pytest.mark.parametrize("form", ["custom", "plain"])
+def test_commands_come_before_the_restore(pg16: Cluster, small, put, restore, new_name, form: str) -> None:
+    target = new_name(pg16, "copy")
+    first = "create table first as select to_regclass('public.accounts') is null as it_was"
+    restore(pg16, target, backup=put(small.archive(form)), pre_restore_sql=first, **UNSAFE)
+    assert pg16.psql("select it_was, to_regclass('accounts') from first", target).strip() == "t|accounts"
+
+
 def test_an_older_server_and_an_older_pg_restore_are_refused(
     pg15: Cluster, pg16: Cluster, small, put, restore, new_name, connections, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.restored_schema import SchemaReader
 from airflow_pg_s3.core.restored_tables import read_tables
-from airflow_pg_s3.core.schema_diff import compare_schemas
+from airflow_pg_s3.core.schema_diff import compare_schemas, made_before
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.table_comparison import TableComparison
@@ -105,6 +105,10 @@ def _work(
         same_major = schemas.are_of_one_major(reader.connection)
         differences, warnings = restored_state.compare_extensions(reader.connection, expected, server)
         differences += compare_schemas(expected, found, same_major=same_major)
+        warnings += [
+            f"the schema {entry.name}, which an extension is in, was not in the backup, but made before"
+            for entry in made_before(expected, found)
+        ]
         differences += restored_state.compare_materialized_views(reader.connection, expected, server)
         return Found(differences=differences, warnings=warnings)
 

@@ -28,13 +28,23 @@ class CopyError(ServerError):
     :param table: the table, as people are told of it, such as ``public.orders``.
     :param said: what PostgreSQL said, without the rows that it quotes.
     :param sqlstate: PostgreSQL's code of five characters; None if the connection broke.
+    :param is_of_extension: the table comes with an extension.
     """
 
-    def __init__(self, table: str, said: str, sqlstate: str | None) -> None:
+    def __init__(self, table: str, said: str, sqlstate: str | None, *, is_of_extension: bool = False) -> None:
         self.table = table
+        self.said = said
         self.sqlstate = sqlstate
+        self.is_of_extension = is_of_extension
         code = f" ({sqlstate})" if sqlstate else ""
-        super().__init__(f"the rows of {table} could not be loaded{code}: {said}")
+        of, advice = "", ""
+        if is_of_extension:
+            of = ", a table of an extension,"
+            advice = (
+                " (if it wants a setting while they are loaded, give pre_restore_sql; or leave them out: "
+                f"exclude_tables=[{table!r}])"
+            )
+        super().__init__(f"the rows of {table}{of} could not be loaded{code}: {said}{advice}")
 
 
 class IntegrityError(PgS3Error):

@@ -38,6 +38,7 @@ from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
 from airflow_pg_s3.core.restore import (
     RestoreRequest,
+    begin,
     can_be_atomic,
     check_name,
     check_request,
@@ -188,6 +189,7 @@ class _Restoring:
         self.target.check()
         self.target.prepare(None)
         self._announce(f"psql {psql.version}")
+        begin(self.request, self.target.params)
         raw_bytes = script.replay(
             psql,
             self.target.params,
@@ -264,6 +266,8 @@ class _Restoring:
             like=contents.server,
             globals_script=None,
             has_globals=False,
+            pre_restore_sql=self.request.pre_restore_sql,
+            is_managed=self.managed is not None,
             log=self.log,
         )
         self.is_atomic = self._can_be_atomic(tools, contents)
@@ -308,6 +312,7 @@ class _Restoring:
         """Run pg_restore on an archive, or on the stream whose beginning it is."""
         self._announce(f"pg_restore {tools.version}")
         entries, arguments = contents.entries, self.request.pg_restore_arguments
+        begin(self.request, self.target.params)
         if self.managed is not None:
             self.managed.define(self.target.params)
             entries, arguments = self.managed.entries_to_load, self.managed.options

@@ -10,7 +10,7 @@ from functools import partial
 
 from airflow_pg_s3.core.archive import copy_target
 from airflow_pg_s3.core.encodings import psycopg_knows
-from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError
+from airflow_pg_s3.core.errors import Cancelled, CopyError, InputError, IntegrityError
 from airflow_pg_s3.core.lanes import Lanes, Task
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
@@ -234,7 +234,13 @@ def member_of(entry: Entry, archive: ServedArchive) -> Member:
 def copy_table(archive: ServedArchive, copy: Copy, member: Member, session: LoadingSession) -> None:
     """Load a table's rows; raises as `LoadingSession.copy`."""
     name = f"{copy.entry.schema}.{copy.entry.name}"
-    session.copy(copy.target, partial(archive.read, member), name=name, is_new=copy.is_new)
+    try:
+        session.copy(copy.target, partial(archive.read, member), name=name, is_new=copy.is_new)
+    except CopyError as error:
+        is_of_extension = archive.toc.is_of_extension(copy.entry)
+        raise CopyError(error.table, error.said, error.sqlstate, is_of_extension=is_of_extension).with_traceback(
+            error.__traceback__
+        ) from None
 
 
 def large_objects_in(lists: Iterable[Entry], archive: ServedArchive) -> Iterator[tuple[int, Member]]:

@@ -44,10 +44,10 @@ do $$ begin execute format('alter database %I set strict.restoring = on', curren
 set strict.restoring = on;
 """
 REFUSED = (
-    "does not take extensions as the backup has them: extension lonely in schema lonely: can only create "
-    "extension in database home (It has jobs.); there is no table for the rows of lonely.job, which came with an "
-    "extension (let pre_restore_sql create and set what they want, restore into the database that they want, or "
-    "leave them out with managed_service=True, and their rows with exclude_tables)"
+    "the target does not take extensions as the backup has them: extension lonely in schema lonely: can only "
+    "create extension in database home (It has jobs.); there is no table for the rows of lonely.job, which came "
+    "with an extension (let pre_restore_sql create and set what they want, restore into the database that they "
+    "want, or leave them out with managed_service=True, and their rows with exclude_tables)"
 )
 
 
@@ -209,6 +209,22 @@ def test_what_comes_before_a_clean_is_in_its_transaction(
     assert is_there == ("0" if single_transaction else "1")
     restore(server, target, pre_restore_sql=[PRE_RESTORE, "drop view public.v"], **arguments)
     assert (rows(server, target, "t"), rows(server, target, "strict.setting")) == (["7"], ["2"])
+
+
+def test_what_comes_before_may_name_the_roles_of_the_backup(
+    server: Cluster, new_database, back_up, restore
+) -> None:
+    server.psql("create role keeper")
+    database = new_database(server, "create schema strict; create extension strict")
+    backup = back_up(server, database, include_globals=True)
+    server.psql("drop role keeper")
+    target = new_database(server)
+    restore(
+        server, target, backup=backup["uri"], restore_globals=True,
+        pre_restore_sql="create schema kept authorization keeper",
+    )  # fmt: skip
+    owner = "select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'kept'"
+    assert server.psql(owner, target).strip() == "keeper"
 
 
 def test_an_extension_whose_schema_was_left_out(

@@ -5,6 +5,8 @@ Messages are one sentence for the person on call: what happened, to which object
 
 from __future__ import annotations
 
+from airflow_pg_s3.core import search_path
+
 
 class PgS3Error(Exception):
     """Anything that this package raises on purpose."""
@@ -20,6 +22,9 @@ class StorageError(PgS3Error):
 
 class ServerError(PgS3Error):
     """PostgreSQL failed, or cannot be reached; trying again may help."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message + search_path.advice(message))
 
 
 class CopyError(ServerError):
@@ -64,7 +69,8 @@ class ClientProgramError(PgS3Error):
         self.returncode = returncode
         self.stderr_tail = stderr_tail
         how = f"was killed by signal {-returncode}" if returncode < 0 else f"exited with status {returncode}"
-        super().__init__(f"{program} {how}" + (f":\n{stderr_tail}" if stderr_tail else ""))
+        said = f":\n{stderr_tail}" if stderr_tail else ""
+        super().__init__(f"{program} {how}{said}{search_path.advice(stderr_tail)}")
 
 
 class DataConflict(PgS3Error):

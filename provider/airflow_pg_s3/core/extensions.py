@@ -11,12 +11,11 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.needs import Needs
 from airflow_pg_s3.core.restored_tables import quote
 from airflow_pg_s3.core.target import run_sql
 
-_Connection = psycopg.Connection[tuple[Any, ...]]
+Connection = psycopg.Connection[tuple[Any, ...]]
 _NO_RIGHT = "42501"
 # What is not there yet, the restore may create before; what is in the way, it may drop.
 _MAY_COME_RIGHT = "42"
@@ -24,11 +23,11 @@ _SHOWN = 10
 
 
 def try_to_create(
-    target: ConnectionParameters, needs: Needs, *, pre_restore_sql: Sequence[str], left_out_with: Collection[str]
+    connection: Connection, needs: Needs, *, pre_restore_sql: Sequence[str], left_out_with: Collection[str]
 ) -> None:
     """Create the extensions that the target has not, look for the tables that they bring, and take that back.
 
-    :param target: the database.
+    :param connection: to the target.
     :param pre_restore_sql: what is done before.
     :param left_out_with: SQLSTATEs with which the restore leaves an extension out.
     :raises InputError: the server refuses some, or there is no table for rows; the message names all of them.
@@ -36,8 +35,7 @@ def try_to_create(
     """
     if not needs.extensions:
         return
-    # A session of its own, which keeps no library that they load.
-    with target.connect() as connection, connection.transaction(force_rollback=True):
+    with connection.transaction(force_rollback=True):
         run_sql(connection, pre_restore_sql)
         for schema in needs.schemas:
             _try(connection, b"create schema if not exists %b" % _quoted(schema))
@@ -59,13 +57,13 @@ def try_to_create(
         )
     if problems:
         raise InputError(
-            f"{target.endpoint} does not take extensions as the backup has them: {'; '.join(problems)} (let "
+            f"the target does not take extensions as the backup has them: {'; '.join(problems)} (let "
             "pre_restore_sql create and set what they want, restore into the database that they want, or leave "
             "them out with managed_service=True, and their rows with exclude_tables)"
         )
 
 
-def _refusals(connection: _Connection, needs: Needs) -> Iterator[tuple[str, psycopg.Error]]:
+def _refusals(connection: Connection, needs: Needs) -> Iterator[tuple[str, psycopg.Error]]:
     for name, schema in needs.schema_of.items():
         if name in needs.extensions:
             command = b"create extension if not exists %b with schema %b" % (_quoted(name), _quoted(schema))
@@ -73,13 +71,13 @@ def _refusals(connection: _Connection, needs: Needs) -> Iterator[tuple[str, psyc
                 yield name, error
 
 
-def _lost(connection: _Connection, needs: Needs) -> Iterator[str]:
+def _lost(connection: Connection, needs: Needs) -> Iterator[str]:
     for schema, name in needs.tables_of_extensions:
         if _try(connection, b"select from only %b.%b limit 0" % (_quoted(schema), _quoted(name))) is not None:
             yield " ".join(f"{schema}.{name}".encode(errors="surrogateescape").decode(errors="replace").split())
 
 
-def _try(connection: _Connection, command: bytes) -> psycopg.Error | None:
+def _try(connection: Connection, command: bytes) -> psycopg.Error | None:
     try:
         with connection.transaction():
             connection.execute(command)

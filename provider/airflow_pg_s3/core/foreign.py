@@ -38,13 +38,13 @@ from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
 from airflow_pg_s3.core.restore import (
     RestoreRequest,
-    begin,
     can_be_atomic,
     check_name,
     check_request,
     finish,
     open_target,
     refuse_loss,
+    run_in,
 )  # fmt: skip
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.s3 import parse_uri
@@ -115,6 +115,11 @@ def restore_foreign(
         )
     if request.restore_globals:
         raise InputError("restore_globals=True, but this archive holds no globals: only backups of ours do")
+    if request.pre_data_sql:
+        raise InputError(
+            "pre_data_sql runs only with backups that PgS3BackupOperator has made: leave it out, or restore this "
+            "archive by hand, see docs/hard-cases.md"
+        )
     bucket, key = parse_uri(request.backup, parameter="backup")
     stored = find_object(client, request.backup)
     began = time.monotonic()
@@ -189,7 +194,7 @@ class _Restoring:
         self.target.check()
         self.target.prepare(None)
         self._announce(f"psql {psql.version}")
-        begin(self.request, self.target.params)
+        run_in(self.target.params, self.request.pre_restore_sql)
         raw_bytes = script.replay(
             psql,
             self.target.params,
@@ -312,7 +317,7 @@ class _Restoring:
         """Run pg_restore on an archive, or on the stream whose beginning it is."""
         self._announce(f"pg_restore {tools.version}")
         entries, arguments = contents.entries, self.request.pg_restore_arguments
-        begin(self.request, self.target.params)
+        run_in(self.target.params, self.request.pre_restore_sql)
         if self.managed is not None:
             self.managed.define(self.target.params)
             entries, arguments = self.managed.entries_to_load, self.managed.options

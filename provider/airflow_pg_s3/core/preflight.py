@@ -48,11 +48,9 @@ def prepare(
     :raises InputError: something is missing, or the server would not create an extension; nothing was restored.
     """
 
-    def try_extensions() -> None:
+    def try_extensions(connection: _Connection) -> None:
         left_out_with = TOLERATED["EXTENSION"] if is_managed else ()
-        extensions.try_to_create(
-            target.params, needs, pre_restore_sql=pre_restore_sql, left_out_with=left_out_with
-        )
+        extensions.try_to_create(connection, needs, pre_restore_sql=pre_restore_sql, left_out_with=left_out_with)
 
     with ExitStack() as stack:
         warnings: list[str] = []
@@ -68,13 +66,15 @@ def prepare(
             has_globals=has_globals and globals_script is None,
         )
         if target.exists:
-            try_extensions()
+            # In the same transaction, as they, and pre_restore_sql, may name its roles.
+            try_extensions(target.connection)
     for warning in warnings:
         log.warning("%s", warning)
     target.prepare(like)
     if not target.exists:
         # It is dropped again if they cannot be.
-        try_extensions()
+        with target.params.connect() as connection:
+            try_extensions(connection)
     return warnings
 
 

@@ -71,6 +71,7 @@ class RestoreRequest:
     :param managed_service: leave out what the user, who is no superuser, may not create, and say so.
     :param pre_restore_sql: commands to run in the target, in one transaction, before anything is dropped or
         restored; with a ``clean`` that is one transaction, within that.
+    :param pre_data_sql: the same between definitions and rows.
     :param post_restore_sql: commands to run in the restored database, in one transaction.
     :param identities: age identities that may open an encrypted backup.
     :param allow_unsafe_psql: replay plain dumps also with a psql that a dump can make run commands.
@@ -92,6 +93,7 @@ class RestoreRequest:
     allow_partial: bool = False
     managed_service: bool = False
     pre_restore_sql: Sequence[str] = ()
+    pre_data_sql: Sequence[str] = ()
     post_restore_sql: Sequence[str] = ()
     spool_dir: str | None = None
     client_path: Sequence[str] = ()
@@ -234,7 +236,7 @@ def restore(
             )
             filling = _Filling(request, archive, chosen, target, tools, given, cancel, stop, log)
             if managed is not None:
-                begin(request, target.params)
+                run_in(target.params, request.pre_restore_sql)
                 managed.define(target.params)
                 filling.load(managed.entries_to_load, managed.options)
                 managed.complete(target.params)
@@ -243,7 +245,7 @@ def restore(
             elif request.if_exists == "clean":
                 filling.clean_and_load()
             else:
-                begin(request, target.params)
+                run_in(target.params, request.pre_restore_sql)
                 filling.load(chosen.entries, request.pg_restore_arguments)
                 filling.tie_by_itself()
             warnings += filling.warnings
@@ -312,6 +314,11 @@ class _Filling:
             options=self._loading_options,
             jobs=self.request.jobs,
             data_only=data_only,
+            before_data=(
+                (lambda: run_in(self.target.params, self.request.pre_data_sql))
+                if self.request.pre_data_sql
+                else None
+            ),
             cancel=self.cancel,
             stop=self.stop,
             log=self.log,
@@ -337,12 +344,13 @@ class _Filling:
                 self.target.params,
                 self._loading_options,
                 begin=lambda connection: run_sql(connection, self.request.pre_restore_sql),
+                before_data=lambda connection: run_sql(connection, self.request.pre_data_sql),
                 finish=self.tie,
                 cancel=self.cancel,
                 stop=self.stop,
             )
             return
-        begin(self.request, self.target.params)
+        run_in(self.target.params, self.request.pre_restore_sql)
         database, codec = self.target.params.database, self.archive.toc.codec
         on_one_lane(
             self.target.params,
@@ -419,11 +427,11 @@ def can_be_atomic(request: RestoreRequest, obstacles: Mapping[str, bool], log: L
     return not reasons
 
 
-def begin(request: RestoreRequest, target: ConnectionParameters) -> None:
-    """Run what must be done before anything is dropped or restored."""
-    if request.pre_restore_sql:
+def run_in(target: ConnectionParameters, commands: Sequence[str]) -> None:
+    """Run commands of the user's, if there are any, in a session of their own."""
+    if commands:
         with target.connect() as connection:
-            run_sql(connection, request.pre_restore_sql)
+            run_sql(connection, commands)
 
 
 def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionParameters, log: Log) -> None:

@@ -32,6 +32,7 @@ from airflow_pg_s3.core.manifest import Producer, Server
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.s3 import parse_uri
+from airflow_pg_s3.core.search_path import function_without_schemas
 from airflow_pg_s3.core.trial import Trial, run_trial
 
 if TYPE_CHECKING:
@@ -263,6 +264,8 @@ def _is_damage(trouble: Exception, findings: Findings, source: Server) -> bool:
         # What an extension's tables take, its version and its settings decide.
         return not trouble.is_of_extension and are_rows_at_fault(trouble.sqlstate)
     if not isinstance(trouble, ClientProgramError) or trouble.program != "pg_restore" or trouble.returncode < 0:
+        return False
+    if function_without_schemas(trouble.stderr_tail) is not None:
         return False
     return is_the_archives_fault(trouble.stderr_tail, like_source=_is_like(source, findings))
 

@@ -61,6 +61,8 @@ class PgS3RestoreOperator(PgS3Operator):
     :param pre_restore_sql: a command, or a list of commands, run in the target in one transaction before anything
         is dropped or restored: the place for what extensions want to be set while their rows are loaded, with
         ``alter database``, as rows come in other sessions (templated).
+    :param pre_data_sql: the same when all types, functions and tables are there, and before rows, indexes and
+        constraints: the place for ``ALTER FUNCTION … SET search_path = …`` (templated).
     :param post_restore_sql: a command, or a list of commands, run in the restored database in one transaction;
         with ``replace`` before the swap: the place for masking (templated).
     :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
@@ -93,6 +95,7 @@ class PgS3RestoreOperator(PgS3Operator):
         "restore_globals",
         "managed_service",
         "pre_restore_sql",
+        "pre_data_sql",
         "post_restore_sql",
         "age_identity_conn_id",
         "spool_dir",
@@ -123,6 +126,7 @@ class PgS3RestoreOperator(PgS3Operator):
         restore_globals: bool | str = False,
         managed_service: bool | str = False,
         pre_restore_sql: Sequence[str] | str | None = None,
+        pre_data_sql: Sequence[str] | str | None = None,
         post_restore_sql: Sequence[str] | str | None = None,
         age_identity_conn_id: str | None = None,
         spool_dir: str | None = None,
@@ -151,6 +155,7 @@ class PgS3RestoreOperator(PgS3Operator):
         self.restore_globals = restore_globals
         self.managed_service = managed_service
         self.pre_restore_sql = pre_restore_sql
+        self.pre_data_sql = pre_data_sql
         self.post_restore_sql = post_restore_sql
         self.age_identity_conn_id = age_identity_conn_id
         self.spool_dir = spool_dir
@@ -184,6 +189,7 @@ class PgS3RestoreOperator(PgS3Operator):
                 restore_globals=connections.as_bool(self.restore_globals, "restore_globals"),
                 managed_service=connections.as_bool(self.managed_service, "managed_service"),
                 pre_restore_sql=connections.as_commands(self.pre_restore_sql, "pre_restore_sql"),
+                pre_data_sql=connections.as_commands(self.pre_data_sql, "pre_data_sql"),
                 post_restore_sql=connections.as_commands(self.post_restore_sql, "post_restore_sql"),
                 spool_dir=self.spool_dir or None,
                 client_path=connections.client_path(),

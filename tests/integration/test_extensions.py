@@ -104,15 +104,20 @@ def rows(cluster: Cluster, database: str, table: str) -> list[str]:
 
 
 @pytest.fixture
-def lonely(server: Cluster, new_database, back_up) -> dict:
-    """A backup of a database with an extension that no other database can have."""
-    database = new_database(
+def home(server: Cluster, new_database) -> str:
+    """A database with an extension that no other database can have."""
+    return new_database(
         server,
         "create schema lonely; create extension lonely; insert into lonely.job values (1); create table t (i int);"
         "insert into t values (7)",
         name="home",
     )
-    return back_up(server, database)
+
+
+@pytest.fixture
+def lonely(server: Cluster, home: str, back_up) -> dict:
+    """A backup of it."""
+    return back_up(server, home)
 
 
 @pytest.mark.parametrize(
@@ -155,10 +160,14 @@ def test_an_extension_of_another_database_is_left_out(
     ]
 
 
-def test_a_backup_with_such_an_extension_could_not_be_verified(lonely: dict, verify) -> None:
+def test_a_backup_with_such_an_extension_could_not_be_verified(
+    server: Cluster, home: str, lonely: dict, back_up, verify
+) -> None:
     with pytest.raises(AirflowFailException, match="could not verify") as error:
         verify(lonely)
     assert REFUSED in str(error.value)
+    without = back_up(server, home, pg_dump_options=["--exclude-extension=lonely"])
+    assert verify(without)["outcome"] == "verified"
 
 
 @pytest.fixture

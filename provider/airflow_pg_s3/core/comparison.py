@@ -22,7 +22,7 @@ from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.restored_schema import SchemaReader
 from airflow_pg_s3.core.restored_tables import read_tables
-from airflow_pg_s3.core.schema_diff import compare_schemas, made_before
+from airflow_pg_s3.core.schema_diff import compare_schemas, schemas_for_extensions
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.table_comparison import TableComparison
@@ -107,7 +107,7 @@ def _work(
         differences += compare_schemas(expected, found, same_major=same_major)
         warnings += [
             f"the schema {entry.name}, which an extension is in, was not in the backup, but made before"
-            for entry in made_before(expected, found)
+            for entry in schemas_for_extensions(expected, found)
         ]
         differences += restored_state.compare_materialized_views(reader.connection, expected, server)
         return Found(differences=differences, warnings=warnings)

@@ -248,10 +248,10 @@ def copy_table(archive: ServedArchive, copy: Copy, member: Member, session: Load
     try:
         session.copy(copy.target, partial(archive.read, member), name=name, is_new=copy.is_new)
     except CopyError as error:
-        is_of_extension = archive.toc.is_of_extension(copy.entry)
-        raise CopyError(error.table, error.said, error.sqlstate, is_of_extension=is_of_extension).with_traceback(
-            error.__traceback__
-        ) from None
+        if not archive.toc.is_of_extension(copy.entry):
+            raise
+        told = CopyError(error.table, error.said, error.sqlstate, is_of_extension=True)
+        raise told.with_traceback(error.__traceback__) from None
 
 
 def large_objects_in(lists: Iterable[Entry], archive: ServedArchive) -> Iterator[tuple[int, Member]]:

@@ -46,13 +46,13 @@ def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool
             yield _difference(entry, "is missing")
         elif not _are_equal(entry, texts, found.entries[entry], same_major):
             yield _difference(entry, _diff(_lines(entry, expected), _lines(entry, found)))
-    made_for_extensions = made_before(expected, found)
+    for_extensions = schemas_for_extensions(expected, found)
     for entry in found.entries:
-        if entry not in expected.entries and entry not in made_for_extensions:
+        if entry not in expected.entries and entry not in for_extensions:
             yield _difference(entry, "is not in the source")
 
 
-def made_before(expected: SchemaText, found: SchemaText) -> list[Entry]:
+def schemas_for_extensions(expected: SchemaText, found: SchemaText) -> list[Entry]:
     """Schemas that the archive has an extension in, and does not hold: without them it could not be restored."""
     schemas = {
         line.rpartition(" WITH SCHEMA ")[2]

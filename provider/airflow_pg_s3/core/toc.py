@@ -130,9 +130,8 @@ class Toc:
 
     def is_of_extension(self, data: Entry) -> bool:
         """Whether the table of a ``TABLE DATA`` comes with an extension; of which one, no archive says."""
-        return self._has_extensions and not any(
-            number in self.by_id and self.by_id[number].kind == "TABLE" for number in data.dependencies
-        )
+        needed = [self.by_id[number].kind for number in data.dependencies if number in self.by_id]
+        return self._has_extensions and not {"TABLE", "FOREIGN TABLE"}.intersection(needed)
 
     @cached_property
     def _has_extensions(self) -> bool:

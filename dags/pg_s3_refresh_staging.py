@@ -10,6 +10,7 @@ override the params.
 |-------------------------------|-------------------------|----------------------------------------|
 | `PG_S3_REFRESH_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_REFRESH_SQL`           |                         | commands that mask data, run before the swap |
+| `PG_S3_PRE_RESTORE_SQL`       |                         | commands run before the restore, for extensions |
 | `PG_S3_REFRESH_VERIFIED_ONLY` | `true`                  | `false` takes backups that nothing has verified, too |
 | `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` takes backups that left something out, too |
 | `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
@@ -79,6 +80,12 @@ with DAG(
             minLength=1,
             description="Connection of the server and database to refresh",
         ),
+        "pre_restore_sql": Param(
+            os.environ.get("PG_S3_PRE_RESTORE_SQL", ""),
+            type=["string", "null"],
+            format="multiline",
+            description="Commands that run in the new database before it is filled, for extensions",
+        ),
         "post_restore_sql": Param(
             os.environ.get("PG_S3_REFRESH_SQL", ""),
             type=["string", "null"],
@@ -113,6 +120,7 @@ with DAG(
         allow_partial=os.environ.get("PG_S3_ALLOW_PARTIAL", "false"),
         managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
         keep_previous=False,
+        pre_restore_sql="{{ params.pre_restore_sql or '' }}",
         post_restore_sql="{{ params.post_restore_sql or '' }}",
         age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
         jobs="{{ params.jobs }}",

@@ -15,6 +15,7 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_VERIFY_CONN_ID`       |                         | server to restore into; empty: a throwaway one |
 | `PG_S3_VERIFY_LEVEL`         | `restore`               | `checksum` only reads and decodes: no server or checks |
 | `PG_S3_VERIFY_CHECKS`        | `[]`                    | JSON list of queries that must return true |
+| `PG_S3_PRE_RESTORE_SQL`      |                         | commands run before the restore, for extensions |
 | `PG_S3_AGE_IDENTITY_CONN_ID` |                         | holds the age identity of encrypted backups |
 | `PG_S3_POOL`                 | `default_pool`          | Airflow pool that the verification takes a slot of |
 | `PG_S3_SPOOL_DIR`            |                         | folder for throwaway servers; empty: the temporary one |
@@ -72,6 +73,7 @@ VERIFICATION: dict[str, Any] = {
     "aws_conn_id": "{{ params.aws_conn_id | tojson }}",
     "level": "{{ params.level }}",
     "checks": "{{ params.checks if params.checks and params.level == 'restore' else [] }}",
+    "pre_restore_sql": "{{ (params.pre_restore_sql or '' if params.level == 'restore' else '') | tojson }}",
     "age_identity_conn_id": os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
     "spool_dir": os.environ.get("PG_S3_SPOOL_DIR") or None,
     "jobs": "{{ params.jobs }}",
@@ -106,6 +108,12 @@ def params() -> dict[str, Param]:
             type=["array", "null"],
             items={"type": "string", "minLength": 1},
             description="Queries for the restored database, one per line, each of which must return true",
+        ),
+        "pre_restore_sql": Param(
+            os.environ.get("PG_S3_PRE_RESTORE_SQL", ""),
+            type=["string", "null"],
+            format="multiline",
+            description="Commands that run in the scratch database before the restore, for extensions",
         ),
         "jobs": Param(
             int(os.environ.get("PG_S3_JOBS", "2")),

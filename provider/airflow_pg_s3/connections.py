@@ -185,6 +185,16 @@ def as_list(value: Any, parameter: str) -> list[str]:
     return [str(item) for item in value]
 
 
+def as_commands(value: Any, parameter: str) -> list[str]:
+    """Take SQL as a template may have left it: a text of one command or more, or a list of such.
+
+    :raises InputError: it is something else.
+    """
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    return as_list(value, parameter)
+
+
 def as_labels(value: Any) -> dict[str, str]:
     """Take labels as a template may have left them.
 

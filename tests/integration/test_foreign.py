@@ -1,5 +1,7 @@
 """Archives of other tools: pg_dump's formats, bare or compressed, come back whole."""
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -162,6 +164,24 @@ def test_several_members_and_frames_in_a_row_are_one_archive(pg16: Cluster, smal
         assert compare_databases(pg16.dsn(small.name), pg16.dsn(target)) == []
 
 
+@pytest.mark.parametrize("command", ["zstd --ultra --long=31", "pzstd -p 2"])
+def test_what_zstd_and_its_kin_write_comes_back(
+    pg16: Cluster, small, put, restore, new_name, command: str
+) -> None:
+    program, *options = command.split()
+    if shutil.which(program) is None:
+        if os.environ.get("PG_S3_REQUIRE_TOOLS") == "1":
+            pytest.fail(f"PG_S3_REQUIRE_TOOLS=1, but {program} is missing")
+        pytest.skip(f"{program} is missing")
+    # From a pipe: the size is not known, so that the window is not made smaller.
+    done = subprocess.run(
+        [program, *options, "-c"], input=small.archive("custom"), stdout=subprocess.PIPE, check=True
+    )
+    target = new_name(pg16, "copy")
+    restore(pg16, target, backup=put(done.stdout))
+    assert compare_databases(pg16.dsn(small.name), pg16.dsn(target)) == []
+
+
 def test_the_database_gets_the_encoding_and_locale_of_the_archive(
     pg16: Cluster, new_database, put, restore, new_name, tmp_path: Path
 ) -> None:
@@ -246,6 +266,14 @@ def test_options_and_commands_reach_the_restore(
     found = pg16.psql("select count(*), obj_description('accounts'::regclass) is null from accounts", target)
     assert found.split() == ["20000|t"]
     assert pg16.psql("select * from empty", target).split() == ["42"]
+
+
+@pytest.mark.parametrize("form", ["custom", "plain"])
+def test_commands_come_before_the_restore(pg16: Cluster, small, put, restore, new_name, form: str) -> None:
+    target = new_name(pg16, "copy")
+    first = "create table first as select to_regclass('public.accounts') is null as it_was"
+    restore(pg16, target, backup=put(small.archive(form)), pre_restore_sql=first, **UNSAFE)
+    assert pg16.psql("select it_was, to_regclass('accounts') from first", target).strip() == "t|accounts"
 
 
 def test_an_older_server_and_an_older_pg_restore_are_refused(

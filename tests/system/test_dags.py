@@ -230,7 +230,9 @@ def test_staging_is_replaced_by_the_latest_verified_backup_with_the_masking_done
     run_dag("pg_s3_backup")  # newer, and not verified
     names = shop.cluster.psql("SELECT count(*) FROM pg_database")
     done = run_dag(
-        "pg_s3_refresh_staging", post_restore_sql="CREATE TABLE masked AS SELECT 1 AS i;\nDROP TABLE masked"
+        "pg_s3_refresh_staging",
+        pre_restore_sql="CREATE TABLE before_it (i int)",
+        post_restore_sql="CREATE TABLE masked AS SELECT 1 AS i;\nDROP TABLE masked, before_it",
     )
     assert done.state == "success"
     assert [row["uri"] for row in done.results["latest"]] == [proved["uri"]]

@@ -102,7 +102,14 @@ def test_a_named_server_is_used_and_left_as_it_was(shop, run_dag, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_SCRATCH", shop.cluster.airflow_connection("postgres"))
     made = run_dag("pg_s3_backup").results["backup"]
     names = shop.cluster.psql("select datname from pg_database order by 1")
-    assert run_dag(BOTH[0], verify_conn_id="scratch").state == "success"
+    done = run_dag(
+        BOTH[0],
+        verify_conn_id="scratch",
+        pre_restore_sql="do $$ begin\n"
+        "execute format('alter database %I set a.b = ''\"it\"''', current_database()); end $$",
+        checks=["select current_setting('a.b') = '\"it\"'"],
+    )
+    assert done.state == "success"
     assert shop.cluster.psql("select datname from pg_database order by 1") == names
     (found,) = evidence_of(shop, made).verifications
     assert f":{shop.cluster.port}/" in found.where
@@ -120,6 +127,7 @@ def test_a_run_by_hand_verifies_the_backup_that_is_named(shop, run_dag):
 def test_checksums_alone_take_no_server_and_no_checks_whatever_the_environment_names(shop, run_dag, monkeypatch):
     monkeypatch.setenv("PG_S3_VERIFY_CONN_ID", "scratch")
     monkeypatch.setenv("PG_S3_VERIFY_CHECKS", '["select true"]')
+    monkeypatch.setenv("PG_S3_PRE_RESTORE_SQL", "select 1")
     run_dag("pg_s3_backup")
     assert run_dag(BOTH[0], level="checksum").state == "success"
 
@@ -127,7 +135,8 @@ def test_checksums_alone_take_no_server_and_no_checks_whatever_the_environment_n
 def test_a_server_that_was_cleared_in_the_form_is_none(shop, run_dag, monkeypatch):
     monkeypatch.setenv("PG_S3_VERIFY_CONN_ID", "scratch")
     made = run_dag("pg_s3_backup").results["backup"]
-    assert run_dag(BOTH[0], verify_conn_id=None, checks=None).state == "success"
+    cleared = {"verify_conn_id": None, "checks": None, "pre_restore_sql": None}
+    assert run_dag(BOTH[0], **cleared).state == "success"
     (found,) = evidence_of(shop, made).verifications
     assert "throwaway" in found.where
 

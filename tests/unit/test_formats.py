@@ -90,6 +90,7 @@ def test_content_is_never_named():
 def test_compression_is_told_by_its_first_bytes():
     assert compression_of(gzip.compress(b"")) is Compression.GZIP
     assert compression_of(b"\x28\xb5\x2f\xfd") is Compression.ZSTD
+    assert compression_of(b"\x50\x2a\x4d\x18") is Compression.ZSTD  # pzstd
     assert compression_of(CUSTOM) is Compression.NONE
 
 

@@ -3,6 +3,9 @@
 import contextlib
 import gzip
 import os
+import resource
+import subprocess
+import sys
 
 import pytest
 from backports import zstd
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_pg_s3.core.errors import IntegrityError
-from airflow_pg_s3.core.formats import Compression
+from airflow_pg_s3.core.formats import Compression, NotAnArchive
 from airflow_pg_s3.core.unwrap import unwrap
 
 CHECKSUM = {zstd.CompressionParameter.checksum_flag: 1}
@@ -18,6 +21,10 @@ COMPRESS = {
     Compression.GZIP: gzip.compress,
     Compression.ZSTD: lambda data: zstd.compress(data, options=CHECKSUM),
 }
+
+
+# What `zstd --long=31` makes of "abc": a frame with a window of 2 GiB, which holds one block as it is.
+WINDOW_OF_2_GIB = bytes([0x28, 0xB5, 0x2F, 0xFD, 0x00, (31 - 10) << 3, (3 << 3) | 1, 0x00, 0x00]) + b"abc"
 
 
 def in_pieces(data, size):
@@ -64,9 +71,38 @@ def test_damage_gives_our_error_or_none_that_matters(compression, data, flips):
     packed = bytearray(COMPRESS[compression](data))
     for flip in flips:
         packed[flip % len(packed)] ^= 1 << flip % 8
-    with contextlib.suppress(IntegrityError):
+    with contextlib.suppress(IntegrityError, NotAnArchive):
         # gzip's header has a time and flags that nothing depends on.
         assert b"".join(unwrap([bytes(packed)], compression)) == data
+
+
+def test_the_widest_window_of_zstd_is_taken():
+    assert b"".join(unwrap([WINDOW_OF_2_GIB], Compression.ZSTD)) == b"abc"
+
+
+def test_too_little_memory_is_no_damage():
+    script = (
+        "from airflow_pg_s3.core.formats import Compression\n"
+        "from airflow_pg_s3.core.unwrap import unwrap\n"
+        f"list(unwrap([{WINDOW_OF_2_GIB!r}], Compression.ZSTD))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "airflow_pg_s3.core.errors.PgS3Error: the archive takes more memory to unpack than the worker has, up to "
+        "2 GiB (zstd --long=31): give it more, or unpack the archive first"
+    )
+
+
+def test_a_dictionary_is_no_damage():
+    dictionary = zstd.train_dict([os.urandom(200) for _ in range(100)], 1000)
+    with pytest.raises(NotAnArchive, match="dictionary"):
+        list(unwrap([zstd.compress(b"abc" * 100, zstd_dict=dictionary)], Compression.ZSTD))
 
 
 def test_without_compression_chunks_pass():

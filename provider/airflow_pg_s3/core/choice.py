@@ -38,6 +38,11 @@ class Wanted:
         return bool(self.has_patterns or self.schema_only or self.data_only)
 
     @property
+    def only_excludes(self) -> bool:
+        """Whether it is everything but `exclude_tables`."""
+        return not (self.tables or self.schemas or self.schema_only or self.data_only)
+
+    @property
     def has_patterns(self) -> bool:
         """Whether objects are selected by name."""
         return bool(self.tables or self.schemas or self.exclude_tables)

@@ -23,7 +23,7 @@ from airflow_pg_s3.core.manifest import Member
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.restored_schema import SchemaReader
 from airflow_pg_s3.core.restored_tables import read_tables
-from airflow_pg_s3.core.schema_diff import compare_schemas
+from airflow_pg_s3.core.schema_diff import compare_schemas, schemas_for_extensions
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.table_comparison import TableComparison
@@ -106,6 +106,10 @@ def _work(
         same_major = schemas.are_of_one_major(reader.connection)
         differences, warnings = restored_state.compare_extensions(reader.connection, expected, server)
         differences += compare_schemas(expected, found, same_major=same_major)
+        warnings += [
+            f"the schema {entry.name}, which an extension is in, was not in the backup, but made before"
+            for entry in schemas_for_extensions(expected, found)
+        ]
         differences += restored_state.compare_materialized_views(reader.connection, expected, server)
         return Found(differences=differences, warnings=warnings)
 
@@ -117,7 +121,8 @@ def _work(
                 *restored_state.compare_sequences(reader, toc, server),
                 *large_objects.compare_existence(contents.keys(), oids),
                 *large_objects.compare_properties(connection, toc, server, with_roles=with_roles),
-            ]
+            ],
+            warnings=restored_state.left_to_extensions(connection, server),
         )
 
     def compare_contents(group: Sequence[tuple[int, Member]], reader: CopyReader) -> Found:

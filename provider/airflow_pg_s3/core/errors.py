@@ -5,6 +5,8 @@ Messages are one sentence for the person on call: what happened, to which object
 
 from __future__ import annotations
 
+from airflow_pg_s3.core import search_path
+
 
 class PgS3Error(Exception):
     """Anything that this package raises on purpose."""
@@ -21,6 +23,9 @@ class StorageError(PgS3Error):
 class ServerError(PgS3Error):
     """PostgreSQL failed, or cannot be reached; trying again may help."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message + search_path.advice(message))
+
 
 class CopyError(ServerError):
     """PostgreSQL did not take the rows of a table.
@@ -28,13 +33,23 @@ class CopyError(ServerError):
     :param table: the table, as people are told of it, such as ``public.orders``.
     :param said: what PostgreSQL said, without the rows that it quotes.
     :param sqlstate: PostgreSQL's code of five characters; None if the connection broke.
+    :param is_of_extension: the table comes with an extension.
     """
 
-    def __init__(self, table: str, said: str, sqlstate: str | None) -> None:
+    def __init__(self, table: str, said: str, sqlstate: str | None, *, is_of_extension: bool = False) -> None:
         self.table = table
+        self.said = said
         self.sqlstate = sqlstate
+        self.is_of_extension = is_of_extension
         code = f" ({sqlstate})" if sqlstate else ""
-        super().__init__(f"the rows of {table} could not be loaded{code}: {said}")
+        of, advice = "", ""
+        if is_of_extension:
+            of = ", a table of an extension,"
+            advice = (
+                " (if it wants a setting while they are loaded, give pre_restore_sql; or leave them out: "
+                f"exclude_tables=[{table!r}])"
+            )
+        super().__init__(f"the rows of {table}{of} could not be loaded{code}: {said}{advice}")
 
 
 class IntegrityError(PgS3Error):
@@ -54,7 +69,8 @@ class ClientProgramError(PgS3Error):
         self.returncode = returncode
         self.stderr_tail = stderr_tail
         how = f"was killed by signal {-returncode}" if returncode < 0 else f"exited with status {returncode}"
-        super().__init__(f"{program} {how}" + (f":\n{stderr_tail}" if stderr_tail else ""))
+        said = f":\n{stderr_tail}" if stderr_tail else ""
+        super().__init__(f"{program} {how}{said}{search_path.advice(stderr_tail)}")
 
 
 class DataConflict(PgS3Error):

@@ -44,6 +44,7 @@ from airflow_pg_s3.core.restore import (
     finish,
     open_target,
     refuse_loss,
+    run_in,
 )  # fmt: skip
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.s3 import parse_uri
@@ -114,6 +115,11 @@ def restore_foreign(
         )
     if request.restore_globals:
         raise InputError("restore_globals=True, but this archive holds no globals: only backups of ours do")
+    if request.pre_data_sql:
+        raise InputError(
+            "pre_data_sql runs only with backups that PgS3BackupOperator has made: leave it out, or restore this "
+            "archive by hand, see docs/hard-cases.md"
+        )
     bucket, key = parse_uri(request.backup, parameter="backup")
     stored = find_object(client, request.backup)
     began = time.monotonic()
@@ -188,6 +194,7 @@ class _Restoring:
         self.target.check()
         self.target.prepare(None)
         self._announce(f"psql {psql.version}")
+        run_in(self.target.params, self.request.pre_restore_sql)
         raw_bytes = script.replay(
             psql,
             self.target.params,
@@ -264,6 +271,8 @@ class _Restoring:
             like=contents.server,
             globals_script=None,
             has_globals=False,
+            pre_restore_sql=self.request.pre_restore_sql,
+            is_managed=self.managed is not None,
             log=self.log,
         )
         self.is_atomic = self._can_be_atomic(tools, contents)
@@ -308,6 +317,7 @@ class _Restoring:
         """Run pg_restore on an archive, or on the stream whose beginning it is."""
         self._announce(f"pg_restore {tools.version}")
         entries, arguments = contents.entries, self.request.pg_restore_arguments
+        run_in(self.target.params, self.request.pre_restore_sql)
         if self.managed is not None:
             self.managed.define(self.target.params)
             entries, arguments = self.managed.entries_to_load, self.managed.options

@@ -16,6 +16,8 @@ LOOK_BYTES = 4096
 """Of an archive's beginning, the bytes that tell what it is."""
 
 _ARCHIVE = b"PGDMP"
+# Of a frame, and of one that may be skipped, with which pzstd begins.
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
 _BLOCK = tarfile.BLOCKSIZE
 _FORMAT_CUSTOM = 1
 # What pg_dump writes into the tar header of its members, and nobody else.
@@ -70,7 +72,7 @@ def compression_of(beginning: bytes) -> Compression:
     """Tell the compression from an object's first four bytes."""
     if beginning.startswith(b"\x1f\x8b"):
         return Compression.GZIP
-    if beginning.startswith(b"\x28\xb5\x2f\xfd"):
+    if _ZSTD.match(beginning):
         return Compression.ZSTD
     return Compression.NONE
 

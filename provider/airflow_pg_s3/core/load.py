@@ -10,7 +10,7 @@ from functools import partial
 
 from airflow_pg_s3.core.archive import copy_target
 from airflow_pg_s3.core.encodings import psycopg_knows
-from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError
+from airflow_pg_s3.core.errors import Cancelled, CopyError, InputError, IntegrityError
 from airflow_pg_s3.core.lanes import Lanes, Task
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
@@ -19,7 +19,7 @@ from airflow_pg_s3.core.pg_restore import PgRestore
 from airflow_pg_s3.core.plan import Copy, make_plan
 from airflow_pg_s3.core.progress import Log, Progress, human
 from airflow_pg_s3.core.served import ServedArchive
-from airflow_pg_s3.core.toc import Entry, list_large_objects
+from airflow_pg_s3.core.toc import PRE_DATA, Entry, list_large_objects
 
 # To start pg_restore takes 20 ms, in which that much is copied twice over.
 _BUILD_AT_ONCE_BYTES = 32 << 20
@@ -52,6 +52,7 @@ class Load:
     :param pg_restore: for definitions, and the rows of small tables.
     :param options: how sessions of ours load rows.
     :param jobs: connections at work at the same time.
+    :param before_data: what is to be done between definitions and rows.
     :param stop: set by a failure, so that downloads end.
     """
 
@@ -63,6 +64,7 @@ class Load:
     options: LoadingOptions
     jobs: int
     data_only: bool
+    before_data: Callable[[], None] | None
     cancel: threading.Event
     stop: threading.Event
     log: Log
@@ -92,14 +94,23 @@ class Load:
             builds_at_once=lambda entry: self._member(entry).raw_bytes >= _BUILD_AT_ONCE_BYTES,
             jobs=self.jobs,
         )
-        if plan.first:
-            self.archive.save([self._member(entry) for entry in plan.first if entry.kind == "TABLE DATA"])
-            self._run_pg_restore(plan.first, jobs=self.jobs, cancel=self.cancel)
+        first = plan.first
+        if self.before_data is not None:
+            section_of = self.archive.toc.section_of
+            self._run_first([entry for entry in first if section_of[entry.dump_id] == PRE_DATA])
+            self.before_data()
+            first = [entry for entry in first if section_of[entry.dump_id] != PRE_DATA]
+        self._run_first(first)
         loading = [self._copy_task(copy, references) for copy in plan.copies]
         loading += self._large_object_tasks(plan.large_objects)
         self._run_tasks(loading, [task for copy in plan.copies for task in self._build_tasks(copy)])
         for run in plan.rest:
             self._run_pg_restore(run.entries, jobs=1 if run.is_serial else self.jobs, cancel=self.cancel)
+
+    def _run_first(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            self.archive.save([self._member(entry) for entry in entries if entry.kind == "TABLE DATA"])
+            self._run_pg_restore(entries, jobs=self.jobs, cancel=self.cancel)
 
     def _run_pg_restore(self, entries: Sequence[Entry], *, jobs: int, cancel: threading.Event) -> None:
         self.pg_restore.run(
@@ -234,7 +245,13 @@ def member_of(entry: Entry, archive: ServedArchive) -> Member:
 def copy_table(archive: ServedArchive, copy: Copy, member: Member, session: LoadingSession) -> None:
     """Load a table's rows; raises as `LoadingSession.copy`."""
     name = f"{copy.entry.schema}.{copy.entry.name}"
-    session.copy(copy.target, partial(archive.read, member), name=name, is_new=copy.is_new)
+    try:
+        session.copy(copy.target, partial(archive.read, member), name=name, is_new=copy.is_new)
+    except CopyError as error:
+        if not archive.toc.is_of_extension(copy.entry):
+            raise
+        told = CopyError(error.table, error.said, error.sqlstate, is_of_extension=True)
+        raise told.with_traceback(error.__traceback__) from None
 
 
 def large_objects_in(lists: Iterable[Entry], archive: ServedArchive) -> Iterator[tuple[int, Member]]:

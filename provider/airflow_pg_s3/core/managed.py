@@ -47,8 +47,8 @@ TOLERATED: Mapping[str, Collection[str]] = {
         ),
         RIGHTS,
     ),
-    # Not offered, or only with other settings of the server.
-    "EXTENSION": RIGHTS | {"0A000", "58P01", "55000", "F0000"},
+    # Not offered, or only with other settings of the server, or, as its script says, in another database (P0001).
+    "EXTENSION": RIGHTS | {"0A000", "58P01", "55000", "F0000", "P0001"},
     # "aggregate transition data type cannot be internal", except for superusers.
     "AGGREGATE": RIGHTS | {"42P13"},
     # "server ... does not exist": it was left out, and pg_dump does not say that the mapping needs it.

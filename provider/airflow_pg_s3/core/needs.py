@@ -7,7 +7,7 @@ puts owners, tablespaces and roles around them in its own words, which its optio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,9 @@ class Needs:
 
     :param roles: names, with what each is needed for: `OWNER`, `GRANTEE`, `NAMED`.
     :param acted_as: those that the restoring role must be able to become, if it is no superuser.
+    :param schema_of: the schema that each extension is created in, in the order in which they are.
+    :param tables_of_extensions: schema and name of those whose rows are restored.
+    :param schemas: those that are created.
     :param collations: names of collations of the schema ``pg_catalog`` that something uses.
     :param new_collations: the options of collations that are created, in parentheses, by name.
     """
@@ -43,13 +46,16 @@ class Needs:
     roles: dict[str, set[str]] = field(default_factory=dict)
     acted_as: set[str] = field(default_factory=set)
     extensions: set[str] = field(default_factory=set)
+    schema_of: dict[str, str] = field(default_factory=dict)
+    tables_of_extensions: list[tuple[str, str]] = field(default_factory=list)
+    schemas: list[str] = field(default_factory=list)
     tablespaces: set[str] = field(default_factory=set)
     collations: set[str] = field(default_factory=set)
     new_collations: dict[str, str] = field(default_factory=dict)
 
 
 def needs_of(
-    archive: Path, toc: Toc, entries: Iterable[Entry], *, tools: ClientTools, options: Sequence[str] = ()
+    archive: Path, toc: Toc, entries: Sequence[Entry], *, tools: ClientTools, options: Sequence[str] = ()
 ) -> Needs:
     """Find out what a restore needs.
 
@@ -62,7 +68,14 @@ def needs_of(
     numbers = [entry.dump_id for entry in entries if entry.kind not in _DATA]
     chosen = use_list(archive.parent / "needs.list", numbers)
     script = tools.ask_pg_restore(*options, chosen, "--file=-", str(archive))
-    return parse(script.decode(toc.codec, errors="surrogateescape"))
+    needs = parse(script.decode(toc.codec, errors="surrogateescape"))
+    needs.schemas = [entry.name for entry in entries if entry.kind == "SCHEMA"]
+    needs.tables_of_extensions = [
+        (entry.schema, entry.name)
+        for entry in entries
+        if entry.kind == "TABLE DATA" and toc.is_of_extension(entry)
+    ]
+    return needs
 
 
 def parse(script: str) -> Needs:
@@ -85,7 +98,9 @@ def parse(script: str) -> Needs:
         if head[:2] == ["SET", "DEFAULT_TABLESPACE"] and said[-1].text:
             needs.tablespaces.add(said[-1].text)
         elif head[:2] == ["CREATE", "EXTENSION"]:
-            needs.extensions.add(_name_behind(said, 2))
+            name = _name_behind(said, 2)
+            needs.extensions.add(name)
+            needs.schema_of[name] = said[-1].text  # WITH SCHEMA
         elif head[:2] == ["CREATE", "COLLATION"]:
             options = next(index for index, word in enumerate(said) if word.is_bare("("))
             name = ".".join(word.text for word in said[2:options] if not word.is_bare("."))

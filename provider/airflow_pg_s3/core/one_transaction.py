@@ -36,6 +36,8 @@ def restore_in_one_transaction(
     target: ConnectionParameters,
     options: LoadingOptions,
     *,
+    begin: Callable[[psycopg.Connection[tuple[Any, ...]]], None],
+    before_data: Callable[[psycopg.Connection[tuple[Any, ...]]], None],
     finish: Callable[[psycopg.Connection[tuple[Any, ...]]], None],
     cancel: threading.Event,
     stop: threading.Event,
@@ -44,6 +46,8 @@ def restore_in_one_transaction(
 
     :param entries: what is restored, in the order of restoring.
     :param script: the commands, as `cleaning_script` returns them.
+    :param begin: what is to be done before, in the same transaction.
+    :param before_data: what is to be done between definitions and rows.
     :param finish: what is still to be done, in the same transaction.
     :param stop: set by a failure, so that downloads end.
     :raises DataConflict: what is not restored depends on what would be dropped.
@@ -74,8 +78,10 @@ def restore_in_one_transaction(
 
     def drop_and_restore(session: LoadingSession) -> None:
         with session.connection.transaction():
+            begin(session.connection)
             drop_all(session.connection, script, archive.toc.codec)
             _define(session, [definition for definition in script[1:] if definition.dump_id in early], archive)
+            before_data(session.connection)
             for copy in plan.copies:
                 member = members[copy.entry.dump_id]
                 # To truncate a table takes longer than to fill a small one.

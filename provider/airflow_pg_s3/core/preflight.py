@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from airflow_pg_s3.core import extensions
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.globals import applied
+from airflow_pg_s3.core.managed import TOLERATED
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.needs import GRANTEE, NAMED, OWNER, Needs
 from airflow_pg_s3.core.progress import Log
@@ -31,6 +33,8 @@ def prepare(
     like: Server | None,
     globals_script: str | None,
     has_globals: bool,
+    pre_restore_sql: Sequence[str],
+    is_managed: bool,
     log: Log,
 ) -> list[str]:
     """Compare, create the roles and tablespaces that are to be created, then the database, if need be.
@@ -38,9 +42,16 @@ def prepare(
     :param like: the source, as far as it is known.
     :param globals_script: what to create roles and tablespaces from; None: nothing.
     :param has_globals: whether the backup holds such a script.
+    :param pre_restore_sql: what is done before the restore, and may be what extensions want.
+    :param is_managed: extensions that the server does not let the user create are left out.
     :returns: what is otherwise than in the source, a sentence each; they have been logged.
-    :raises InputError: something is missing, and nothing was created.
+    :raises InputError: something is missing, or the server would not create an extension; nothing was restored.
     """
+
+    def try_extensions(connection: _Connection) -> None:
+        left_out_with = TOLERATED["EXTENSION"] if is_managed else ()
+        extensions.try_to_create(connection, needs, pre_restore_sql=pre_restore_sql, left_out_with=left_out_with)
+
     with ExitStack() as stack:
         warnings: list[str] = []
         if globals_script is not None:
@@ -54,9 +65,16 @@ def prepare(
             versions={extension.name: extension.version for extension in like.extensions} if like else {},
             has_globals=has_globals and globals_script is None,
         )
+        if target.exists:
+            # In the same transaction, as they, and pre_restore_sql, may name its roles.
+            try_extensions(target.connection)
     for warning in warnings:
         log.warning("%s", warning)
     target.prepare(like)
+    if not target.exists:
+        # It is dropped again if they cannot be.
+        with target.params.connect() as connection:
+            try_extensions(connection)
     return warnings
 
 

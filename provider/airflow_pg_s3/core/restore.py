@@ -34,7 +34,7 @@ from airflow_pg_s3.core.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
-from airflow_pg_s3.core.target import Target, analyze, refuse_older
+from airflow_pg_s3.core.target import Target, analyze, refuse_older, run_sql
 from airflow_pg_s3.core.ties import tie
 from airflow_pg_s3.core.toc import Entry
 from airflow_pg_s3.core.workspace import Workspace
@@ -69,6 +69,9 @@ class RestoreRequest:
     :param restore_globals: first create the roles and tablespaces that the backup holds and the server has not.
     :param allow_partial: let ``replace`` and ``clean`` lose what a backup of a part does not bring back.
     :param managed_service: leave out what the user, who is no superuser, may not create, and say so.
+    :param pre_restore_sql: commands to run in the target, in one transaction, before anything is dropped or
+        restored; with a ``clean`` that is one transaction, within that.
+    :param pre_data_sql: the same between definitions and rows.
     :param post_restore_sql: commands to run in the restored database, in one transaction.
     :param identities: age identities that may open an encrypted backup.
     :param allow_unsafe_psql: replay plain dumps also with a psql that a dump can make run commands.
@@ -89,6 +92,8 @@ class RestoreRequest:
     restore_globals: bool = False
     allow_partial: bool = False
     managed_service: bool = False
+    pre_restore_sql: Sequence[str] = ()
+    pre_data_sql: Sequence[str] = ()
     post_restore_sql: Sequence[str] = ()
     spool_dir: str | None = None
     client_path: Sequence[str] = ()
@@ -215,6 +220,8 @@ def restore(
                     else None
                 ),
                 has_globals=has_globals,
+                pre_restore_sql=request.pre_restore_sql,
+                is_managed=request.managed_service,
                 log=log,
             )
             log.info(
@@ -229,6 +236,7 @@ def restore(
             )
             filling = _Filling(request, archive, chosen, target, tools, given, cancel, stop, log)
             if managed is not None:
+                run_in(target.params, request.pre_restore_sql)
                 managed.define(target.params)
                 filling.load(managed.entries_to_load, managed.options)
                 managed.complete(target.params)
@@ -237,6 +245,7 @@ def restore(
             elif request.if_exists == "clean":
                 filling.clean_and_load()
             else:
+                run_in(target.params, request.pre_restore_sql)
                 filling.load(chosen.entries, request.pg_restore_arguments)
                 filling.tie_by_itself()
             warnings += filling.warnings
@@ -305,6 +314,11 @@ class _Filling:
             options=self._loading_options,
             jobs=self.request.jobs,
             data_only=data_only,
+            before_data=(
+                (lambda: run_in(self.target.params, self.request.pre_data_sql))
+                if self.request.pre_data_sql
+                else None
+            ),
             cancel=self.cancel,
             stop=self.stop,
             log=self.log,
@@ -329,11 +343,14 @@ class _Filling:
                 script,
                 self.target.params,
                 self._loading_options,
+                begin=lambda connection: run_sql(connection, self.request.pre_restore_sql),
+                before_data=lambda connection: run_sql(connection, self.request.pre_data_sql),
                 finish=self.tie,
                 cancel=self.cancel,
                 stop=self.stop,
             )
             return
+        run_in(self.target.params, self.request.pre_restore_sql)
         database, codec = self.target.params.database, self.archive.toc.codec
         on_one_lane(
             self.target.params,
@@ -410,6 +427,13 @@ def can_be_atomic(request: RestoreRequest, obstacles: Mapping[str, bool], log: L
     return not reasons
 
 
+def run_in(target: ConnectionParameters, commands: Sequence[str]) -> None:
+    """Run commands of the user's, if there are any, in a session of their own."""
+    if commands:
+        with target.connect() as connection:
+            run_sql(connection, commands)
+
+
 def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionParameters, log: Log) -> None:
     """Run what belongs into the database before anybody uses it.
 
@@ -420,11 +444,7 @@ def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionPara
         return
     with target.connect() as connection:
         if request.post_restore_sql:
-            with connection.transaction():
-                # As a migration would run: with the search path that the database gives.
-                connection.execute("reset search_path")
-                for command in request.post_restore_sql:
-                    connection.execute(command.encode())
+            run_sql(connection, request.post_restore_sql)
         if to_analyze:
             analyze(connection, log)
 
@@ -439,9 +459,10 @@ def check_request(request: RestoreRequest) -> None:
     if request.if_exists not in ("fail", "clean", "replace"):
         raise InputError(f"if_exists must be 'fail', 'clean' or 'replace', not {request.if_exists!r}")
     wanted = request.wanted
-    if request.if_exists == "replace" and wanted.is_part:
+    if request.if_exists == "replace" and wanted.is_part and not (wanted.only_excludes and request.allow_partial):
         raise InputError(
-            'if_exists="replace" would leave nothing but the selection: restore all, or choose another'
+            'if_exists="replace" would leave nothing but the selection: restore all, choose another, or give '
+            "exclude_tables alone with allow_partial=True"
         )
     if request.if_exists == "clean" and wanted.data_only:
         raise InputError('if_exists="clean" drops tables, and data_only does not create them: give one of the two')

@@ -46,9 +46,27 @@ def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool
             yield _difference(entry, "is missing")
         elif not _are_equal(entry, texts, found.entries[entry], same_major):
             yield _difference(entry, _diff(_lines(entry, expected), _lines(entry, found)))
+    for_extensions = schemas_for_extensions(expected, found)
     for entry in found.entries:
-        if entry not in expected.entries:
+        if entry not in expected.entries and entry not in for_extensions:
             yield _difference(entry, "is not in the source")
+
+
+def schemas_for_extensions(expected: SchemaText, found: SchemaText) -> list[Entry]:
+    """Schemas that the archive has an extension in, and does not hold: without them it could not be restored."""
+    schemas = {
+        line.rpartition(" WITH SCHEMA ")[2]
+        for entry, texts in expected.entries.items()
+        if entry.kind == "EXTENSION"
+        for line in texts[0]
+    }
+    return [
+        entry
+        for entry, texts in found.entries.items()
+        if entry.kind == "SCHEMA"
+        and entry not in expected.entries
+        and texts[0][0].removeprefix("CREATE SCHEMA ") in schemas
+    ]
 
 
 def _difference(entry: Entry, detail: str) -> Difference:

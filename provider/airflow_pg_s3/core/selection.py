@@ -103,9 +103,12 @@ def _select(
         chosen = {entry.dump_id for entry in entries}
     own = _complete(entries, chosen, exists)
     excluded: set[int] = set()
+    # Of an extension's tables and sequences, only what they hold is in an archive.
+    contents = {f"{e.schema}.{e.name}": e for e in entries if e.kind in ("TABLE DATA", "SEQUENCE SET")}
+    by_name = contents | by_table
     for pattern in exclude_tables:
-        names = _matching(_full(pattern), by_table, "exclude_tables", pattern)
-        excluded |= {by_table[name].dump_id for name in names}
+        names = _matching(_full(pattern), by_name, "exclude_tables", pattern)
+        excluded |= {by_name[name].dump_id for name in names}
     while more := {e.dump_id for e in entries if not excluded.isdisjoint(e.dependencies)} - excluded:
         excluded |= more
     ties = _ties(entries, own - excluded, chosen - excluded)

@@ -260,6 +260,15 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
         raise InputError(f"the target database {name!r} does not exist and cannot be created: {error}") from error
 
 
+def run_sql(connection: psycopg.Connection[tuple[Any, ...]], commands: Sequence[str]) -> None:
+    """Run a user's commands in one transaction, as a migration would: with the search path of the database."""
+    with connection.transaction():
+        connection.execute("reset search_path")
+        for command in commands:
+            connection.execute(command.encode(connection.info.encoding))
+        connection.execute("set search_path = ''")
+
+
 def analyze(connection: psycopg.Connection[tuple[Any, ...]], log: Log) -> None:
     """Collect the planner's statistics, which a dump does not carry; what cannot be analyzed is said."""
     # Not the whole database in one command: one foreign table that cannot be reached would end it.

@@ -128,6 +128,15 @@ class Toc:
             sections[entry.dump_id] = current
         return sections
 
+    def is_of_extension(self, data: Entry) -> bool:
+        """Whether the table of a ``TABLE DATA`` comes with an extension; of which one, no archive says."""
+        needed = [self.by_id[number].kind for number in data.dependencies if number in self.by_id]
+        return self._has_extensions and not {"TABLE", "FOREIGN TABLE"}.intersection(needed)
+
+    @cached_property
+    def _has_extensions(self) -> bool:
+        return any(entry.kind == "EXTENSION" for entry in self.entries)
+
     def shown(self, name: str) -> str:
         """Return a name of an entry as manifests have it, and people see it.
 

@@ -48,6 +48,7 @@ class Trial:
     server: ConnectionParameters | None
     jobs: int
     checks: Sequence[str]
+    pre_restore_sql: Sequence[str]
     locate_differences: bool
     identities: Sequence[str]
     spool_dir: str | None
@@ -96,6 +97,7 @@ def run_trial(trial: Trial, client: S3Client, findings: Findings, *, cancel: thr
             # With one job, pg_restore does not fill a table page by page: rows would come to lie in another order.
             jobs=max(trial.jobs, 2),
             create_database=False,
+            pre_restore_sql=trial.pre_restore_sql,
             pg_restore_options=[] if with_roles else ["--no-owner", "--no-privileges", "--no-tablespaces"],
             spool_dir=trial.spool_dir,
             client_path=trial.client_path,

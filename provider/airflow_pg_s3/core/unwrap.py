@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from airflow_pg_s3.core.errors import IntegrityError
-from airflow_pg_s3.core.formats import Compression
+from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
+from airflow_pg_s3.core.formats import Compression, NotAnArchive
 
 if sys.version_info >= (3, 14):  # pragma: no cover
     from compression import zstd
@@ -17,12 +17,16 @@ else:
 # However much a piece of input unpacks to, no more of it is held.
 _PIECE_BYTES = 1 << 20
 _GZIP_WBITS = 31
+# As `zstd --long=31` writes: 2 GiB. By itself zstd takes no more than 128 MiB.
+_ZSTD_OPTIONS: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 
 
 def unwrap(chunks: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
     """Yield what `chunks` unpack to, in pieces of at most 1 MiB; without compression, the chunks themselves.
 
     :raises IntegrityError: the data is damaged, ends too early, or goes on after its end.
+    :raises NotAnArchive: it cannot be unpacked without a dictionary.
+    :raises PgS3Error: the worker has too little memory for it.
     """
     if compression is Compression.GZIP:
         return _gunzip(chunks)
@@ -66,12 +70,12 @@ def _unzstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
         data = chunk
         while data or (frame is not None and not frame.needs_input):
             if frame is None:
-                frame = zstd.ZstdDecompressor()
+                frame = zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
                 frames += 1
             try:
                 piece = frame.decompress(data, _PIECE_BYTES)
             except zstd.ZstdError as error:
-                raise IntegrityError(f"cannot be unpacked as zstd: {error}") from error
+                raise _explained(error) from error
             if piece:
                 yield piece
             data = b""
@@ -79,3 +83,14 @@ def _unzstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 data, frame = frame.unused_data, None
     if frame is not None or not frames:
         raise IntegrityError("ends too early: its zstd data is not complete")
+
+
+def _explained(error: zstd.ZstdError) -> PgS3Error:
+    if "Dictionary mismatch" in str(error):
+        return NotAnArchive("is zstd data made with a dictionary (zstd -D): unpack it first")
+    if "not enough memory" in str(error):
+        return PgS3Error(
+            "the archive takes more memory to unpack than the worker has, up to 2 GiB (zstd --long=31): "
+            "give it more, or unpack the archive first"
+        )
+    return IntegrityError(f"cannot be unpacked as zstd: {error}")

@@ -32,6 +32,7 @@ from airflow_pg_s3.core.manifest import Producer, Server
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.s3 import parse_uri
+from airflow_pg_s3.core.search_path import function_without_schemas
 from airflow_pg_s3.core.trial import Trial, run_trial
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class VerifyRequest:
     :param server: where to make a scratch database; None for a throwaway server on this machine.
     :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object.
     :param checks: queries for the restored database, each of which must return one value, true.
+    :param pre_restore_sql: commands to run in the scratch database before anything is restored.
     :param locate_differences: find the first differing row of each table, by a second pass.
     :param identities: age identities that may open an encrypted backup.
     :param s3_extra_args: arguments for the S3 requests that accept them.
@@ -64,6 +66,7 @@ class VerifyRequest:
     level: Level = "restore"
     jobs: int = 2
     checks: Sequence[str] = ()
+    pre_restore_sql: Sequence[str] = ()
     locate_differences: bool = False
     identities: Sequence[str] = ()
     spool_dir: str | None = None
@@ -173,9 +176,11 @@ def check_request(request: VerifyRequest) -> None:
         raise InputError(f"level must be 'restore' or 'checksum', not {request.level!r}")
     if request.jobs < 1:
         raise InputError(f"jobs must be at least 1, not {request.jobs}")
-    if request.level == "checksum" and (request.checks or request.locate_differences or request.server):
+    for_restore = (request.server, request.checks, request.pre_restore_sql, request.locate_differences)
+    if request.level == "checksum" and any(for_restore):
         raise InputError(
-            'level="checksum" restores nothing: leave out postgres_conn_id, checks and locate_differences'
+            'level="checksum" restores nothing: leave out postgres_conn_id, checks, pre_restore_sql and '
+            "locate_differences"
         )
     if is_foreign(request.backup):
         raise InputError(
@@ -221,6 +226,7 @@ def _look(
         server=request.server,
         jobs=request.jobs,
         checks=request.checks,
+        pre_restore_sql=request.pre_restore_sql,
         locate_differences=request.locate_differences,
         identities=request.identities,
         spool_dir=request.spool_dir,
@@ -255,8 +261,11 @@ def _is_damage(trouble: Exception, findings: Findings, source: Server) -> bool:
         # With other orders than the source's, a row may belong into another partition.
         return False
     if isinstance(trouble, CopyError):
-        return are_rows_at_fault(trouble.sqlstate)
+        # What an extension's tables take, its version and its settings decide.
+        return not trouble.is_of_extension and are_rows_at_fault(trouble.sqlstate)
     if not isinstance(trouble, ClientProgramError) or trouble.program != "pg_restore" or trouble.returncode < 0:
+        return False
+    if function_without_schemas(trouble.stderr_tail) is not None:
         return False
     return is_the_archives_fault(trouble.stderr_tail, like_source=_is_like(source, findings))
 

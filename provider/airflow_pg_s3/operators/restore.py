@@ -42,8 +42,8 @@ class PgS3RestoreOperator(PgS3Operator):
     :param tables: restore only these, with their indexes, constraints, triggers and so on: patterns such as
         ``public.orders`` or ``audit.*`` (templated).
     :param schemas: restore only these schemas, with all that they hold (templated).
-    :param exclude_tables: restore all but these tables and what depends on them: patterns as for `tables`
-        (templated).
+    :param exclude_tables: restore all but these tables and what depends on them: patterns as for `tables`. Of an
+        extension's tables, the rows are left out. With ``replace``, it takes `allow_partial` (templated).
     :param schema_only: restore definitions without data.
     :param data_only: restore data into tables that are there and empty.
     :param create_database: create a database that does not exist; otherwise that is an error.
@@ -58,6 +58,11 @@ class PgS3RestoreOperator(PgS3Operator):
     :param managed_service: for a user who is no superuser (RDS, Cloud SQL, Azure): leave out what the server does
         not let the user create, and say so in ``warnings``. Data is never left out. See docs/managed-services.md
         (templated).
+    :param pre_restore_sql: a command, or a list of commands, run in the target in one transaction before anything
+        is dropped or restored: the place for what extensions want to be set while their rows are loaded, with
+        ``alter database``, as rows come in other sessions (templated).
+    :param pre_data_sql: the same when all types, functions and tables are there, and before rows, indexes and
+        constraints: the place for ``ALTER FUNCTION … SET search_path = …`` (templated).
     :param post_restore_sql: a command, or a list of commands, run in the restored database in one transaction;
         with ``replace`` before the swap: the place for masking (templated).
     :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
@@ -89,6 +94,8 @@ class PgS3RestoreOperator(PgS3Operator):
         "no_privileges",
         "restore_globals",
         "managed_service",
+        "pre_restore_sql",
+        "pre_data_sql",
         "post_restore_sql",
         "age_identity_conn_id",
         "spool_dir",
@@ -118,6 +125,8 @@ class PgS3RestoreOperator(PgS3Operator):
         no_privileges: bool | str = False,
         restore_globals: bool | str = False,
         managed_service: bool | str = False,
+        pre_restore_sql: Sequence[str] | str | None = None,
+        pre_data_sql: Sequence[str] | str | None = None,
         post_restore_sql: Sequence[str] | str | None = None,
         age_identity_conn_id: str | None = None,
         spool_dir: str | None = None,
@@ -145,6 +154,8 @@ class PgS3RestoreOperator(PgS3Operator):
         self.no_privileges = no_privileges
         self.restore_globals = restore_globals
         self.managed_service = managed_service
+        self.pre_restore_sql = pre_restore_sql
+        self.pre_data_sql = pre_data_sql
         self.post_restore_sql = post_restore_sql
         self.age_identity_conn_id = age_identity_conn_id
         self.spool_dir = spool_dir
@@ -177,7 +188,9 @@ class PgS3RestoreOperator(PgS3Operator):
                 no_privileges=connections.as_bool(self.no_privileges, "no_privileges"),
                 restore_globals=connections.as_bool(self.restore_globals, "restore_globals"),
                 managed_service=connections.as_bool(self.managed_service, "managed_service"),
-                post_restore_sql=self._commands(),
+                pre_restore_sql=connections.as_commands(self.pre_restore_sql, "pre_restore_sql"),
+                pre_data_sql=connections.as_commands(self.pre_data_sql, "pre_data_sql"),
+                post_restore_sql=connections.as_commands(self.post_restore_sql, "post_restore_sql"),
                 spool_dir=self.spool_dir or None,
                 client_path=connections.client_path(),
                 identities=connections.age_identities(self.age_identity_conn_id),
@@ -212,8 +225,3 @@ class PgS3RestoreOperator(PgS3Operator):
             "previous_database": result.previous_database,
             "warnings": result.warnings,
         }
-
-    def _commands(self) -> list[str]:
-        if isinstance(self.post_restore_sql, str):
-            return [self.post_restore_sql] if self.post_restore_sql.strip() else []
-        return connections.as_list(self.post_restore_sql, "post_restore_sql")

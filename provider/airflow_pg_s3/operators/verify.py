@@ -29,6 +29,8 @@ class PgS3VerifyOperator(PgS3Operator):
     :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object, without
         PostgreSQL (templated).
     :param checks: queries for the restored database, each of which must return a single value, true (templated).
+    :param pre_restore_sql: a command, or a list of commands, run in the scratch database before the restore, as of
+        `PgS3RestoreOperator` (templated).
     :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
         (templated).
     :param locate_differences: name the first row that differs of each table that does, by a second pass.
@@ -50,6 +52,7 @@ class PgS3VerifyOperator(PgS3Operator):
         "jobs",
         "level",
         "checks",
+        "pre_restore_sql",
         "age_identity_conn_id",
         "spool_dir",
     )
@@ -64,6 +67,7 @@ class PgS3VerifyOperator(PgS3Operator):
         jobs: int | str = 2,
         level: str = "restore",
         checks: Sequence[str] | str = (),
+        pre_restore_sql: Sequence[str] | str | None = None,
         age_identity_conn_id: str | None = None,
         locate_differences: bool = False,
         spool_dir: str | None = None,
@@ -77,6 +81,7 @@ class PgS3VerifyOperator(PgS3Operator):
         self.jobs = jobs
         self.level = level
         self.checks = checks
+        self.pre_restore_sql = pre_restore_sql
         self.age_identity_conn_id = age_identity_conn_id
         self.locate_differences = locate_differences
         self.spool_dir = spool_dir
@@ -95,6 +100,7 @@ class PgS3VerifyOperator(PgS3Operator):
                 level=cast("Level", self.level),
                 jobs=connections.as_int(self.jobs, "jobs"),
                 checks=connections.as_list(self.checks, "checks"),
+                pre_restore_sql=connections.as_commands(self.pre_restore_sql, "pre_restore_sql"),
                 locate_differences=self.locate_differences,
                 identities=connections.age_identities(self.age_identity_conn_id),
                 spool_dir=self.spool_dir or None,

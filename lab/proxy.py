@@ -33,6 +33,7 @@ OPERATIONS = (
     ("PUT", True, "partNumber", "UploadPart"),
     ("PUT", True, "", "PutObject"),
     ("POST", True, "uploads", "CreateMultipartUpload"),
+    ("POST", True, "restore", "RestoreObject"),
     ("POST", True, "uploadId", "CompleteMultipartUpload"),
     ("DELETE", True, "uploadId", "AbortMultipartUpload"),
     ("DELETE", True, "", "DeleteObject"),

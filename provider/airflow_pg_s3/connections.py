@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )  # fmt: skip
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
+from airflow_pg_s3.core import extra_args
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
 
@@ -95,10 +96,15 @@ class _Token:
         self._fetched = now
 
 
-def s3_client(conn_id: str | None) -> tuple[S3Client, dict[str, Any]]:
-    """Make a boto3 client from an Airflow connection, with the connection's own extra arguments for uploads.
+def s3_client(
+    conn_id: str | None, s3_extra_args: Mapping[str, Any] | None = None
+) -> tuple[S3Client, dict[str, Any]]:
+    """Make a boto3 client from an Airflow connection, whose requests carry what access takes, such as SSE-C's key.
 
-    :raises InputError: there is no such connection.
+    :param s3_extra_args: an operator's extra arguments; they go before the connection's own, which are in its
+        extra as ``{"service_config": {"s3": {"extra_args": {…}}}}``.
+    :returns: the client, and the extra arguments for what is stored.
+    :raises InputError: there is no such connection, or the arguments make no sense.
     """
     # The hook itself only warns, and takes whatever credentials the machine has: a backup to a wrong account.
     if conn_id:
@@ -110,7 +116,12 @@ def s3_client(conn_id: str | None) -> tuple[S3Client, dict[str, Any]]:
                 "the machine's own AWS credentials"
             ) from error
     hook = S3Hook(aws_conn_id=conn_id or None)
-    return hook.get_conn(), dict(hook.extra_args)
+    client = hook.get_conn()
+    arguments = extra_args.checked(client, {**hook.service_config.get("extra_args", {}), **(s3_extra_args or {})})
+    if "SSECustomerKey" in arguments:
+        mask_secret(arguments["SSECustomerKey"])
+    extra_args.apply_to_all(client, arguments)
+    return client, arguments
 
 
 def age_identities(conn_id: str | None) -> list[str]:

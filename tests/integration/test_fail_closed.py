@@ -45,7 +45,7 @@ from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 original = connections.s3_client
 def held(conn_id):
-    client, arguments = original(conn_id)
+    client, arguments = original(*of)
     client.meta.events.register("before-send.s3.UploadPart", hold)
     return client, arguments
 def hold(**_):
@@ -100,8 +100,8 @@ def on_request(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], lis
 
         original = resolving.s3_client
 
-        def s3_client(conn_id: str | None) -> object:
-            client, arguments = original(conn_id)
+        def s3_client(*of: object) -> object:
+            client, arguments = original(*of)
             client.meta.events.register(f"before-send.s3.{operation}", intercept)
             return client, arguments
 

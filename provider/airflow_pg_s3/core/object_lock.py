@@ -75,7 +75,7 @@ class ObjectLocks:
             answer: Mapping[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key)
         except ClientError as error:
             status = s3.status_of(error)
-            if status == 403:
+            if s3.is_about_rights(error):
                 raise s3.Refused(
                     f"the bucket {self._bucket!r} may have Object Lock, and the AWS connection may not see which "
                     "objects it protects: grant s3:GetObjectRetention and s3:GetObjectLegalHold, and "

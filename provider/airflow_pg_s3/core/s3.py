@@ -16,11 +16,17 @@ from airflow_pg_s3.core.upload import accepted, content_md5, sends_checksums
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+# Refusals with status 403 that another attempt may not meet.
+_PASSING = ("ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired")
 _URI = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", re.DOTALL)
 
 
 class Refused(InputError):
     """S3 does not let us into the bucket, or has none of that name; no other object of it will be better."""
+
+
+class Unreadable(InputError):
+    """S3 holds an object, and does not give it out as it was asked for; others may well be readable."""
 
 
 class Ambiguous(StorageError):
@@ -48,7 +54,7 @@ def put_new(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Ma
     :raises Ambiguous: S3 failed, and may still come to store it.
     """
     uri = f"s3://{bucket}/{key}"
-    arguments: Any = accepted(client, "PutObject", extra_args) | {
+    arguments: Any = of_records(client, extra_args) | {
         "Bucket": bucket,
         "Key": key,
         "Body": body,
@@ -75,6 +81,11 @@ def put_new(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Ma
         raise Ambiguous(f"cannot write {uri}: {error}") from error
 
 
+def of_records(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The extra arguments for what is small and read again and again: not the class, which may be an archive."""
+    return {name: v for name, v in accepted(client, "PutObject", extra_args).items() if name != "StorageClass"}
+
+
 def _holds(client: S3Client, bucket: str, key: str, body: bytes) -> bool | None:
     """Whether this is what S3 holds; None if that can't be read."""
     with contextlib.suppress(ClientError, BotoCoreError):
@@ -90,6 +101,21 @@ def _advice(client: S3Client, error: Exception) -> str:
             '{"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}}'
         )
     return ""
+
+
+def list_pages(client: S3Client, **arguments: Any) -> Iterator[Any]:
+    """Yield the pages of a listing, as ListObjectsV2 answers them.
+
+    :raises StorageError: the store says that there is more, but not how to go on.
+    """
+    page: Any = {}
+    for page in client.get_paginator("list_objects_v2").paginate(**arguments):
+        yield page
+    if page.get("IsTruncated"):
+        raise StorageError(
+            f"the list of s3://{arguments['Bucket']}/{arguments['Prefix']} ends too early: the store says that "
+            "there is more, but not how to go on (NextContinuationToken), so it does not know ListObjectsV2"
+        )
 
 
 @contextlib.contextmanager
@@ -109,12 +135,43 @@ def explained(bucket: str) -> Iterator[None]:
 
 def explain_refusal(error: ClientError, bucket: str) -> Refused | StorageError:
     """Turn S3's refusal into one sentence that says what to do."""
-    code = error.response["Error"]["Code"]
+    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
     if code == "NoSuchBucket":
         return Refused(f"the bucket {bucket!r} does not exist: create it, or correct the URI")
-    if status_of(error) in (401, 403):
-        return Refused(f"S3 refuses access to bucket {bucket!r} ({code}): check the AWS connection's rights")
+    if code == "RequestTimeTooSkewed":
+        return StorageError(
+            f"S3 refuses requests whose time differs from its own ({said}): set the clock of the worker or of "
+            "the S3 server right"
+        )
+    if is_about_rights(error):
+        return Refused(
+            f"S3 refuses access to bucket {bucket!r} ({code}), saying {said!r}: check the AWS connection's rights"
+        )
     return StorageError(f"S3 failed on bucket {bucket!r}: {error}")
+
+
+def explain_unreadable(error: ClientError, bucket: str, key: str) -> Unreadable | Refused | StorageError:
+    """Turn S3's refusal to give out an object into one sentence; `Unreadable` if it is about this object alone."""
+    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    uri = f"s3://{bucket}/{key}"
+    if code == "InvalidObjectState":
+        return Unreadable(
+            f"{uri} lies in an archive storage class, from which S3 gives nothing out before it is asked to "
+            f"({said}): run aws s3api restore-object and wait until it is done, or restore with thaw="
+        )
+    if code.startswith("KMS.") or "kms:" in said:
+        return Unreadable(f"S3 may not decrypt {uri} ({code}): {said}")
+    if status_of(error) == HTTPStatus.BAD_REQUEST and "encrypt" in said.lower():
+        return Unreadable(
+            f"S3 cannot decrypt {uri}: what was stored with SSE-C is read with the same SSECustomerAlgorithm and "
+            f"SSECustomerKey in s3_extra_args, and all else without them ({said})"
+        )
+    return explain_refusal(error, bucket)
+
+
+def is_about_rights(error: ClientError) -> bool:
+    """Whether S3 has refused this to whoever asks, so that trying again changes nothing."""
+    return status_of(error) in (401, 403) and error.response["Error"]["Code"] not in _PASSING
 
 
 def status_of(error: Exception) -> int:

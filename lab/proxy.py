@@ -82,9 +82,10 @@ class Refuse(Fault):
     status: int
     code: str
     headers: Mapping[str, str] | None = None
+    message: str = "injected"
 
     async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
-        text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>injected</Message></Error>"
+        text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
         body = b"" if request.method == "HEAD" else text.encode()
         return web.Response(status=self.status, body=body, headers=self.headers, content_type="application/xml")
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 from botocore.awsrequest import AWSResponse
 
 from airflow_pg_s3 import connections as resolving
 from airflow_pg_s3.core import backup as backup_verb
-from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, DataConflict, PgS3Error, StorageError
+from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error, StorageError
 from airflow_pg_s3.core.libpq import parameters
 from airflow_pg_s3.core.repository import Begun, Repository
 from airflow_pg_s3.core.server import inspect
@@ -244,9 +244,8 @@ def test_a_manifest_key_that_is_taken_stays_as_it_is(
     key = f"some/prefix/fail%20closed/{backup_id}.json"
     s3.client().put_object(Bucket=bucket, Key=key, Body=b"somebody else's")
     monkeypatch.setattr(backup_verb, "new_backup_id", lambda now: backup_id)
-    with pytest.raises(Exception, match="exists already, and is not ours") as caught:
+    with pytest.raises(AirflowFailException, match="exists already, and is not ours"):
         back_up(source, DATABASE)
-    assert isinstance(caught.value.__cause__, DataConflict)
     assert leftovers() == [key]
     assert s3.client().get_object(Bucket=bucket, Key=key)["Body"].read() == b"somebody else's"
 

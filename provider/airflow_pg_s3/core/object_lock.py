@@ -62,7 +62,7 @@ class ObjectLocks:
                 return False
             raise s3.explain_refusal(error, self._bucket) from error
         except BotoCoreError as error:
-            raise StorageError(f"S3 cannot be reached: {error}") from error
+            raise s3.unreachable(error) from error
         return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def _ask(self, operation: str, key: str) -> Mapping[str, Any]:

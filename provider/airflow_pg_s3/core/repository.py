@@ -201,7 +201,7 @@ class Repository:
         except ClientError as error:
             raise s3.explain_refusal(error, self.bucket) from error
         except BotoCoreError as error:
-            raise StorageError(f"S3 cannot be reached: {error}") from error
+            raise s3.unreachable(error) from error
 
     def missing_objects(self, database: str, backup_id: str, expected: Mapping[str, int]) -> list[str]:
         """List the keys that do not exist with the expected size."""

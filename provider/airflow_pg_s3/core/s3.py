@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, StorageError
 from airflow_pg_s3.core.upload import accepted, content_md5, sends_checksums
@@ -130,7 +136,17 @@ def explained(bucket: str) -> Iterator[None]:
     except ClientError as error:
         raise explain_refusal(error, bucket) from error
     except BotoCoreError as error:
-        raise StorageError(f"S3 cannot be reached: {error}") from error
+        raise unreachable(error) from error
+
+
+def unreachable(error: BotoCoreError) -> StorageError:
+    """Say in one sentence why a request has not come to S3."""
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return StorageError(
+            f"there are no AWS credentials ({error}): put a key into login and password of the AWS connection, a "
+            "role into its extra (role_arn), or give the machine a role"
+        )
+    return StorageError(f"S3 cannot be reached: {error}")
 
 
 def explain_refusal(error: ClientError, bucket: str) -> Refused | StorageError:

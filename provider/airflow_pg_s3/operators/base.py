@@ -9,7 +9,22 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset, BaseOperator
 
-from airflow_pg_s3.core.errors import DataConflict, InputError
+from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
+
+
+def as_airflow_has_it(error: PgS3Error, log: Any) -> Exception:
+    """Say what went wrong, and return what to raise: without the chain of errors that led to it.
+
+    Airflow shows the whole chain, under whose dozens of frames the sentence that says what to do would be lost.
+    """
+    log.error("%s", error)
+    log.debug("how it came to that", exc_info=error)
+    if not isinstance(error, InputError | DataConflict):
+        return error
+    final = AirflowFailException(str(error))
+    for note in getattr(error, "__notes__", ()):
+        final.add_note(note)
+    return final
 
 
 class PgS3Operator(BaseOperator):
@@ -31,8 +46,8 @@ class PgS3Operator(BaseOperator):
         """Turn errors that no retry can mend into Airflow's exception for those."""
         try:
             yield
-        except (InputError, DataConflict) as error:
-            raise AirflowFailException(str(error)) from error
+        except PgS3Error as error:
+            raise as_airflow_has_it(error, self.log) from None
 
     def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """Put the facts on the events of the operator's asset outlets; return them for XCom."""

@@ -20,6 +20,7 @@ from airflow_pg_s3 import connections
 from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.freshness import look
 from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.operators.base import as_airflow_has_it
 from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
             found = look(
                 repository, database=self.database, max_age=self.max_age, verified=self.verified, log=self.log
             )
-        except InputError as error:
-            raise AirflowFailException(str(error)) from error
+        except PgS3Error as error:
+            raise as_airflow_has_it(error, self.log) from None
         self._found = found.message
         self.log.info("%s", found.message)
         return PokeReturnValue(is_done=found.is_fresh, xcom_value=found.facts)
@@ -156,5 +157,4 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 raise AirflowSkipException(str(error)) from error
             if not self.silent_fail:
                 raise
-            self.log.error("%s", error)
             return None

@@ -186,10 +186,12 @@ class FaultProxy(S3Server):
     Requests are numbered as they come, so that a rule by index and one job at a time repeat exactly.
 
     :param behind: a server that runs.
+    :param hosts: host names that stand for buckets, for clients that use this as a proxy of HTTP.
     """
 
-    def __init__(self, behind: S3Server) -> None:
+    def __init__(self, behind: S3Server, *, hosts: Mapping[str, str] | None = None) -> None:
         super().__init__()
+        self._hosts = hosts or {}
         self.access_key, self.secret_key = behind.access_key, behind.secret_key
         self.config_kwargs = behind.config_kwargs
         self._behind = behind
@@ -246,7 +248,13 @@ class FaultProxy(S3Server):
 
     async def _handle(self, connection: web.Request) -> web.StreamResponse:
         body = await connection.read()
-        path, _, query = connection.raw_path.partition("?")
+        headers = dict(connection.headers)
+        raw_path = connection.raw_path
+        if raw_path.startswith("http://"):
+            host, _, rest = raw_path.removeprefix("http://").partition("/")
+            raw_path = f"/{self._hosts[host]}/{rest}"
+            headers["Host"] = self._behind.endpoint_url.removeprefix("http://")
+        path, _, query = raw_path.partition("?")
         key = path.lstrip("/").partition("/")[2]
         request = Request(
             index=len(self.requests),
@@ -254,7 +262,7 @@ class FaultProxy(S3Server):
             method=connection.method,
             key=key,
             query=query,
-            headers={**connection.headers, ":path": connection.raw_path},
+            headers={**headers, ":path": raw_path},
             body=body,
         )
         self.requests.append(request)

@@ -131,9 +131,11 @@ def s3_client(
         raise StorageError(f"the role of the AWS connection {conn_id!r} cannot be assumed: {error}") from error
     except (BotoCoreError, AirflowException, TypeError, ValueError) as error:
         raise InputError(f"the AWS connection {conn_id!r} cannot be used: {error}") from error
-    arguments = extra_args.checked(client, own_arguments | dict(s3_extra_args or {}))
-    if "SSECustomerKey" in arguments:
-        mask_secret(arguments["SSECustomerKey"])
+    given = own_arguments | dict(s3_extra_args or {})
+    arguments = extra_args.checked(client, given)
+    for key in (given.get("SSECustomerKey"), arguments.get("SSECustomerKey")):
+        if isinstance(key, str):
+            mask_secret(key)
     extra_args.apply_to_all(client, arguments)
     return client, arguments
 

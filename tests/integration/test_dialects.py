@@ -324,6 +324,44 @@ def test_bulk_deletes_carry_an_md5_sum_where_checksums_are_off(
     assert [request for request in proxy.requests if request.operation == "DeleteObjects"]
 
 
+ACCESS_POINT = "arn:aws:s3:us-east-1:123456789012:accesspoint/backups"
+
+
+def test_the_arn_of_an_access_point_may_be_the_bucket(
+    pg18: Cluster,
+    database: str,
+    s3: S3Server,
+    bucket: str,
+    connections,
+    back_up: Callable[..., dict],
+    restore: Callable[..., dict],
+    list_backups: Callable[..., list[dict]],
+    new_name: Callable[..., str],
+) -> None:
+    repository = f"s3://{ACCESS_POINT}/some/prefix"
+    with FaultProxy(s3, hosts={"backups-123456789012.s3.example.test": bucket}) as proxy:
+        through = {
+            "endpoint_url": "http://s3.example.test",
+            "config_kwargs": {"proxies": {"http": proxy.endpoint_url}},
+        }
+        connections.set("aws", s3.airflow_connection(**through))
+        # As AWS answers for an object that has no lock; moto fails.
+        no_lock = Refuse(404, "NoSuchObjectLockConfiguration")
+        proxy.reset(lambda request: no_lock if request.query == "retention" else None)
+        done = [back_up(pg18, database, repository=repository) for _ in range(2)]
+        assert done[0]["uri"].startswith(f"{repository}/test%20")
+        verify = PgS3VerifyOperator(task_id="v", backup=done[1]["uri"], aws_conn_id="aws", level="checksum")
+        assert verify.execute({})["evidence"].startswith(repository)
+        assert restore(pg18, new_name(pg18), backup=done[1]["uri"])["rows"] == 200_001
+        prune = PgS3PruneOperator(task_id="p", repository=repository, keep_last=1, aws_conn_id="aws")
+        assert prune.execute({})["counts"]["deleted"] == 1
+        assert [row["uri"] for row in list_backups(repository=repository)] == [done[1]["uri"]]
+        # An access point tells nothing of the bucket's locks: each object is asked for.
+        asked = {request.query for request in proxy.requests}
+        assert "object-lock" not in asked
+        assert "retention" in asked
+
+
 def test_object_lock_works_without_newer_checksums(
     pg18: Cluster,
     database: str,

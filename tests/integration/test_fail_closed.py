@@ -44,7 +44,7 @@ from airflow_pg_s3 import connections
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 original = connections.s3_client
-def held(conn_id):
+def held(*of):
     client, arguments = original(*of)
     client.meta.events.register("before-send.s3.UploadPart", hold)
     return client, arguments

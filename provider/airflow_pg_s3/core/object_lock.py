@@ -50,6 +50,8 @@ class ObjectLocks:
 
     def _look_at_bucket(self) -> bool:
         """Whether it may have locks; who may not know must take it that it has."""
+        if s3.is_access_point(self._bucket):
+            return True
         try:
             answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
         except ClientError as error:

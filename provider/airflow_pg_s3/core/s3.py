@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 # Refusals with status 403 that another attempt may not meet.
 _PASSING = ("ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired")
-_URI = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", re.DOTALL)
+# Access points stand in for buckets, by their ARN, which has slashes or colons in it; or by an alias.
+_ACCESS_POINT = (
+    r"arn:[a-z-]+:s3[a-z-]*:[a-z0-9-]*:\d{12}:(?:outpost[/:][a-z0-9-]+[/:])?accesspoint[/:][A-Za-z0-9.-]+"
+)
+_URI = re.compile(rf"s3://([A-Za-z0-9][A-Za-z0-9._-]{{1,254}}|{_ACCESS_POINT})(?:/(.*))?", re.DOTALL)
 
 
 class Refused(InputError):
@@ -40,7 +44,7 @@ class Ambiguous(StorageError):
 
 
 def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
-    """Split ``s3://bucket/key``.
+    """Split ``s3://bucket/key``, where the ARN of an access point may be the bucket.
 
     :param parameter: name of the operator's argument, for the message.
     :raises InputError: it isn't one.
@@ -49,6 +53,11 @@ def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
     if match is None:
         raise InputError(f"{parameter} must look like s3://bucket/prefix, not {uri!r}")
     return match.group(1), match.group(2) or ""
+
+
+def is_access_point(bucket: str) -> bool:
+    """Whether this is an access point, which lets through what concerns objects, and little of the bucket."""
+    return bucket.startswith("arn:") or bucket.endswith("-s3alias")
 
 
 def put_new(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ OPERATIONS = (
     ("PUT", True, "partNumber", "UploadPart"),
     ("PUT", True, "", "PutObject"),
     ("POST", True, "uploads", "CreateMultipartUpload"),
+    ("POST", True, "restore", "RestoreObject"),
     ("POST", True, "uploadId", "CompleteMultipartUpload"),
     ("DELETE", True, "uploadId", "AbortMultipartUpload"),
     ("DELETE", True, "", "DeleteObject"),
@@ -81,9 +82,10 @@ class Refuse(Fault):
     status: int
     code: str
     headers: Mapping[str, str] | None = None
+    message: str = "injected"
 
     async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
-        text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>injected</Message></Error>"
+        text = f"<?xml version='1.0'?><Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
         body = b"" if request.method == "HEAD" else text.encode()
         return web.Response(status=self.status, body=body, headers=self.headers, content_type="application/xml")
 
@@ -184,10 +186,12 @@ class FaultProxy(S3Server):
     Requests are numbered as they come, so that a rule by index and one job at a time repeat exactly.
 
     :param behind: a server that runs.
+    :param hosts: host names that stand for buckets, for clients that use this as a proxy of HTTP.
     """
 
-    def __init__(self, behind: S3Server) -> None:
+    def __init__(self, behind: S3Server, *, hosts: Mapping[str, str] | None = None) -> None:
         super().__init__()
+        self._hosts = hosts or {}
         self.access_key, self.secret_key = behind.access_key, behind.secret_key
         self.config_kwargs = behind.config_kwargs
         self._behind = behind
@@ -244,7 +248,13 @@ class FaultProxy(S3Server):
 
     async def _handle(self, connection: web.Request) -> web.StreamResponse:
         body = await connection.read()
-        path, _, query = connection.raw_path.partition("?")
+        headers = dict(connection.headers)
+        raw_path = connection.raw_path
+        if raw_path.startswith("http://"):
+            host, _, rest = raw_path.removeprefix("http://").partition("/")
+            raw_path = f"/{self._hosts[host]}/{rest}"
+            headers["Host"] = self._behind.endpoint_url.removeprefix("http://")
+        path, _, query = raw_path.partition("?")
         key = path.lstrip("/").partition("/")[2]
         request = Request(
             index=len(self.requests),
@@ -252,7 +262,7 @@ class FaultProxy(S3Server):
             method=connection.method,
             key=key,
             query=query,
-            headers={**connection.headers, ":path": connection.raw_path},
+            headers={**headers, ":path": raw_path},
             body=body,
         )
         self.requests.append(request)

@@ -119,6 +119,16 @@ class Moto(S3Server):
         seen._port = self._port
         return seen
 
+    def give_out_archived_after(self, looks: int | None) -> None:
+        """From now on, what RestoreObject was asked for is given out after so many looks at it; None: at once."""
+        transition = {"progression": "immediate"} if looks is None else {"progression": "manual", "times": looks}
+        request = urllib.request.Request(
+            f"{self.endpoint_url}/moto-api/state-manager/set-transition",
+            data=json.dumps({"model_name": "s3::keyrestore", "transition": transition}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request).close()
+
     def check_rights(self) -> None:
         """From now on, nobody but its users may do anything, and these what their policies say."""
         request = urllib.request.Request(
@@ -156,6 +166,7 @@ memstore device bytes = 8589934592
 rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw data = {home}/rgw
 rgw thread pool size = 64
+rgw crypt require ssl = false
 rgw enable usage log = false
 rgw gc obj min wait = 5
 rgw gc processor period = 10

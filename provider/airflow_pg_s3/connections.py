@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowFailException,
     AirflowNotFoundException,
     BaseHook,
@@ -17,8 +18,11 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )  # fmt: skip
 from airflow.providers.postgres.hooks.postgres import PostgresHook
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoRegionError
+from botocore.exceptions import ConnectionError as AwsConnectionError
 
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core import extra_args
+from airflow_pg_s3.core.errors import InputError, StorageError
 from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
 
 if TYPE_CHECKING:
@@ -101,10 +105,16 @@ class _Token:
         self._fetched = now
 
 
-def s3_client(conn_id: str | None) -> tuple[S3Client, dict[str, Any]]:
-    """Make a boto3 client from an Airflow connection, with the connection's own extra arguments for uploads.
+def s3_client(
+    conn_id: str | None, s3_extra_args: Mapping[str, Any] | None = None
+) -> tuple[S3Client, dict[str, Any]]:
+    """Make a boto3 client from an Airflow connection, whose requests carry what access takes, such as SSE-C's key.
 
-    :raises InputError: there is no such connection.
+    :param s3_extra_args: an operator's extra arguments; they go before the connection's own, which are in its
+        extra as ``{"service_config": {"s3": {"extra_args": {…}}}}``.
+    :returns: the client, and the extra arguments for what is stored.
+    :raises InputError: there is no such connection, it cannot be used, or the arguments make no sense.
+    :raises StorageError: the connection's role cannot be assumed.
     """
     # The hook itself only warns, and takes whatever credentials the machine has: a backup to a wrong account.
     if conn_id:
@@ -116,7 +126,24 @@ def s3_client(conn_id: str | None) -> tuple[S3Client, dict[str, Any]]:
                 "the machine's own AWS credentials"
             ) from error
     hook = S3Hook(aws_conn_id=conn_id or None)
-    return hook.get_conn(), dict(hook.extra_args)
+    try:
+        client = hook.get_conn()
+        own_arguments = dict(hook.service_config.get("extra_args", {}))
+    except NoRegionError as error:
+        raise InputError(
+            f'the AWS connection {conn_id!r} names no region: put {{"region_name": "…"}} into its extra'
+        ) from error
+    except (ClientError, AwsConnectionError, HTTPClientError) as error:
+        raise StorageError(f"the role of the AWS connection {conn_id!r} cannot be assumed: {error}") from error
+    except (BotoCoreError, AirflowException, TypeError, ValueError) as error:
+        raise InputError(f"the AWS connection {conn_id!r} cannot be used: {error}") from error
+    given = own_arguments | dict(s3_extra_args or {})
+    arguments = extra_args.checked(client, given)
+    for key in (given.get("SSECustomerKey"), arguments.get("SSECustomerKey")):
+        if isinstance(key, str):
+            mask_secret(key)
+    extra_args.apply_to_all(client, arguments)
+    return client, arguments
 
 
 def age_identities(conn_id: str | None) -> list[str]:

@@ -1,18 +1,25 @@
 """Bad input gets one clear error that names the thing, before anything is touched."""
 
 import json
+import logging
 import re
+import traceback
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import botocore.auth
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3 import core
 from airflow_pg_s3.core import clients
+from airflow_pg_s3.core.errors import StorageError
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
+from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from lab.postgres import Cluster
+from lab.proxy import FaultProxy, Refuse
 from lab.s3 import S3Server
 from tests.shelf import sealed_json
 
@@ -122,6 +129,55 @@ def test_wrong_s3_keys_are_refused(
     connections.set("wrong", json.dumps(json.loads(s3.airflow_connection()) | change))
     message = refused("S3 refuses access to bucket", lambda: back_up(pg16, database, aws_conn_id="wrong"))
     assert "wrong secret" not in message
+
+
+@on_ceph
+def test_a_clock_that_is_wrong_is_no_missing_right(
+    pg16: Cluster, database: str, back_up, leftovers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: datetime.now(UTC) + timedelta(hours=1))
+    # Not for good: a clock may be right at the next attempt.
+    with pytest.raises(StorageError, match="S3 refuses requests whose time differs from its own") as caught:
+        back_up(pg16, database)
+    assert "rights" not in str(caught.value)
+    monkeypatch.undo()
+    assert leftovers() == []
+
+
+DECRYPT = "User: arn:aws:iam::123:user/x is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:k"
+
+
+@on_moto
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [(403, "AccessDenied", DECRYPT), (400, "KMS.DisabledException", "arn:aws:kms:k is disabled.")],
+    ids=["no right to the key", "key disabled"],
+)
+def test_what_the_key_service_refuses_is_said_in_its_own_words(
+    pg16: Cluster,
+    database: str,
+    back_up,
+    restore,
+    list_backups,
+    connections,
+    s3: S3Server,
+    new_name,
+    status,
+    code,
+    said,
+) -> None:
+    done = back_up(pg16, database)
+    refusal = Refuse(status, code, message=said)
+    with FaultProxy(s3) as proxy:
+        connections.set("aws", proxy.airflow_connection())
+        proxy.reset(lambda request: refusal if request.operation == "GetObject" else None)
+        for attempt in (list_backups, lambda: restore(pg16, new_name(pg16), backup=done["uri"])):
+            with pytest.raises(AirflowFailException, match=re.escape(said)) as caught:
+                attempt()
+            assert "check the AWS connection's rights" not in str(caught.value)
+        proxy.reset(lambda request: refusal if request.operation == "PutObject" else None)
+        with pytest.raises(StorageError, match=re.escape(said)):
+            back_up(pg16, database)
 
 
 @on_moto
@@ -290,3 +346,37 @@ def test_ids_and_times_come_from_the_servers_clock(
 def test_the_operator_takes_no_unknown_argument() -> None:
     with pytest.raises(TypeError, match="no_such_argument"):
         PgS3BackupOperator(task_id="b", repository="s3://bucket/p", no_such_argument=1)
+
+
+ONCE = {"config_kwargs": {"retries": {"total_max_attempts": 1}}, "region_name": "us-east-1"}
+KEY = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+NOBODY = "http://127.0.0.1:1"
+ROLE = {"role_arn": "arn:aws:iam::123456789012:role/backup", "service_config": {"sts": {"endpoint_url": NOBODY}}}
+
+
+@on_moto
+@pytest.mark.parametrize(
+    ("extra", "says", "kind"),
+    [
+        (ONCE, "there are no AWS credentials .*: put a key into login", StorageError),
+        (ONCE | KEY | {"endpoint_url": NOBODY}, "S3 cannot be reached: ", StorageError),
+        (ONCE | KEY | ROLE, "the role of the AWS connection 'odd' cannot be assumed", StorageError),
+        (KEY | ROLE, "the AWS connection 'odd' names no region: put", AirflowFailException),
+        ({"profile_name": "nix"}, "the AWS connection 'odd' cannot be used: .*nix", AirflowFailException),
+        ({"config_kwargs": {"x": 1}}, "the AWS connection 'odd' cannot be used: .*'x'", AirflowFailException),
+    ],
+    ids=["no credentials", "no network", "no network for a role", "no region", "no profile", "no such setting"],
+)
+def test_aws_out_of_reach_is_one_sentence_first_and_last_in_the_log(
+    connections, list_backups, monkeypatch, caplog, extra: dict, says: str, kind: type[Exception]
+) -> None:
+    monkeypatch.setenv("HOME", "/nonexistent")
+    connections.set("odd", json.dumps({"conn_type": "aws", "extra": extra}))
+    monkeypatch.setattr(PgS3ListBackupsOperator, "log", logging.getLogger("listing"))
+    with pytest.raises(kind, match=says) as caught:
+        list_backups(aws_conn_id="odd")
+    assert [record.message for record in caplog.records if record.name == "listing"] == [str(caught.value)]
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.endswith(f"{caught.value}\n")
+    assert "urllib3" not in shown
+    assert "botocore" not in shown

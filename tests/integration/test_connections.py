@@ -275,8 +275,8 @@ def test_no_secret_is_seen_in_proc_logs_results_or_the_manifest(
     threading.Thread(target=lambda: (spy.has_seen("pg_dump"), blocker.close()), daemon=True).start()
     original = resolving.s3_client
 
-    def watched(conn_id: str | None) -> object:
-        client, arguments = original(conn_id)
+    def watched(*of: object) -> object:
+        client, arguments = original(*of)
         client.meta.events.register("before-send.s3.GetObject", lambda request, **_: hold(request.url))
         return client, arguments
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 from botocore.awsrequest import AWSResponse
 
@@ -44,8 +44,8 @@ from airflow_pg_s3 import connections
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 original = connections.s3_client
-def held(conn_id):
-    client, arguments = original(conn_id)
+def held(*of):
+    client, arguments = original(*of)
     client.meta.events.register("before-send.s3.UploadPart", hold)
     return client, arguments
 def hold(**_):
@@ -100,8 +100,8 @@ def on_request(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], lis
 
         original = resolving.s3_client
 
-        def s3_client(conn_id: str | None) -> object:
-            client, arguments = original(conn_id)
+        def s3_client(*of: object) -> object:
+            client, arguments = original(*of)
             client.meta.events.register(f"before-send.s3.{operation}", intercept)
             return client, arguments
 
@@ -244,7 +244,7 @@ def test_a_manifest_key_that_is_taken_stays_as_it_is(
     key = f"some/prefix/fail%20closed/{backup_id}.json"
     s3.client().put_object(Bucket=bucket, Key=key, Body=b"somebody else's")
     monkeypatch.setattr(backup_verb, "new_backup_id", lambda now: backup_id)
-    with pytest.raises(Exception, match="exists already, and is not ours") as caught:
+    with pytest.raises(AirflowFailException, match="exists already, and is not ours") as caught:
         back_up(source, DATABASE)
     assert isinstance(caught.value.__context__, DataConflict)
     assert leftovers() == [key]

@@ -164,8 +164,8 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], None]:
     handlers: list[tuple[str, Callable]] = []
     original = resolving.s3_client
 
-    def s3_client(conn_id: str | None) -> object:
-        client, arguments = original(conn_id)
+    def s3_client(*of: object) -> object:
+        client, arguments = original(*of)
         for event, handler in handlers:
             client.meta.events.register(event, handler)
         return client, arguments

@@ -24,6 +24,7 @@ from airflow_pg_s3.core.evidence import (
 )
 from airflow_pg_s3.core.manifest import Producer
 from airflow_pg_s3.core.repository import StoredManifest
+from airflow_pg_s3.core.s3 import Refused
 from tests.shelf import sealed_json
 
 BEGAN = datetime(2026, 11, 22, 6, tzinfo=UTC)
@@ -101,11 +102,13 @@ def test_only_so_many_are_kept():
 
 def test_it_lies_beside_the_manifest_and_comes_with_the_arguments_that_s3_accepts(s3_client, bucket):
     assert read_evidence(s3_client, bucket, STORED) is None
-    arguments = {"StorageClass": "STANDARD_IA", "NoSuchArgument": 1}
+    arguments = {"StorageClass": "GLACIER", "ServerSideEncryption": "AES256", "NoSuchArgument": 1}
     assert record(s3_client, bucket, STORED, found(), arguments) == f"s3://{bucket}/{KEY}"
     assert key_of(STORED) == KEY
     head = s3_client.head_object(Bucket=bucket, Key=KEY)
-    assert (head["StorageClass"], head["ContentType"]) == ("STANDARD_IA", "application/json")
+    assert (head["ServerSideEncryption"], head["ContentType"]) == ("AES256", "application/json")
+    # It is read with each listing: never in an archive.
+    assert "StorageClass" not in head
     record(s3_client, bucket, STORED, found("failed", minutes=1), {})
     assert [v.outcome for v in read_evidence(s3_client, bucket, STORED).verifications] == ["failed", "verified"]
 
@@ -208,5 +211,5 @@ def test_a_refusal_is_a_storage_error_that_names_the_object(s3_client, bucket):
     with pytest.raises(StorageError, match=f"s3://{bucket}/{KEY} cannot be written: .*AccessDenied"):
         record(Wrapped(s3_client, refuse), bucket, STORED, found(), {})
     assert read_evidence(s3_client, bucket, STORED) is None
-    with pytest.raises(StorageError, match="NoSuchBucket"):
+    with pytest.raises(Refused, match="the bucket 'no-such-bucket' does not exist"):
         record(s3_client, "no-such-bucket", STORED, found(), {})

@@ -48,7 +48,7 @@ def find(monkeypatch):
 
         for module in (sensors, triggers):
             monkeypatch.setattr(module, "look", look)
-            monkeypatch.setattr(module.connections, "s3_client", lambda conn_id: (None, {}))
+            monkeypatch.setattr(module.connections, "s3_client", lambda conn_id, extra_args: (None, {}))
         return looks
 
     return find
@@ -159,6 +159,7 @@ class TestTheSensor:
             "max_age_seconds": 93600.0,
             "verified": True,
             "aws_conn_id": "account",
+            "s3_extra_args": {},
             "poke_interval": 7.0,
             "silent_fail": False,
         }

@@ -20,6 +20,7 @@ from tests.shelf import ID, manifest_of
 
 LATER = "20261123T030000Z-000000"
 PART = 5 << 20
+ACCESS_POINT = "arn:aws:s3:eu-west-1:123456789012:accesspoint"
 
 
 @pytest.fixture
@@ -110,6 +111,12 @@ class TestUris:
             ("s3://my.bucket-1/a/b.json", ("my.bucket-1", "a/b.json")),
             ("s3://bucket/a b/ünï/%20", ("bucket", "a b/ünï/%20")),
             ("s3://bucket/new\nline", ("bucket", "new\nline")),
+            (f"s3://{ACCESS_POINT}/backups", (f"{ACCESS_POINT}/backups", "")),
+            (f"s3://{ACCESS_POINT}:backups/a/b.json", (f"{ACCESS_POINT}:backups", "a/b.json")),
+            (
+                "s3://arn:aws:s3-outposts:eu-west-1:123456789012:outpost/op-01ac5d/accesspoint/ap/a",
+                ("arn:aws:s3-outposts:eu-west-1:123456789012:outpost/op-01ac5d/accesspoint/ap", "a"),
+            ),
         ],
     )
     def test_are_split_into_bucket_and_key(self, uri, expected):
@@ -118,7 +125,8 @@ class TestUris:
     @pytest.mark.parametrize(
         "uri",
         ["", "bucket/key", "s3:/bucket", "s3://", "s3:///key", "S3://bucket", "s3://b", "s3://bu cket/k", "s3://-b/k",
-         "https://bucket.s3.amazonaws.com/k", " s3://bucket", "s3://bucket?x/k", None, 5, b"s3://bucket"],
+         "s3://arn:aws:s3:::bucket/k",
+         f"s3://{ACCESS_POINT}", "https://bucket.s3.amazonaws.com/k", " s3://bucket", "s3://bucket?x/k", None, 5, b"s3://bucket"],
     )  # fmt: skip
     def test_that_are_none_are_refused_and_the_argument_is_named(self, uri):
         with pytest.raises(InputError) as caught:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core import s3
 from airflow_pg_s3.core.errors import InputError, IntegrityError
-from airflow_pg_s3.core.evidence import Level, Outcome, read_evidence
+from airflow_pg_s3.core.evidence import Evidence, Level, Outcome, read_evidence
 from airflow_pg_s3.core.listing import BackupRef
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.repository import Repository, read_manifest
+from airflow_pg_s3.core.repository import Repository, StoredManifest, read_manifest
 from airflow_pg_s3.core.table import human_age
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Selection:
 def select(repository: Repository, selection: Selection, log: Log) -> list[Entry]:
     """List the backups that are wanted, newest first, reading no more than that takes.
 
-    :raises InputError: there is no such bucket, or no right to use it.
+    :raises InputError: there is no such bucket, no right to use it, or S3 gives out none of the manifests.
     :raises StorageError: S3 failed.
     """
     refs = _refs(repository, selection)
@@ -119,21 +119,27 @@ def select(repository: Repository, selection: Selection, log: Log) -> list[Entry
 def read_entry(client: S3Client, ref: BackupRef, log: Log) -> Entry | None:
     """Read what is known of a backup; None, and a warning, if nothing can be restored from it.
 
-    One that was pruned meanwhile, is damaged or of a later format must not hide the others.
+    One that was pruned meanwhile, is damaged, archived or of a later format must not hide the others.
 
     :raises Refused: there is no right to read it.
     :raises StorageError: S3 failed.
     """
+    entry = _read(client, ref, log)
+    return None if isinstance(entry, s3.Unreadable) else entry
+
+
+def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3.Unreadable | None:
     try:
         stored = read_manifest(client, ref.uri)
     except s3.Refused:
         raise
+    except s3.Unreadable as error:
+        log.warning("left out: %s", error)
+        return error
     except (InputError, IntegrityError) as error:
         log.warning("left out: %s", error)
         return None
-    evidence = read_evidence(client, ref.bucket, stored) if ref.has_evidence else None
-    if ref.has_evidence and evidence is None:
-        log.warning("not verified: the evidence of %s is damaged, or speaks of another manifest", ref.uri)
+    evidence = _evidence_of(client, ref, stored, log) if ref.has_evidence else None
     newest = evidence.verifications[0] if evidence else None
     manifest = stored.manifest
     return Entry(
@@ -152,6 +158,17 @@ def read_entry(client: S3Client, ref: BackupRef, log: Log) -> Entry | None:
     )
 
 
+def _evidence_of(client: S3Client, ref: BackupRef, stored: StoredManifest, log: Log) -> Evidence | None:
+    try:
+        evidence = read_evidence(client, ref.bucket, stored)
+    except s3.Unreadable as error:
+        log.warning("not verified: %s", error)
+        return None
+    if evidence is None:
+        log.warning("not verified: the evidence of %s is damaged, or speaks of another manifest", ref.uri)
+    return evidence
+
+
 def _refs(repository: Repository, selection: Selection) -> Iterable[BackupRef]:
     """List what may be wanted, newest first; as it is asked for, if there is a limit."""
     before = selection.before
@@ -163,11 +180,20 @@ def _refs(repository: Repository, selection: Selection) -> Iterable[BackupRef]:
 
 
 def _entries(client: S3Client, refs: Iterable[BackupRef], log: Log, batch: int) -> Generator[Entry, None, None]:
-    """Read manifests and evidence, `batch` at first and then more at a time, as they are asked for."""
+    """Read manifests and evidence, `batch` at first and then more at a time, as they are asked for.
+
+    :raises Unreadable: S3 gives out none of them.
+    """
     remaining = iter(refs)
+    some_are_read, refusal = False, None
     with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="manifest") as pool:
         while some := list(islice(remaining, batch)):
-            for entry in pool.map(lambda ref: read_entry(client, ref, log), some):
-                if entry is not None:
+            for entry in pool.map(lambda ref: _read(client, ref, log), some):
+                if isinstance(entry, s3.Unreadable):
+                    refusal = entry
+                elif entry is not None:
+                    some_are_read = True
                     yield entry
             batch = min(max(2 * batch, _READS_AT_ONCE), _BATCH)
+    if refusal is not None and not some_are_read:
+        raise refusal

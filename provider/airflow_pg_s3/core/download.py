@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import Cancelled, IntegrityError, StorageError
+from airflow_pg_s3.core.s3 import Unreadable, explain_unreadable
 from airflow_pg_s3.core.upload import StoredObject
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Downloader:
     def stream(self, objects: Sequence[StoredObject]) -> Iterator[bytes]:
         """Yield the bytes of the objects (the volumes of one stream), in order.
 
+        :raises Unreadable: S3 does not give an object out.
         :raises StorageError: S3 refused, or kept failing.
         :raises IntegrityError: an object is missing, is not as long as it was, or changed while being read.
         """
@@ -117,7 +119,7 @@ class Downloader:
             try:
                 self._fetch_once(stored, at, end, etags, received)
             except (ClientError, BotoCoreError, OSError) as error:
-                _raise_if_final(error, stored)
+                _raise_if_final(error, self._bucket, stored)
                 problem = error
             at = start + sum(map(len, received))
             # Progress earns new patience: only a range that is stuck fails.
@@ -160,7 +162,7 @@ class Downloader:
             raise Cancelled("stopped while downloading")
 
 
-def _raise_if_final(error: Exception, stored: StoredObject) -> None:
+def _raise_if_final(error: Exception, bucket: str, stored: StoredObject) -> None:
     if not isinstance(error, ClientError):
         return
     code = error.response["Error"]["Code"]
@@ -170,5 +172,8 @@ def _raise_if_final(error: Exception, stored: StoredObject) -> None:
         raise IntegrityError(f"{stored.key} changed while it was being read") from error
     if code in ("InvalidRange", "416"):
         raise IntegrityError(f"{stored.key} is shorter than the {stored.stored_bytes} bytes stored") from error
+    refusal = explain_unreadable(error, bucket, stored.key)
+    if isinstance(refusal, Unreadable):
+        raise refusal from error
     if error.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 401, 403, 405):
         raise StorageError(f"S3 refused to read {stored.key}: {error}") from error

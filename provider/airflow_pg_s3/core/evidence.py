@@ -14,9 +14,9 @@ from airflow_pg_s3.core.errors import StorageError
 from airflow_pg_s3.core.listing import EVIDENCE_SUFFIX
 from airflow_pg_s3.core.manifest import BackupId, Count, Producer, Record, Sha256
 from airflow_pg_s3.core.repository import StoredManifest
-from airflow_pg_s3.core.s3 import status_of
+from airflow_pg_s3.core.s3 import explain_unreadable, of_records, status_of
 from airflow_pg_s3.core.seal import check_seal, sealed
-from airflow_pg_s3.core.upload import accepted, content_md5
+from airflow_pg_s3.core.upload import content_md5
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -143,6 +143,8 @@ def key_of(stored: StoredManifest) -> str:
 def read_evidence(client: S3Client, bucket: str, stored: StoredManifest) -> Evidence | None:
     """Read what is known of a backup; None if nothing is, or nothing that speaks of this very manifest.
 
+    :raises Unreadable: S3 does not give it out.
+    :raises Refused: there is no right to read it.
     :raises StorageError: S3 failed.
     """
     return _read(client, bucket, stored)[0]
@@ -163,7 +165,7 @@ def record(
     :raises StorageError: S3 failed.
     """
     key = key_of(stored)
-    arguments: Any = accepted(client, "PutObject", extra_args)
+    arguments: Any = of_records(client, extra_args)
     conditions = [_unless_changed, _unless_changed_without_quotes, _in_any_case]
     last_etag: str | None = ""
     for attempt in range(1, _ATTEMPTS + 1):
@@ -237,7 +239,7 @@ def _read_once(client: S3Client, bucket: str, stored: StoredManifest) -> tuple[E
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             return None, None
-        raise StorageError(f"s3://{bucket}/{key} cannot be read: {error}") from error
+        raise explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
         raise StorageError(f"s3://{bucket}/{key} cannot be read: {error}") from error
     try:

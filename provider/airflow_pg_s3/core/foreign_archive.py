@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.formats import LOOK_BYTES, NotAnArchive, compression_of, format_of
-from airflow_pg_s3.core.s3 import explain_refusal, parse_uri
+from airflow_pg_s3.core.s3 import explain_unreadable, parse_uri
 from airflow_pg_s3.core.unwrap import unwrap
 from airflow_pg_s3.core.upload import StoredObject
 
@@ -59,11 +59,13 @@ def find_object(client: S3Client, uri: str) -> StoredObject:
     if not key or key.endswith("/"):
         raise InputError(f"backup must name a manifest or an archive, not the folder {uri!r}")
     try:
-        size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        # Not HeadObject, whose refusals say nothing.
+        answer = client.get_object(Bucket=bucket, Key=key)
+        answer["Body"].close()
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             raise InputError(f"there is no object {uri}: list the archives to see which there are") from error
-        raise explain_refusal(error, bucket) from error
+        raise explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
         raise StorageError(f"{uri} cannot be read: {error}") from error
-    return StoredObject(key=key, stored_bytes=size)
+    return StoredObject(key=key, stored_bytes=answer["ContentLength"])

@@ -69,6 +69,8 @@ class Listing:
         self._bucket = bucket
         self._base = base
         self._database = database
+        # Once it is known that the store does not begin where it is asked to.
+        self._everything: list[BackupRef] | None = None
 
     def complete(self) -> list[BackupRef]:
         """List all of them, newest first."""
@@ -101,19 +103,27 @@ class Listing:
             yield from (ref for ref in reversed(page.refs) if ref.created_at < page.resume)
 
     def _page(self, since: datetime, until: datetime) -> _Page:
+        if self._everything is not None:
+            refs = [ref for ref in self._everything if since <= ref.created_at < until]
+            return _Page(refs=refs, resume=None)
+        start = self._base + beginning_at(since)
         with s3.explained(self._bucket):
             answer = self._client.list_objects_v2(
                 Bucket=self._bucket,
                 Prefix=self._base,
                 Delimiter="/",
-                StartAfter=self._base + beginning_at(since),
+                StartAfter=start,
                 MaxKeys=_KEYS_A_PAGE,
             )
         objects: list[Any] = list(answer.get("Contents", []))
+        folders = [folder["Prefix"] for folder in answer.get("CommonPrefixes", [])]
+        if any(name <= start for name in [*(entry["Key"] for entry in objects), *folders]):
+            # To go on would mean to get the same page for ever.
+            self._everything = self._all(_EARLIEST, _LATEST)
+            return self._page(since, until)
         refs = self._refs(objects, since, until)
         if not answer["IsTruncated"]:
             return _Page(refs=refs, resume=None)
-        folders = [folder["Prefix"] for folder in answer.get("CommonPrefixes", [])]
         last = max([entry["Key"] for entry in objects] + folders, default=self._base)
         if last >= self._base + beginning_at(until):
             return _Page(refs=refs, resume=None)
@@ -127,7 +137,8 @@ class Listing:
         objects: list[Any] = []
         end = self._base + beginning_at(until)
         with s3.explained(self._bucket):
-            for page in self._client.get_paginator("list_objects_v2").paginate(
+            for page in s3.list_pages(
+                self._client,
                 Bucket=self._bucket,
                 Prefix=self._base,
                 Delimiter="/",

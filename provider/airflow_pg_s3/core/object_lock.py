@@ -50,6 +50,8 @@ class ObjectLocks:
 
     def _look_at_bucket(self) -> bool:
         """Whether it may have locks; who may not know must take it that it has."""
+        if s3.is_access_point(self._bucket):
+            return True
         try:
             answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
         except ClientError as error:
@@ -62,7 +64,7 @@ class ObjectLocks:
                 return False
             raise s3.explain_refusal(error, self._bucket) from error
         except BotoCoreError as error:
-            raise StorageError(f"S3 cannot be reached: {error}") from error
+            raise s3.unreachable(error) from error
         return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def _ask(self, operation: str, key: str) -> Mapping[str, Any]:
@@ -75,7 +77,7 @@ class ObjectLocks:
             answer: Mapping[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key)
         except ClientError as error:
             status = s3.status_of(error)
-            if status == 403:
+            if s3.is_about_rights(error):
                 raise s3.Refused(
                     f"the bucket {self._bucket!r} may have Object Lock, and the AWS connection may not see which "
                     "objects it protects: grant s3:GetObjectRetention and s3:GetObjectLegalHold, and "

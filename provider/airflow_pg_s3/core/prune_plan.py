@@ -118,7 +118,10 @@ class PrunePlanner:
             # Once and for all: read again it might be whole, and found to be of no use.
             self._no_use[backup_id] = self._unreadable(backup_id, error)
             return None
-        evidence = read_evidence(self._repository.client, self._repository.bucket, stored)
+        try:
+            evidence = read_evidence(self._repository.client, self._repository.bucket, stored)
+        except s3.Unreadable:
+            evidence = None
         if evidence is None:
             return EVIDENCE_UNREADABLE
         return NEWEST_VERIFIED if evidence.is_verified else None
@@ -152,7 +155,8 @@ class PrunePlanner:
         return decision, [manifest_key, *(self._base + record.key for record in manifest.objects)]
 
     def _unreadable(self, backup_id: str, error: PgS3Error) -> Decision | None:
-        if not self._repository.is_committed(self._database, backup_id):
+        is_there = isinstance(error, s3.Unreadable) or self._repository.is_committed(self._database, backup_id)
+        if not is_there:
             return None
         return Decision(backup_id=backup_id, outcome="unreadable", reasons=(str(error),))
 

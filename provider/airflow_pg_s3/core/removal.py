@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core import s3
+from airflow_pg_s3.core.deletion import Deleter
 from airflow_pg_s3.core.errors import Cancelled, PgS3Error, StorageError
 from airflow_pg_s3.core.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
 from airflow_pg_s3.core.object_lock import says_locked
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 PRUNED = "pruned"
 """Name of the object that says that a backup's manifest was deleted on purpose, and the rest is to follow."""
-_KEYS_A_REQUEST = 1000  # S3 takes no more
 _MARK = b'{"pruned": true}'
 
 
@@ -51,8 +51,12 @@ class Remover:
         self._cancel = cancel
         self._log = log
         self._may_mark = True
-        self.leaves_versions = False
+        self._deleter = Deleter(client, bucket)
+
+    @property
+    def leaves_versions(self) -> bool:
         """Whether the bucket has kept what was deleted, as a noncurrent version."""
+        return self._deleter.leaves_versions
 
     def remove_backup(self, base: str, backup_id: str, *, has_evidence: bool) -> None:
         """Delete a complete backup: its manifest first, so that it is none any more; then the rest.
@@ -95,26 +99,15 @@ class Remover:
         :raises Protected: a lock is all that S3 gives as a reason for what it did not delete.
         :raises StorageError: it gives another.
         """
-        for start in range(0, len(keys), _KEYS_A_REQUEST):
-            self._stop_if_told()
-            batch = keys[start : start + _KEYS_A_REQUEST]
-            try:
-                answer = self._client.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch]}
-                )
-            except ClientError as error:
-                raise self._refusal(batch[0], error.response["Error"], error) from error
-            except BotoCoreError as error:
-                raise StorageError(f"cannot delete {self._uri(batch[0])}: {error}") from error
-            if any(deleted.get("DeleteMarker") for deleted in answer.get("Deleted", [])):
-                self.leaves_versions = True
-            refusals = [
-                self._refusal(refused.get("Key", batch[0]), refused)
-                for refused in answer.get("Errors", [])
-                if refused.get("Code") != "NoSuchKey"
-            ]
-            for refusal in sorted(refusals, key=lambda refusal: isinstance(refusal, Protected)):
-                raise refusal
+        try:
+            for refused in self._deleter.delete(keys, self._stop_if_told):
+                refusals = [self._refusal(one["Key"], one) for one in refused]
+                for refusal in sorted(refusals, key=lambda refusal: isinstance(refusal, Protected)):
+                    raise refusal
+        except ClientError as error:
+            raise self._refusal(keys[0], error.response["Error"], error) from error
+        except BotoCoreError as error:
+            raise StorageError(f"cannot delete {self._uri(keys[0])}: {error}") from error
 
     def _mark(self, folder: str) -> None:
         """Say that what is in the folder is to be deleted, if its manifest is gone."""
@@ -123,7 +116,7 @@ class Remover:
         try:
             s3.put_new(self._client, self._bucket, folder + PRUNED, _MARK, self._extra_args)
         except PgS3Error as error:
-            if not (isinstance(error.__cause__, ClientError) and s3.status_of(error.__cause__) == 403):
+            if not (isinstance(error.__cause__, ClientError) and s3.is_about_rights(error.__cause__)):
                 raise
             self._may_mark = False
             self._log.warning(

@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3.core import manifest as manifests
 from airflow_pg_s3.core import s3
 from airflow_pg_s3.core.backup_id import time_of
+from airflow_pg_s3.core.deletion import Deleter
 from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.listing import MANIFEST_SUFFIX, BackupRef, Listing
 from airflow_pg_s3.core.manifest import Manifest
@@ -123,11 +124,24 @@ class Repository:
         for folder in folders:
             backup_id = folder.removeprefix(base).rstrip("/")
             if time_of(backup_id) and folder.rstrip("/") not in complete:
-                no_record = (self.client.exceptions.NoSuchKey, ValueError, KeyError, TypeError, RecursionError)
-                with s3.explained(self.bucket), contextlib.suppress(*no_record):
-                    body = self.client.get_object(Bucket=self.bucket, Key=folder + BEGUN)["Body"].read(4096)
-                    record = json.loads(body)
-                    yield Begun(backup_id=backup_id, database=database, instance=record["instance"])
+                instance = self._maker(folder + BEGUN)
+                if instance is not None:
+                    yield Begun(backup_id=backup_id, database=database, instance=instance)
+
+    def _maker(self, key: str) -> str | None:
+        """Which server's backup it is, by its record; None if there is none that can be read."""
+        try:
+            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read(4096)
+            return str(json.loads(body)["instance"])
+        except (self.client.exceptions.NoSuchKey, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        except ClientError as error:
+            refusal = s3.explain_unreadable(error, self.bucket, key)
+            if isinstance(refusal, s3.Unreadable):
+                return None
+            raise refusal from error
+        except BotoCoreError as error:
+            raise StorageError(f"{self.uri(key)} cannot be read: {error}") from error
 
     def is_committed(self, database: str, backup_id: str) -> bool:
         """Whether the backup's manifest exists."""
@@ -157,11 +171,9 @@ class Repository:
             keys = [entry["Key"] for entry in self._pages(folder)]
             # The record of the backup goes last: while it is there, the rest is found.
             keys.sort(key=lambda key: key == folder + BEGUN)
-            for start in range(0, len(keys), 1000):
-                batch: Any = {"Objects": [{"Key": key} for key in keys[start : start + 1000]], "Quiet": True}
-                answer = self.client.delete_objects(Bucket=self.bucket, Delete=batch)
-                for failed in answer.get("Errors", []):
-                    raise StorageError(f"cannot delete {failed.get('Key')}: {failed.get('Message')}")
+            for refused in Deleter(self.client, self.bucket).delete(keys):
+                for one in refused:
+                    raise StorageError(f"cannot delete {one['Key']}: {one.get('Message')}")
         except (ClientError, BotoCoreError) as error:
             raise StorageError(f"cannot remove what is left in {self.uri(folder)}: {error}") from error
         return len(keys)
@@ -189,7 +201,7 @@ class Repository:
         except ClientError as error:
             raise s3.explain_refusal(error, self.bucket) from error
         except BotoCoreError as error:
-            raise StorageError(f"S3 cannot be reached: {error}") from error
+            raise s3.unreachable(error) from error
 
     def missing_objects(self, database: str, backup_id: str, expected: Mapping[str, int]) -> list[str]:
         """List the keys that do not exist with the expected size."""
@@ -211,16 +223,14 @@ class Repository:
         objects: list[Any] = []
         folders: list[str] = []
         with s3.explained(self.bucket):
-            for page in self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
-            ):
+            for page in s3.list_pages(self.client, Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
                 objects += page.get("Contents", [])
                 folders += [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
         return objects, folders
 
     def _pages(self, prefix: str) -> Iterator[Any]:
         with s3.explained(self.bucket):
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for page in s3.list_pages(self.client, Bucket=self.bucket, Prefix=prefix):
                 yield from page.get("Contents", [])
 
     def _uploads(self, prefix: str) -> Iterable[Any]:
@@ -246,6 +256,8 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
     """Read the manifest at an URI.
 
     :raises InputError: there is none, or this version cannot read it.
+    :raises Unreadable: S3 does not give it out.
+    :raises Refused: there is no right to read it.
     :raises IntegrityError: it isn't one, or a hostile one.
     """
     bucket, key = s3.parse_uri(uri, parameter="backup")
@@ -257,7 +269,7 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             raise InputError(f"there is no backup {uri}: list the backups to see which there are") from error
-        raise s3.explain_refusal(error, bucket) from error
+        raise s3.explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
         raise StorageError(f"{uri} cannot be read: {error}") from error
     manifest = manifests.parse(data, where=uri)

@@ -35,6 +35,7 @@ from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
 from airflow_pg_s3.core.target import Target, analyze, refuse_older, run_sql
+from airflow_pg_s3.core.thaw import refuse_archived
 from airflow_pg_s3.core.ties import tie
 from airflow_pg_s3.core.toc import Entry
 from airflow_pg_s3.core.workspace import Workspace
@@ -152,6 +153,7 @@ def restore(
     check_request(request)
     bucket, _ = parse_uri(request.backup, parameter="backup")
     manifest, base, _ = stored or read_manifest(client, request.backup)
+    refuse_archived(client, request.backup, cancel=cancel)
     refuse_partial(request, manifest)
     warnings = check_name(request, manifest.database, log)
     decoder = Decoder(manifest.encryption, request.identities)

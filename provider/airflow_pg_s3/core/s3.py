@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, StorageError
 from airflow_pg_s3.core.upload import accepted, content_md5, sends_checksums
@@ -16,11 +22,21 @@ from airflow_pg_s3.core.upload import accepted, content_md5, sends_checksums
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_URI = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/(.*))?", re.DOTALL)
+# Refusals with status 403 that another attempt may not meet.
+_PASSING = ("ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired")
+# Access points stand in for buckets, by their ARN, which has slashes or colons in it; or by an alias.
+_ACCESS_POINT = (
+    r"arn:[a-z-]+:s3[a-z-]*:[a-z0-9-]*:\d{12}:(?:outpost[/:][a-z0-9-]+[/:])?accesspoint[/:][A-Za-z0-9.-]+"
+)
+_URI = re.compile(rf"s3://([A-Za-z0-9][A-Za-z0-9._-]{{1,254}}|{_ACCESS_POINT})(?:/(.*))?", re.DOTALL)
 
 
 class Refused(InputError):
     """S3 does not let us into the bucket, or has none of that name; no other object of it will be better."""
+
+
+class Unreadable(InputError):
+    """S3 holds an object, and does not give it out as it was asked for; others may well be readable."""
 
 
 class Ambiguous(StorageError):
@@ -28,7 +44,7 @@ class Ambiguous(StorageError):
 
 
 def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
-    """Split ``s3://bucket/key``.
+    """Split ``s3://bucket/key``, where the ARN of an access point may be the bucket.
 
     :param parameter: name of the operator's argument, for the message.
     :raises InputError: it isn't one.
@@ -37,6 +53,11 @@ def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
     if match is None:
         raise InputError(f"{parameter} must look like s3://bucket/prefix, not {uri!r}")
     return match.group(1), match.group(2) or ""
+
+
+def is_access_point(bucket: str) -> bool:
+    """Whether this is an access point, which lets through what concerns objects, and little of the bucket."""
+    return bucket.startswith("arn:") or bucket.endswith("-s3alias")
 
 
 def put_new(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]) -> None:
@@ -48,7 +69,7 @@ def put_new(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Ma
     :raises Ambiguous: S3 failed, and may still come to store it.
     """
     uri = f"s3://{bucket}/{key}"
-    arguments: Any = accepted(client, "PutObject", extra_args) | {
+    arguments: Any = of_records(client, extra_args) | {
         "Bucket": bucket,
         "Key": key,
         "Body": body,
@@ -75,6 +96,11 @@ def put_new(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Ma
         raise Ambiguous(f"cannot write {uri}: {error}") from error
 
 
+def of_records(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The extra arguments for what is small and read again and again: not the class, which may be an archive."""
+    return {name: v for name, v in accepted(client, "PutObject", extra_args).items() if name != "StorageClass"}
+
+
 def _holds(client: S3Client, bucket: str, key: str, body: bytes) -> bool | None:
     """Whether this is what S3 holds; None if that can't be read."""
     with contextlib.suppress(ClientError, BotoCoreError):
@@ -92,6 +118,21 @@ def _advice(client: S3Client, error: Exception) -> str:
     return ""
 
 
+def list_pages(client: S3Client, **arguments: Any) -> Iterator[Any]:
+    """Yield the pages of a listing, as ListObjectsV2 answers them.
+
+    :raises StorageError: the store says that there is more, but not how to go on.
+    """
+    page: Any = {}
+    for page in client.get_paginator("list_objects_v2").paginate(**arguments):
+        yield page
+    if page.get("IsTruncated"):
+        raise StorageError(
+            f"the list of s3://{arguments['Bucket']}/{arguments['Prefix']} ends too early: the store says that "
+            "there is more, but not how to go on (NextContinuationToken), so it does not know ListObjectsV2"
+        )
+
+
 @contextlib.contextmanager
 def explained(bucket: str) -> Iterator[None]:
     """Turn what goes wrong between here and S3 into one sentence that says what to do.
@@ -104,17 +145,58 @@ def explained(bucket: str) -> Iterator[None]:
     except ClientError as error:
         raise explain_refusal(error, bucket) from error
     except BotoCoreError as error:
-        raise StorageError(f"S3 cannot be reached: {error}") from error
+        raise unreachable(error) from error
+
+
+def unreachable(error: BotoCoreError) -> StorageError:
+    """Say in one sentence why a request has not come to S3."""
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return StorageError(
+            f"there are no AWS credentials ({error}): put a key into login and password of the AWS connection, a "
+            "role into its extra (role_arn), or give the machine a role"
+        )
+    return StorageError(f"S3 cannot be reached: {error}")
 
 
 def explain_refusal(error: ClientError, bucket: str) -> Refused | StorageError:
     """Turn S3's refusal into one sentence that says what to do."""
-    code = error.response["Error"]["Code"]
+    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
     if code == "NoSuchBucket":
         return Refused(f"the bucket {bucket!r} does not exist: create it, or correct the URI")
-    if status_of(error) in (401, 403):
-        return Refused(f"S3 refuses access to bucket {bucket!r} ({code}): check the AWS connection's rights")
+    if code == "RequestTimeTooSkewed":
+        return StorageError(
+            f"S3 refuses requests whose time differs from its own ({said}): set the clock of the worker or of "
+            "the S3 server right"
+        )
+    if is_about_rights(error):
+        return Refused(
+            f"S3 refuses access to bucket {bucket!r} ({code}), saying {said!r}: check the AWS connection's rights"
+        )
     return StorageError(f"S3 failed on bucket {bucket!r}: {error}")
+
+
+def explain_unreadable(error: ClientError, bucket: str, key: str) -> Unreadable | Refused | StorageError:
+    """Turn S3's refusal to give out an object into one sentence; `Unreadable` if it is about this object alone."""
+    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    uri = f"s3://{bucket}/{key}"
+    if code == "InvalidObjectState":
+        return Unreadable(
+            f"{uri} lies in an archive storage class, from which S3 gives nothing out before it is asked to "
+            f"({said}): run aws s3api restore-object and wait until it is done, or restore with thaw="
+        )
+    if code.startswith("KMS.") or "kms:" in said:
+        return Unreadable(f"S3 may not decrypt {uri} ({code}): {said}")
+    if status_of(error) == HTTPStatus.BAD_REQUEST and "encrypt" in said.lower():
+        return Unreadable(
+            f"S3 cannot decrypt {uri}: what was stored with SSE-C is read with the same SSECustomerAlgorithm and "
+            f"SSECustomerKey in s3_extra_args, and all else without them ({said})"
+        )
+    return explain_refusal(error, bucket)
+
+
+def is_about_rights(error: ClientError) -> bool:
+    """Whether S3 has refused this to whoever asks, so that trying again changes nothing."""
+    return status_of(error) in (401, 403) and error.response["Error"]["Code"] not in _PASSING
 
 
 def status_of(error: Exception) -> int:

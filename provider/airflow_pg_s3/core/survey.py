@@ -62,8 +62,7 @@ def survey(client: S3Client, bucket: str, base: str) -> Survey:
     now = datetime.now(UTC)
     complete, evidence, folders = [], {}, set()
     with s3.explained(bucket):
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=base, Delimiter="/")
-        for page in pages:
+        for page in s3.list_pages(client, Bucket=bucket, Prefix=base, Delimiter="/"):
             now = min(now, _answered_at(page))
             for entry in page.get("Contents", []):
                 name = entry["Key"].removeprefix(base)
@@ -99,7 +98,7 @@ def look_into(client: S3Client, bucket: str, folder: str) -> Folder:
     :param folder: key prefix, with its slash.
     """
     with s3.explained(bucket):
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder)
+        pages = s3.list_pages(client, Bucket=bucket, Prefix=folder)
         objects = [
             Stored(key=entry["Key"], stored_bytes=entry["Size"], modified=entry["LastModified"])
             for page in pages

@@ -329,9 +329,12 @@ def content_md5(client: S3Client, body: bytes | bytearray) -> dict[str, Any]:
 
     Buckets with Object Lock demand one or the other.
     """
-    if sends_checksums(client):
-        return {}
-    return {"ContentMD5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
+    return {} if sends_checksums(client) else {"ContentMD5": md5_of(body)}
+
+
+def md5_of(data: bytes | bytearray) -> str:
+    """The MD5 sum as S3 writes it, in Base64."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 @contextlib.contextmanager

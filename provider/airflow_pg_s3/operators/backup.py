@@ -93,13 +93,13 @@ class PgS3BackupOperator(PgS3Operator):
         """Make the backup and return its facts."""
         with self._failing_for_good():
             database = connections.as_database(self.database, otherwise="the connection's own")
-            client, hook_arguments = connections.s3_client(self.aws_conn_id)
+            client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = BackupRequest(
                 source=connections.postgres_parameters(self.postgres_conn_id, database),
                 jobs=connections.as_int(self.jobs, "jobs"),
                 compression_level=self.compression_level,
                 pg_dump_options=connections.as_list(self.pg_dump_options, "pg_dump_options"),
-                s3_extra_args=hook_arguments | dict(self.s3_extra_args or {}),
+                s3_extra_args=extra_args,
                 age_recipients=connections.as_list(self.age_recipients, "age_recipients"),
                 labels=connections.as_labels(self.labels),
                 include_globals=connections.as_bool(self.include_globals, "include_globals"),

@@ -12,6 +12,21 @@ from airflow.providers.common.compat.sdk import AirflowFailException, Asset, Bas
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
 
+def final_error(error: PgS3Error, log: Any) -> Exception:
+    """Say what went wrong, and return what to raise: without the chain of errors that led to it.
+
+    Airflow shows the whole chain, under whose dozens of frames the sentence that says what to do would be lost.
+    """
+    log.error("%s", error)
+    log.debug("how it came to that", exc_info=error)
+    if not isinstance(error, InputError | DataConflict):
+        return error
+    final = AirflowFailException(str(error))
+    for note in getattr(error, "__notes__", ()):
+        final.add_note(note)
+    return final
+
+
 class PgS3Operator(BaseOperator):
     """An operator whose work can be stopped, and whose errors say whether trying again makes sense."""
 
@@ -32,12 +47,7 @@ class PgS3Operator(BaseOperator):
         try:
             yield
         except PgS3Error as error:
-            self.log.error("%s", error)
-            # What led to it is a hundred lines, under which it would be lost.
-            self.log.debug("what led to it:", exc_info=True)
-            if isinstance(error, InputError | DataConflict):
-                raise AirflowFailException(str(error)) from None
-            raise error from None
+            raise final_error(error, self.log) from None
 
     def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """Put the facts on the events of the operator's asset outlets; return them for XCom."""

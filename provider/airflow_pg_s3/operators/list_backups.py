@@ -31,6 +31,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :param labels: only backups that carry all of these labels (templated).
     :param limit: at most this many (templated).
     :param fail_if_empty: fail if there is none, rather than return an empty list.
+    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
+        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size`` (bytes
         stored), ``verified``, and ``verification``, the newest one's ``outcome``, ``level`` and ``at``, or None;
         backups also with ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels``, and ``left_out_by``, the
@@ -61,6 +63,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
         labels: Mapping[str, str] | None = None,
         limit: int | str | None = None,
         fail_if_empty: bool = True,
+        s3_extra_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,12 +76,13 @@ class PgS3ListBackupsOperator(PgS3Operator):
         self.labels = labels
         self.limit = limit
         self.fail_if_empty = fail_if_empty
+        self.s3_extra_args = s3_extra_args
 
     def execute(self, context: Mapping[str, Any]) -> list[dict[str, Any]]:
         """List the backups."""
         with self._failing_for_good():
             selection = self._selection()
-            client, _ = connections.s3_client(self.aws_conn_id)
+            client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             repository = Repository(client, self.repository)
             now = datetime.now(UTC)
             if self.pattern:

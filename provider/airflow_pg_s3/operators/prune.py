@@ -39,6 +39,8 @@ class PgS3PruneOperator(PgS3Operator):
         long.
     :param dry_run: say what would be done, and do nothing: a bool, or text that says so (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
+        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
     :returns: ``dry_run``; ``kept``, ``deleted``, ``protected``, ``unreadable``, ``orphans``: lists of dicts with
         ``database``, ``backup_id`` and ``reasons``, of which each list has the first 100 (newest first);
         ``counts``: how many there are of each; ``freed_bytes``.
@@ -75,6 +77,7 @@ class PgS3PruneOperator(PgS3Operator):
         orphan_age: timedelta = DEFAULT_ORPHAN_AGE,
         dry_run: bool | str = False,
         aws_conn_id: str | None = "aws_default",
+        s3_extra_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -90,6 +93,7 @@ class PgS3PruneOperator(PgS3Operator):
         self.orphan_age = orphan_age
         self.is_dry_run = dry_run  # dry_run is a method of every operator
         self.aws_conn_id = aws_conn_id
+        self.s3_extra_args = s3_extra_args
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Prune, and return what was done."""
@@ -104,7 +108,7 @@ class PgS3PruneOperator(PgS3Operator):
                 timezone=self.timezone,
             )
             dry_run = _flag(self.is_dry_run, "dry_run")
-            client, hook_arguments = connections.s3_client(self.aws_conn_id)
+            client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = PruneRequest(
                 retention=retention,
                 database=connections.as_database(
@@ -112,7 +116,7 @@ class PgS3PruneOperator(PgS3Operator):
                 ),
                 orphan_age=self.orphan_age,
                 dry_run=dry_run,
-                s3_extra_args=hook_arguments,
+                s3_extra_args=extra_args,
             )
             done = prune(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
         return self._report(context, {"dry_run": dry_run} | _facts(done))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
+
+from airflow.providers.common.compat.sdk import conf
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_pg_s3 import connections
 from airflow_pg_s3.core.choice import Wanted
+from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.foreign import is_foreign, restore_foreign
 from airflow_pg_s3.core.restore import IfExists, RestoreRequest, restore
+from airflow_pg_s3.core.thaw import ask_for
 from airflow_pg_s3.operators.base import PgS3Operator
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+THAW_INTERVAL = timedelta(minutes=5)
+"""How often S3 is asked whether it gives out what was archived."""
 
 
 class PgS3RestoreOperator(PgS3Operator):
@@ -71,6 +80,13 @@ class PgS3RestoreOperator(PgS3Operator):
         temporary folder if None (templated).
     :param allow_unsafe_psql: replay another tool's plain dump also with a psql that the dump can make run commands
         on the worker (CVE-2025-8714, CVE-2026-18408).
+    :param thaw: if objects of the backup lie in an archive storage class (S3 Glacier), ask S3 for all of them, and
+        wait until they can be read: ``Standard``, ``Bulk`` or ``Expedited``; if None, such a backup is refused
+        (templated).
+    :param thaw_days: how many days S3 keeps the copies that can be read (templated).
+    :param deferrable: wait for that in the triggerer rather than in a worker.
+    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
+        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
     :returns: ``database``, ``backup_id``, ``tables``, ``rows``, ``raw_bytes``, ``duration_seconds``,
         ``previous_database`` (name of the replaced one if it is kept, else None), ``warnings`` (what is otherwise
         than in the source, a sentence each).
@@ -99,6 +115,8 @@ class PgS3RestoreOperator(PgS3Operator):
         "post_restore_sql",
         "age_identity_conn_id",
         "spool_dir",
+        "thaw",
+        "thaw_days",
     )
     ui_color = "#e5f5e0"
 
@@ -131,6 +149,10 @@ class PgS3RestoreOperator(PgS3Operator):
         age_identity_conn_id: str | None = None,
         spool_dir: str | None = None,
         allow_unsafe_psql: bool = False,
+        thaw: str | None = None,
+        thaw_days: int | str = 3,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        s3_extra_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -160,12 +182,16 @@ class PgS3RestoreOperator(PgS3Operator):
         self.age_identity_conn_id = age_identity_conn_id
         self.spool_dir = spool_dir
         self.allow_unsafe_psql = allow_unsafe_psql
+        self.thaw = thaw
+        self.thaw_days = thaw_days
+        self.deferrable = deferrable
+        self.s3_extra_args = s3_extra_args
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Restore the backup and return the facts."""
         with self._failing_for_good():
             database = connections.as_database(self.database, otherwise="the connection's own")
-            client, _ = connections.s3_client(self.aws_conn_id)
+            client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = RestoreRequest(
                 backup=self.backup,
                 target=connections.postgres_parameters(self.postgres_conn_id, database),
@@ -196,6 +222,8 @@ class PgS3RestoreOperator(PgS3Operator):
                 identities=connections.age_identities(self.age_identity_conn_id),
                 allow_unsafe_psql=self.allow_unsafe_psql,
             )
+            if self.thaw:
+                self._wait_for_thaw(self.thaw, client)
             if is_foreign(self.backup):
                 return self._report(context, self._restore_foreign(request, client))
             result = restore(request, client, cancel=self._cancel, log=self.log)
@@ -212,6 +240,18 @@ class PgS3RestoreOperator(PgS3Operator):
                 "warnings": result.warnings,
             },
         )
+
+    def go_on(self, context: Mapping[str, Any], event: Any) -> dict[str, Any]:
+        """Look again whether S3 gives everything out, and restore."""
+        return self.execute(context)
+
+    def _wait_for_thaw(self, tier: str, client: S3Client) -> None:
+        days = connections.as_int(self.thaw_days, "thaw_days")
+        while ask_for(client, self.backup, tier=tier, days=days, cancel=self._cancel, log=self.log):
+            if self.deferrable:
+                self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on")
+            if self._cancel.wait(THAW_INTERVAL.total_seconds()):
+                raise Cancelled("stopped while waiting for S3 to give out what is archived")
 
     def _restore_foreign(self, request: RestoreRequest, client: S3Client) -> dict[str, Any]:
         result = restore_foreign(request, client, cancel=self._cancel, log=self.log)

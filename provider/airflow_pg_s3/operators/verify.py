@@ -90,7 +90,7 @@ class PgS3VerifyOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Verify the backup, and return the facts if it is what it should be."""
         with self._failing_for_good():
-            client, hook_arguments = connections.s3_client(self.aws_conn_id)
+            client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = VerifyRequest(
                 backup=self.backup,
                 # Not the connection's own database: a scratch database is made on its server.
@@ -105,7 +105,7 @@ class PgS3VerifyOperator(PgS3Operator):
                 identities=connections.age_identities(self.age_identity_conn_id),
                 spool_dir=self.spool_dir or None,
                 client_path=connections.client_path(),
-                s3_extra_args=hook_arguments | dict(self.s3_extra_args or {}),
+                s3_extra_args=extra_args,
                 producer=connections.producer(context),
             )
             try:

@@ -20,6 +20,7 @@ from airflow_pg_s3 import connections
 from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.freshness import look
 from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.operators.base import final_error
 from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
     :param max_age: how long ago the newest backup may have begun.
     :param verified: only backups count that were restored and compared, and have not failed a verification since.
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
+        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
     :param deferrable: wait in the triggerer rather than in a worker.
     :param kwargs: as for any sensor: ``timeout`` (7 days unless set), ``poke_interval``, ``mode``, ``soft_fail``.
     :returns: of the newest backup that counts: ``uri``, ``key``, ``backup_id``, ``database``, ``created_at``
@@ -57,6 +60,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         max_age: timedelta,
         verified: bool = True,
         aws_conn_id: str | None = "aws_default",
+        s3_extra_args: Mapping[str, Any] | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
@@ -66,6 +70,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         self.max_age = max_age
         self.verified = verified
         self.aws_conn_id = aws_conn_id
+        self.s3_extra_args = s3_extra_args
         self.deferrable = deferrable
         self._found = ""
 
@@ -75,14 +80,13 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
             if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
                 raise InputError(f"max_age must be a timedelta above zero, not {self.max_age!r}")
             connections.as_database(self.database)
-            client, _ = connections.s3_client(self.aws_conn_id)
+            client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             repository = Repository(client, self.repository)
             found = look(
                 repository, database=self.database, max_age=self.max_age, verified=self.verified, log=self.log
             )
-        except InputError as error:
-            self.log.error("%s", error)
-            raise AirflowFailException(str(error)) from None
+        except PgS3Error as error:
+            raise final_error(error, self.log) from None
         self._found = found.message
         self.log.info("%s", found.message)
         return PokeReturnValue(is_done=found.is_fresh, xcom_value=found.facts)
@@ -127,6 +131,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 max_age_seconds=self.max_age.total_seconds(),
                 verified=self.verified,
                 aws_conn_id=self.aws_conn_id,
+                s3_extra_args=dict(self.s3_extra_args or {}),
                 poke_interval=self.poke_interval,
                 deadline=deadline.isoformat(),
                 silent_fail=self.silent_fail,
@@ -152,5 +157,4 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 raise AirflowSkipException(str(error)) from error
             if not self.silent_fail:
                 raise
-            self.log.error("%s", error)
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,6 +36,7 @@ class BackupFreshnessTrigger(BaseTrigger):
         max_age_seconds: float,
         verified: bool,
         aws_conn_id: str | None,
+        s3_extra_args: Mapping[str, Any] | None = None,
         poke_interval: float,
         deadline: str,
         silent_fail: bool = False,
@@ -46,6 +47,7 @@ class BackupFreshnessTrigger(BaseTrigger):
         self.max_age_seconds = max_age_seconds
         self.verified = verified
         self.aws_conn_id = aws_conn_id
+        self.s3_extra_args = s3_extra_args
         self.poke_interval = poke_interval
         self.deadline = deadline
         self.silent_fail = silent_fail
@@ -58,6 +60,7 @@ class BackupFreshnessTrigger(BaseTrigger):
             "max_age_seconds": self.max_age_seconds,
             "verified": self.verified,
             "aws_conn_id": self.aws_conn_id,
+            "s3_extra_args": self.s3_extra_args,
             "poke_interval": self.poke_interval,
             "deadline": self.deadline,
             "silent_fail": self.silent_fail,
@@ -91,7 +94,7 @@ class BackupFreshnessTrigger(BaseTrigger):
                 return
 
     def _look(self) -> Freshness:
-        client, _ = connections.s3_client(self.aws_conn_id)
+        client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
         return look(
             Repository(client, self.repository),
             database=self.database,

@@ -201,7 +201,7 @@ def test_a_nul_character_is_refused(keyword):
 
 
 def test_values_of_airflows_extras_become_what_libpq_wants():
-    params = of(user="u", keepalives=True, sslcompression=False, port=5433, sslmode=None, sslcert="")
+    params = of(user="u", keepalives=True, sslcompression=False, port=5433, sslmode=None, password="")
     assert params.keywords == {"user": "u", "keepalives": "1", "sslcompression": "0", "port": "5433"}
 
 
@@ -345,6 +345,7 @@ def test_our_own_connection_says_what_the_connection_says_and_nothing_of_the_pro
     ("keyword", "value"),
     [
         ("sslmode", "sideways"),
+        ("sslmode", ""),
         ("port", "99999"),
         ("port", "abc"),
         ("keepalives_idle", "soon"),

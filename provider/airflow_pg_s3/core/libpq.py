@@ -30,6 +30,7 @@ _SERVICE_FILE = "pg_service.conf"
 _SERVICE_VALUE_BYTES = 950  # libpq takes lines of up to 1,023 bytes
 # What the members of a backup contain must not depend on the connection.
 _NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
+_FLAGS = {"keepalives", "sslcompression", "sslsni", "gssdelegation"}
 _OUR_CONNECTIONS = {
     "application_name": "airflow-provider-pg-s3",
     "connect_timeout": "30",
@@ -66,7 +67,7 @@ class ConnectionParameters:
     """libpq keywords and values of one server, and the database on it.
 
     :param database: name of the database, of any characters.
-    :param keywords: libpq keywords such as ``host`` and ``sslmode``; ``None`` and empty values are left out.
+    :param keywords: libpq keywords such as ``host`` and ``sslmode``.
     :param password: asked for the password before each login, where it is one that expires; from any thread.
     """
 
@@ -83,7 +84,7 @@ class ConnectionParameters:
     def endpoint(self) -> str:
         """``user@host:port/database``, for messages."""
         user = self.keywords.get("user", "")
-        port = self.keywords.get("port", "5432")
+        port = self.keywords.get("port") or "5432"
         return f"{user}@{self.host}:{port}/{self.database}"
 
     def of(self, database: str) -> ConnectionParameters:
@@ -274,21 +275,23 @@ def parameters(
 ) -> ConnectionParameters:
     """Normalise what a connection holds.
 
-    :param database: its database; libpq's default (the user's name) if empty.
-    :param keywords: values of any scalar type; booleans become 1 and 0, as libpq wants them.
+    :param database: its database; if empty, the keyword ``dbname``, or libpq's default, the user's name.
+    :param keywords: values of any scalar type; None for those that are not given. Flags that are booleans become 1
+        and 0, as libpq wants them. Others that are empty are left to libpq, to which some mean nothing and some
+        are an error.
     :param password: see `ConnectionParameters`.
     :raises InputError: a keyword that libpq does not know.
     """
     texts: dict[str, str] = {}
     for keyword, value in keywords.items():
-        if value is None or value == "":
+        if value is None or (keyword == "password" and value == ""):
             continue
         if keyword not in _OPTIONS:
             raise InputError(
                 f"the connection's extra {keyword!r} is no libpq keyword; remove it, or see "
                 "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
             )
-        texts[keyword] = str(int(value)) if isinstance(value, bool) else str(value)
+        texts[keyword] = str(int(value)) if isinstance(value, bool) and keyword in _FLAGS else str(value)
         if "\0" in texts[keyword]:
             raise InputError(f"the connection's {keyword} holds a NUL character, which libpq cannot carry")
     name = database or texts.get("dbname") or texts.get("user")

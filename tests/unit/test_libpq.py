@@ -193,6 +193,14 @@ def test_an_unknown_keyword_that_came_another_way_is_refused_too(tmp_path):
         ConnectionParameters(database="d", keywords={"sslmod": "require"}).written_environment(tmp_path)
 
 
+def test_a_libpq_of_psycopgs_that_takes_a_keyword_or_a_value_for_something_else_is_named(monkeypatch):
+    monkeypatch.setattr(psycopg.pq, "version", lambda: 150020)
+    with pytest.raises(InputError, match=r"sslrootcert=system, which takes libpq 16 .* psycopg uses 15\.20 here"):
+        of(user="u", sslrootcert="system")
+    with pytest.raises(InputError, match=r"extra 'sslsomething' is no libpq keyword.*psycopg uses libpq 15\.20"):
+        of(user="u", sslsomething="1")
+
+
 @pytest.mark.parametrize("keyword", ["password", "host", "user"])
 def test_a_nul_character_is_refused(keyword):
     with pytest.raises(InputError, match=f"the connection's {keyword} holds a NUL") as caught:

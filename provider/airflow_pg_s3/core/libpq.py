@@ -28,6 +28,7 @@ from airflow_pg_s3.core.errors import InputError
 _SERVICE = "airflow_pg_s3"
 _SERVICE_FILE = "pg_service.conf"
 _SERVICE_VALUE_BYTES = 950  # libpq takes lines of up to 1,023 bytes
+_SYSTEM_SINCE = 160000
 # What the members of a backup contain must not depend on the connection.
 _NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
 _FLAGS = {"keepalives", "sslcompression", "sslsni", "gssdelegation"}
@@ -289,17 +290,28 @@ def parameters(
         if keyword not in _OPTIONS:
             raise InputError(
                 f"the connection's extra {keyword!r} is no libpq keyword; remove it, or see "
-                "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
+                "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS "
+                f"(psycopg uses libpq {_version()} here)"
             )
         texts[keyword] = str(int(value)) if isinstance(value, bool) and keyword in _FLAGS else str(value)
         if "\0" in texts[keyword]:
             raise InputError(f"the connection's {keyword} holds a NUL character, which libpq cannot carry")
+    if texts.get("sslrootcert") == "system" and psycopg.pq.version() < _SYSTEM_SINCE:
+        # To an older one a file of that name, without which it trusts any server.
+        raise InputError(
+            f"the connection has sslrootcert=system, which takes libpq 16 or newer, and psycopg uses {_version()} "
+            "here: install psycopg[binary], or name a file"
+        )
     name = database or texts.get("dbname") or texts.get("user")
     if not name:
         raise InputError("the connection names no database: set its schema field, or the operator's database")
     if "\0" in name:
         raise InputError("a database name cannot hold a NUL character")
     return ConnectionParameters(database=name, keywords=texts, password=password)
+
+
+def _version() -> str:
+    return "{}.{}".format(*divmod(psycopg.pq.version(), 10000))
 
 
 _ENVIRONMENT = threading.Lock()

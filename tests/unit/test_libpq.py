@@ -10,6 +10,7 @@ import stat
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -138,6 +139,25 @@ def test_variables_of_the_process_do_not_leak_in(tmp_path, monkeypatch):
     assert {name: env[name] for name in env if name.startswith("PG")} == {"PGUSER": "somebody", "PGTZ": "UTC"}
     # Programs speak English, and find ~/.postgresql.
     assert (env["LC_ALL"], env["HOME"]) == ("C", "/home/airflow")
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        pytest.param({"host": "a.example,b.example", "port": "5,6", "load_balance_hosts": "random"}, id="hosts"),
+        pytest.param({"host": "/run,b.example", "hostaddr": ",192.0.2.1", "port": "5,6"}, id="addresses"),
+        pytest.param({"service": "theirs"}, id="a service file"),
+    ],
+)
+@pytest.mark.parametrize("hostaddr", ["127.0.0.2", ""])
+def test_a_pinned_address_goes_before_whatever_else_is_said(keywords, hostaddr, tmp_path, monkeypatch):
+    (tmp_path / ".pg_service.conf").write_text("[theirs]\nhost=a.example,b.example\nport=5,6\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    address = {"host": "/nonexistent", "hostaddr": hostaddr, "port": "1"}
+    pinned = replace(of("it's", user="somebody", **keywords), address=address)
+    seen = seen_by_a_client(pinned, tmp_path)
+    assert {name: seen[name] for name in address} == address
+    assert seen["dbname"] == "it's"
 
 
 @pytest.mark.parametrize("keyword", ["client_encoding", "dbname", "replication"])

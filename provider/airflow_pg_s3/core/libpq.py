@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core import clients
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.errors import InputError, ServerError
 
 _SERVICE = "airflow_pg_s3"
 _SERVICE_FILE = "pg_service.conf"
@@ -70,11 +71,15 @@ class ConnectionParameters:
     :param database: name of the database, of any characters.
     :param keywords: libpq keywords such as ``host`` and ``sslmode``.
     :param password: asked for the password before each login, where it is one that expires; from any thread.
+    :param address: ``host``, ``hostaddr`` and ``port`` that go before those in `keywords`; see `pinned`.
+    :param started_at: when the only server process was started that sessions of ours may be led to.
     """
 
     database: str
     keywords: Mapping[str, str] = field(repr=False)
     password: Callable[[], str] | None = field(default=None, repr=False)
+    address: Mapping[str, str] = field(default_factory=dict)
+    started_at: datetime | None = None
 
     @property
     def host(self) -> str:
@@ -92,10 +97,31 @@ class ConnectionParameters:
         """Return the same server's parameters for another database."""
         return replace(self, database=database)
 
+    def pinned(self, connection: psycopg.Connection[tuple[Any, ...]]) -> ConnectionParameters:
+        """The same for whatever follows a first connection, all of which goes where that one went.
+
+        A name may have several addresses, and an address several servers behind it, of which each has other
+        snapshots, locks and databases that are just being made.
+
+        :param connection: made with these parameters, to any database.
+        """
+        info = connection.info
+        # Without hostaddr it is a socket, and whatever the keyword says is not meant for it.
+        address = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
+        return replace(self, address=address, started_at=_started_at(connection))
+
+    def another_server(self) -> ServerError:
+        """The error of an endpoint behind which there is not one server alone."""
+        return ServerError(
+            f"{self.endpoint} leads to more than one server, or the server was restarted meanwhile: name one of "
+            "them in the connection, rather than a load balancer"
+        )
+
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect in autocommit mode, and let the server speak English.
 
         :raises InputError: the server refuses who we are or what we ask for.
+        :raises ServerError: it is not the one that these parameters are pinned to.
         :raises psycopg.OperationalError: it can't be reached; trying again may help.
         """
         keywords = self._with_password().keywords
@@ -103,8 +129,9 @@ class ConnectionParameters:
             try:
                 connection = psycopg.connect(
                     make_conninfo(
-                        **_OUR_CONNECTIONS | {k: v for k, v in keywords.items() if k not in _NOT_PASSED_ON},
-                        dbname=self.database,
+                        **_OUR_CONNECTIONS
+                        | {k: v for k, v in keywords.items() if k not in _NOT_PASSED_ON}
+                        | {**self.address, "dbname": self.database},
                     ),
                     autocommit=True,
                     client_encoding="UTF8",
@@ -120,6 +147,9 @@ class ConnectionParameters:
         # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
         connection.execute(without_limits(connection.info.server_version))
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        if self.started_at not in (None, _started_at(connection)):
+            connection.close()
+            raise self.another_server()
         self._speak_english(connection)
         return connection
 
@@ -139,8 +169,9 @@ class ConnectionParameters:
             ) from error
 
     def dbname_argument(self) -> str:
-        """Value for ``--dbname``: names the database and nothing else, whatever characters it has."""
-        return make_conninfo(dbname=self.database)
+        """Value for ``--dbname``: names the database, whatever characters it has, and a pinned address."""
+        # What is said here goes before the environment and a service file.
+        return make_conninfo(dbname=self.database, **self.address)
 
     def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.
@@ -229,6 +260,12 @@ class ConnectionParameters:
         if self.password is None:
             return self
         return replace(self, keywords={**self.keywords, "password": self.password()}, password=None)
+
+
+def _started_at(connection: psycopg.Connection[tuple[Any, ...]]) -> datetime:
+    started_at: datetime
+    ((started_at,),) = connection.execute("select pg_postmaster_start_time()").fetchall()
+    return started_at
 
 
 def settings_for_values(lc_monetary: Literal["C"] | None) -> dict[str, str]:

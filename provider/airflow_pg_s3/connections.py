@@ -29,17 +29,19 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
     from mypy_boto3_s3 import S3Client
 
+# Extras that are psycopg's, and say nothing of where and how to connect.
+_OF_PSYCOPG = {"autocommit", "prepare_threshold"}
 # AWS takes a token for 15 minutes. pg_restore logs in once more some time after its first login.
 _TOKEN_SECONDS = 300.0
 _log = logging.getLogger(__name__)
 
 
 def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParameters:
-    """Take libpq parameters from an Airflow connection, as `PostgresHook.get_conn` does.
+    """Take libpq parameters from an Airflow connection, as `PostgresHook.get_conn` does: extras win over fields.
 
     :param conn_id: id of a Postgres connection; with the extra ``iam``, a token is fetched, and later another one
         when it is about to expire.
-    :param database: overrides the connection's schema.
+    :param database: overrides the connection's own.
     :raises InputError: there is no such connection, or it cannot be used.
     """
     hook = PostgresHook(postgres_conn_id=conn_id)
@@ -50,16 +52,21 @@ def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParamet
     if connection.conn_type not in ("postgres", "postgresql"):
         raise InputError(f"the Airflow connection {conn_id!r} is of type {connection.conn_type!r}, not postgres")
     extra = connection.extra_dejson
-    keywords: dict[str, object] = {k: v for k, v in extra.items() if k not in hook.ignored_extra_options}
-    keywords["host"] = connection.host
+    keywords: dict[str, object] = {
+        "host": connection.host,
+        "port": connection.port,
+        "user": connection.login,
+        "password": connection.password,
+        "dbname": connection.schema,
+    }
     token = _Token(hook, connection) if extra.get("iam") else None
     if token is not None:
-        keywords |= {"port": token.port, "user": token.login}
-    else:
-        if connection.password:
-            mask_secret(connection.password)
-        keywords |= {"port": connection.port, "user": connection.login, "password": connection.password}
-    return parameters(database=database or connection.schema, keywords=keywords, password=token)
+        keywords |= {"port": token.port, "user": token.login, "password": None}
+    ignored = hook.ignored_extra_options | _OF_PSYCOPG
+    keywords |= {k: v for k, v in extra.items() if k not in ignored}
+    if keywords["password"]:
+        mask_secret(str(keywords["password"]))
+    return parameters(database=database, keywords=keywords, password=None if "password" in extra else token)
 
 
 def database_of(conn_id: str) -> str:
@@ -72,7 +79,7 @@ def database_of(conn_id: str) -> str:
     except AirflowNotFoundException:
         problem = str(_no_such(conn_id))
     else:
-        name = connection.extra_dejson.get("dbname") or connection.schema
+        name = connection.extra_dejson.get("dbname", connection.schema)
         if name:
             return str(name)
         problem = (

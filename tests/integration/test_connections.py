@@ -134,6 +134,27 @@ def test_extras_of_every_kind_reach_libpq(pg16: Cluster, database: str, to_and_f
     )
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one host", "several hosts"])
+def test_extras_win_over_fields_as_in_the_hook(
+    pg15: Cluster, pg16: Cluster, database: str, new_database, connections, repository, manifest_of, several: bool
+) -> None:
+    there = new_database(pg15, "create table t as select 1 as i", name="extras")
+    extra = {**pg15.keywords, "host": "localhost", "port": pg15.port, "dbname": there}
+    connection = json.loads(pg16.airflow_connection(database))
+    if several:
+        # Nobody listens on the first port.
+        extra |= {"host": "localhost,127.0.0.1", "port": f"1,{pg15.port}"}
+        del connection["port"]
+    connections.set("pg", json.dumps(connection | {"extra": extra}))
+    with PostgresHook("pg").get_conn() as opened:
+        assert opened.execute("select inet_server_port(), current_database()").fetchone() == (pg15.port, there)
+    backup = backup_operator.PgS3BackupOperator(
+        task_id="b", repository=repository, postgres_conn_id="pg", aws_conn_id="aws"
+    ).execute({})
+    assert (backup["database"], backup["rows"]) == (there, 1)
+    assert manifest_of(backup).server.version_num // 10000 == pg15.major
+
+
 def test_sslmode_is_honoured(pg16: Cluster, database: str, to_and_fro) -> None:
     # The server has no TLS, so a connection that demands it must fail.
     with pytest.raises(AirflowFailException, match="does not support SSL, but SSL was required; enable it on the"):

@@ -10,6 +10,7 @@ import stat
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -140,6 +141,25 @@ def test_variables_of_the_process_do_not_leak_in(tmp_path, monkeypatch):
     assert (env["LC_ALL"], env["HOME"]) == ("C", "/home/airflow")
 
 
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        pytest.param({"host": "a.example,b.example", "port": "5,6", "load_balance_hosts": "random"}, id="hosts"),
+        pytest.param({"host": "/run,b.example", "hostaddr": ",192.0.2.1", "port": "5,6"}, id="addresses"),
+        pytest.param({"service": "theirs"}, id="a service file"),
+    ],
+)
+@pytest.mark.parametrize("hostaddr", ["127.0.0.2", ""])
+def test_a_pinned_address_goes_before_whatever_else_is_said(keywords, hostaddr, tmp_path, monkeypatch):
+    (tmp_path / ".pg_service.conf").write_text("[theirs]\nhost=a.example,b.example\nport=5,6\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    address = {"host": "/nonexistent", "hostaddr": hostaddr, "port": "1"}
+    pinned = replace(of("it's", user="somebody", **keywords), address=address)
+    seen = seen_by_a_client(pinned, tmp_path)
+    assert {name: seen[name] for name in address} == address
+    assert seen["dbname"] == "it's"
+
+
 @pytest.mark.parametrize("keyword", ["client_encoding", "dbname", "replication"])
 def test_what_would_change_the_dump_is_not_passed_on(keyword, tmp_path):
     env = parameters(database="shop", keywords={"user": "u", keyword: "CANARY"}).written_environment(tmp_path)
@@ -193,6 +213,14 @@ def test_an_unknown_keyword_that_came_another_way_is_refused_too(tmp_path):
         ConnectionParameters(database="d", keywords={"sslmod": "require"}).written_environment(tmp_path)
 
 
+def test_a_libpq_of_psycopgs_that_takes_a_keyword_or_a_value_for_something_else_is_named(monkeypatch):
+    monkeypatch.setattr(psycopg.pq, "version", lambda: 150020)
+    with pytest.raises(InputError, match=r"sslrootcert=system, which takes libpq 16 .* psycopg uses 15\.20 here"):
+        of(user="u", sslrootcert="system")
+    with pytest.raises(InputError, match=r"extra 'sslsomething' is no libpq keyword.*psycopg uses libpq 15\.20"):
+        of(user="u", sslsomething="1")
+
+
 @pytest.mark.parametrize("keyword", ["password", "host", "user"])
 def test_a_nul_character_is_refused(keyword):
     with pytest.raises(InputError, match=f"the connection's {keyword} holds a NUL") as caught:
@@ -201,7 +229,7 @@ def test_a_nul_character_is_refused(keyword):
 
 
 def test_values_of_airflows_extras_become_what_libpq_wants():
-    params = of(user="u", keepalives=True, sslcompression=False, port=5433, sslmode=None, sslcert="")
+    params = of(user="u", keepalives=True, sslcompression=False, port=5433, sslmode=None, password="")
     assert params.keywords == {"user": "u", "keepalives": "1", "sslcompression": "0", "port": "5433"}
 
 
@@ -380,6 +408,7 @@ def test_our_own_connection_says_what_the_connection_says_and_nothing_of_the_pro
     ("keyword", "value"),
     [
         ("sslmode", "sideways"),
+        ("sslmode", ""),
         ("port", "99999"),
         ("port", "abc"),
         ("keepalives_idle", "soon"),

@@ -163,6 +163,17 @@ def test_options_of_the_users_own_pass(tools, program, words):
     check(words, tools, program)
 
 
+@pytest.mark.parametrize("option", ["--serializable-deferrable", "--seri"])
+@pytest.mark.parametrize(
+    "others", [[], ["-vt", "--seri"], ["-t--seri"], ["--table", "--seri", "--role=x"], ["-O"]]
+)
+def test_an_option_is_left_out_and_no_value_that_looks_like_it(tools, option, others):
+    given = [*others, option, "--no-comments"]
+    check(given, tools, "pg_dump")
+    name = "serializable-deferrable"
+    assert options.without(given, name, tools=tools, program="pg_dump") == [*others, "--no-comments"]
+
+
 # Every way in which a restore of less than everything can be asked of pg_restore, and what to say instead.
 SELECTING = [
     (["--schema-only"], "schema_only=True"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.column_options import choose_pg_dump
 from airflow_pg_s3.core.dump_watch import DumpWatch
-from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error, StorageError
+from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.estimate import expected_bytes
 from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.manifest import (
@@ -53,6 +54,11 @@ DEFAULT_SPOOL_LIMIT = 1 << 30
 DEFAULT_COMPRESSION_LEVEL = 1
 _SPOOL_PER_JOB = 8 << 20
 _LOOK_SECONDS = 0.005
+_SERIALIZABLE = "serializable-deferrable"
+# What a server says of a snapshot that is another's, before 17 and since.
+_SNAPSHOT_OF_ANOTHER = re.compile(
+    'invalid snapshot identifier|snapshot ".*" does not exist|import a snapshot from a different database'
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +118,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     database = request.source.database
     with request.source.connect() as connection:
         facts = server.inspect(connection, request.source)
+        request = replace(request, source=request.source.pinned(connection))
         tools = choose_pg_dump(
             connection,
             request.source,
@@ -153,10 +160,10 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
                     watch,
                     cancel,
                     log,
-                    left_out_by=left_out_by,
+                    given=dict(given),
                     expected_bytes=expected_bytes(connection, newest, request.pg_dump_options, left_out_by),
                 )
-                shipped = dump.ship(repository, staged, encoder)
+                shipped = dump.ship(repository, staged, encoder, connection)
             manifest = _describe(dump, backup_id, encoder, staged, shipped)
             server.confirm_lock(connection)
             staged.commit(manifest)
@@ -205,13 +212,13 @@ class _Dump:
         cancel: threading.Event,
         log: Log,
         *,
-        left_out_by: list[str],
+        given: Mapping[str, str | None],
         expected_bytes: int | None,
     ) -> None:
         self.request = request
         self.facts = facts
         self.tools = tools
-        self.left_out_by = left_out_by
+        self.given = given
         self.workspace = workspace
         self.toc = workspace.folder / "toc.copy"
         self.seconds = 0.0
@@ -220,8 +227,17 @@ class _Dump:
         self._cancel = cancel
         self._log = log
 
-    def ship(self, repository: Repository, staged: StagedBackup, encoder: Encoder) -> list[ShippedMember]:
-        """Run pg_dump and ship what it writes; returns when all of it is on S3."""
+    def ship(
+        self,
+        repository: Repository,
+        staged: StagedBackup,
+        encoder: Encoder,
+        connection: psycopg.Connection[tuple[Any, ...]],
+    ) -> list[ShippedMember]:
+        """Run pg_dump and ship what it writes; returns when all of it is on S3.
+
+        :param connection: to the database, for the snapshot.
+        """
         stop = threading.Event()
         spool = Spool(self.workspace.make_folder("spool"), cancel=stop)
         # First, as it takes no time: what fails should fail before hours of dumping.
@@ -244,10 +260,11 @@ class _Dump:
                 small_bytes=self.request.small_bytes,
                 pack_bytes=self.request.pack_bytes,
             ) as shipper,
-            self._pg_dump(spool) as program,
         ):
             progress = Progress(self._log.info, lambda seconds: self._line(spool, uploader, seconds))
-            self._follow(program, spool, shipper, progress)
+            # No longer than pg_dump needs it: a server has to keep what it shows.
+            with self._snapshot(connection) as snapshot, self._pg_dump(spool, snapshot) as program:
+                self._follow(program, spool, shipper, progress)
             if globals_file is not None:
                 # Not before: pg_dump wants its folder empty.
                 globals_file.rename(spool.archive / globals.GLOBALS)
@@ -259,8 +276,29 @@ class _Dump:
             self._log.warning("spool_dir's filesystem cannot punch holes: large tables stayed in it until shipped")
         return shipper.shipped
 
-    def _pg_dump(self, spool: Spool) -> AbstractContextManager[ClientProgram]:
+    @contextmanager
+    def _snapshot(self, connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[str]:
+        with server.shared_snapshot(
+            connection,
+            self.facts,
+            given=self.given.get("snapshot"),
+            is_serializable=_SERIALIZABLE in self.given,
+        ) as snapshot:
+            if snapshot is None:
+                raise self.request.source.another_server()
+            try:
+                yield snapshot
+            except ClientProgramError as error:
+                if not _SNAPSHOT_OF_ANOTHER.search(error.stderr_tail):
+                    raise
+                raise self.request.source.another_server() from error
+
+    def _pg_dump(self, spool: Spool, snapshot: str) -> AbstractContextManager[ClientProgram]:
         source = self.request.source
+        given = self.request.pg_dump_options
+        if _SERIALIZABLE in self.given:
+            # The snapshot is one already; pg_dump itself would ask for another.
+            given = options.without(given, _SERIALIZABLE, tools=self.tools, program="pg_dump")
         argv = [
             self.tools.path("pg_dump"),
             "--format=directory",
@@ -271,8 +309,9 @@ class _Dump:
             "--no-sync",
             "--no-password",
             f"--file={spool.archive}",
+            f"--snapshot={snapshot}",
             f"--dbname={source.dbname_argument()}",
-            *self.request.pg_dump_options,
+            *given,
         ]
         env = self._environment()
         if self.facts.options:
@@ -368,7 +407,7 @@ def _describe(
         dump=Dump(
             pg_dump_version=dump.tools.version,
             options=list(request.pg_dump_options),
-            left_out_by=dump.left_out_by,
+            left_out_by=options.left_out_by(list(dump.given.items())),
             lc_monetary=dump.facts.lc_monetary,
             jobs=request.jobs,
         ),

@@ -17,6 +17,7 @@ import psycopg
 from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
+from airflow_pg_s3.core.keywords import check_keywords
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.process import running
@@ -49,10 +50,12 @@ def choose_pg_dump(
 
     :param connection: to the database.
     :param search: folders to look in before ``PATH`` and the standard places.
-    :raises InputError: there is none; the message lists those found, and says what to install.
+    :raises InputError: there is none; the message lists those found, and says what to install; or the best does
+        not know a keyword of the connection.
     :raises Cancelled: told to stop.
     """
     fitting = clients.for_dump(server.version_num, search=search)
+    check_keywords(source, fitting[0].folder, fitting[0].version)
     if fitting[0].is_of_minor(server.version_num):
         return fitting[0]
     row = connection.execute(_INTERNAL).fetchone()
@@ -71,6 +74,7 @@ def choose_pg_dump(
             f"--dbname={source.dbname_argument()}",
         ]
         for tools in fitting:
+            check_keywords(source, tools.folder, tools.version)
             is_dumped = _succeeds([tools.path("pg_dump"), *arguments], env, cancel)
             if is_dumped and f"{option}=".encode() not in file.read_bytes():
                 return tools

@@ -63,6 +63,8 @@ class DumpWatch:
             said = ""
             # Whether the session is lost is not for the progress to say.
             with contextlib.suppress(psycopg.Error):
+                # Within the transaction that shares a snapshot, a session sees others as they were at first.
+                self._connection.execute("select pg_stat_clear_snapshot()")
                 said = "; ".join(filter(None, [self._reads(), self._waits()]))
             self.said = said
 

@@ -26,6 +26,7 @@ from airflow_pg_s3.core.formats import (
     archive_version,
     toc_in_tar,
 )
+from airflow_pg_s3.core.keywords import check_keywords
 from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.load import on_one_lane
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
@@ -188,6 +189,7 @@ class _Restoring:
                     "out, and create the roles that the dump names"
                 )
         psql = choose_psql(self.request.client_path, allow_unsafe=self.request.allow_unsafe_psql)
+        check_keywords(self.target.params, Path(psql.path).parent, psql.version)
         script = Script(self.archive.beginning[:LOOK_BYTES], self.archive.chunks)
         if script.version is not None:
             refuse_older(self.target.version, script.version)
@@ -240,6 +242,7 @@ class _Restoring:
         tools = clients.for_archive(
             archive_version(toc), target_version=self.target.version, search=self.request.client_path
         )
+        check_keywords(self.target.params, tools.folder, tools.version)
         options.check(self.request.pg_restore_options, tools=tools, program="pg_restore")
         return tools
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +24,16 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core import clients
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.refusals import refusal
 
 _SERVICE = "airflow_pg_s3"
 _SERVICE_FILE = "pg_service.conf"
 _SERVICE_VALUE_BYTES = 950  # libpq takes lines of up to 1,023 bytes
+_SYSTEM_SINCE = 160000
 # What the members of a backup contain must not depend on the connection.
 _NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
+_FLAGS = {"keepalives", "sslcompression", "sslsni", "gssdelegation"}
 _OUR_CONNECTIONS = {
     "application_name": "airflow-provider-pg-s3",
     "connect_timeout": "30",
@@ -67,13 +70,17 @@ class ConnectionParameters:
     """libpq keywords and values of one server, and the database on it.
 
     :param database: name of the database, of any characters.
-    :param keywords: libpq keywords such as ``host`` and ``sslmode``; ``None`` and empty values are left out.
+    :param keywords: libpq keywords such as ``host`` and ``sslmode``.
     :param password: asked for the password before each login, where it is one that expires; from any thread.
+    :param address: ``host``, ``hostaddr`` and ``port`` that go before those in `keywords`; see `pinned`.
+    :param started_at: when the only server process was started that sessions of ours may be led to.
     """
 
     database: str
     keywords: Mapping[str, str] = field(repr=False)
     password: Callable[[], str] | None = field(default=None, repr=False)
+    address: Mapping[str, str] = field(default_factory=dict)
+    started_at: datetime | None = None
 
     @property
     def host(self) -> str:
@@ -84,17 +91,38 @@ class ConnectionParameters:
     def endpoint(self) -> str:
         """``user@host:port/database``, for messages."""
         user = self.keywords.get("user", "")
-        port = self.keywords.get("port", "5432")
+        port = self.keywords.get("port") or "5432"
         return f"{user}@{self.host}:{port}/{self.database}"
 
     def of(self, database: str) -> ConnectionParameters:
         """Return the same server's parameters for another database."""
         return replace(self, database=database)
 
+    def pinned(self, connection: psycopg.Connection[tuple[Any, ...]]) -> ConnectionParameters:
+        """The same for whatever follows a first connection, all of which goes where that one went.
+
+        A name may have several addresses, and an address several servers behind it, of which each has other
+        snapshots, locks and databases that are just being made.
+
+        :param connection: made with these parameters, to any database.
+        """
+        info = connection.info
+        # Without hostaddr it is a socket, and whatever the keyword says is not meant for it.
+        address = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
+        return replace(self, address=address, started_at=_started_at(connection))
+
+    def another_server(self) -> ServerError:
+        """The error of an endpoint behind which there is not one server alone."""
+        return ServerError(
+            f"{self.endpoint} leads to more than one server, or the server was restarted meanwhile: name one of "
+            "them in the connection, rather than a load balancer"
+        )
+
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect in autocommit mode, and let the server speak English.
 
         :raises InputError: the server refuses who we are or what we ask for.
+        :raises ServerError: it is not the one that these parameters are pinned to.
         :raises psycopg.OperationalError: it can't be reached; trying again may help.
         """
         keywords = self._with_password().keywords
@@ -102,8 +130,9 @@ class ConnectionParameters:
             try:
                 connection = psycopg.connect(
                     make_conninfo(
-                        **_OUR_CONNECTIONS | {k: v for k, v in keywords.items() if k not in _NOT_PASSED_ON},
-                        dbname=self.database,
+                        **_OUR_CONNECTIONS
+                        | {k: v for k, v in keywords.items() if k not in _NOT_PASSED_ON}
+                        | {**self.address, "dbname": self.database},
                     ),
                     autocommit=True,
                     client_encoding="UTF8",
@@ -119,6 +148,9 @@ class ConnectionParameters:
         # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
         connection.execute(without_limits(connection.info.server_version))
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        if self.started_at not in (None, _started_at(connection)):
+            connection.close()
+            raise self.another_server()
         self._speak_english(connection)
         return connection
 
@@ -138,8 +170,9 @@ class ConnectionParameters:
             ) from error
 
     def dbname_argument(self) -> str:
-        """Value for ``--dbname``: names the database and nothing else, whatever characters it has."""
-        return make_conninfo(dbname=self.database)
+        """Value for ``--dbname``: names the database, whatever characters it has, and a pinned address."""
+        # What is said here goes before the environment and a service file.
+        return make_conninfo(dbname=self.database, **self.address)
 
     def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.
@@ -230,6 +263,12 @@ class ConnectionParameters:
         return replace(self, keywords={**self.keywords, "password": self.password()}, password=None)
 
 
+def _started_at(connection: psycopg.Connection[tuple[Any, ...]]) -> datetime:
+    started_at: datetime
+    ((started_at,),) = connection.execute("select pg_postmaster_start_time()").fetchall()
+    return started_at
+
+
 def settings_for_values(lc_monetary: Literal["C"] | None) -> dict[str, str]:
     """Settings of a session that reads values as they are in an archive, beside those that the archive sets.
 
@@ -275,29 +314,42 @@ def parameters(
 ) -> ConnectionParameters:
     """Normalise what a connection holds.
 
-    :param database: its database; libpq's default (the user's name) if empty.
-    :param keywords: values of any scalar type; booleans become 1 and 0, as libpq wants them.
+    :param database: its database; if empty, the keyword ``dbname``, or libpq's default, the user's name.
+    :param keywords: values of any scalar type; None for those that are not given. Flags that are booleans become 1
+        and 0, as libpq wants them. Others that are empty are left to libpq, to which some mean nothing and some
+        are an error.
     :param password: see `ConnectionParameters`.
     :raises InputError: a keyword that libpq does not know.
     """
     texts: dict[str, str] = {}
     for keyword, value in keywords.items():
-        if value is None or value == "":
+        if value is None or (keyword == "password" and value == ""):
             continue
         if keyword not in _OPTIONS:
             raise InputError(
                 f"the connection's extra {keyword!r} is no libpq keyword; remove it, or see "
-                "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
+                "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS "
+                f"(psycopg uses libpq {_version()} here)"
             )
-        texts[keyword] = str(int(value)) if isinstance(value, bool) else str(value)
+        texts[keyword] = str(int(value)) if isinstance(value, bool) and keyword in _FLAGS else str(value)
         if "\0" in texts[keyword]:
             raise InputError(f"the connection's {keyword} holds a NUL character, which libpq cannot carry")
+    if texts.get("sslrootcert") == "system" and psycopg.pq.version() < _SYSTEM_SINCE:
+        # To an older one a file of that name, without which it trusts any server.
+        raise InputError(
+            f"the connection has sslrootcert=system, which takes libpq 16 or newer, and psycopg uses {_version()} "
+            "here: install psycopg[binary], or name a file"
+        )
     name = database or texts.get("dbname") or texts.get("user")
     if not name:
         raise InputError("the connection names no database: set its schema field, or the operator's database")
     if "\0" in name:
         raise InputError("a database name cannot hold a NUL character")
     return ConnectionParameters(database=name, keywords=texts, password=password)
+
+
+def _version() -> str:
+    return "{}.{}".format(*divmod(psycopg.pq.version(), 10000))
 
 
 _ENVIRONMENT = threading.Lock()

@@ -137,6 +137,25 @@ def check(options: Sequence[str], *, tools: ClientTools, program: str) -> list[G
     return given
 
 
+def without(options: Sequence[str], name: str, *, tools: ClientTools, program: str) -> list[str]:
+    """Leave out an option that takes no value, and has no short name.
+
+    :param options: as `check` has accepted them.
+    :param name: its long name without dashes.
+    """
+    known = _known_options(tools, program)
+    kept = []
+    words = iter(options)
+    for word in words:
+        *_, (last, attached) = _parse(word, known, f"{program}_options", program, tools)
+        if last == name:
+            continue
+        kept.append(word)
+        if known.takes_value[last] and attached is None:
+            kept.append(next(words))
+    return kept
+
+
 def newest(name: str) -> str:
     """The long name that the newest major has for an option."""
     return _RENAMED.get(name, name)

@@ -66,6 +66,8 @@ class Replacement:
 
     def __enter__(self) -> Replacement:
         self._connection = connect_beside(self._live_params)
+        self._live_params = self._live_params.pinned(self._connection)
+        self.params = self.params.pinned(self._connection)
         return self
 
     def __exit__(

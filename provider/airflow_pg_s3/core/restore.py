@@ -19,6 +19,7 @@ from airflow_pg_s3.core.definitions import definitions_of
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.globals import GLOBALS, read_script
+from airflow_pg_s3.core.keywords import check_keywords
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.load import Load, on_one_lane
 from airflow_pg_s3.core.loading_session import LoadingOptions, loading_options
@@ -178,6 +179,7 @@ def restore(
                 target_version=target.version,
                 search=request.client_path,
             )
+            check_keywords(target.params, tools.folder, tools.version)
             given = options.check(request.pg_restore_options, tools=tools, program="pg_restore")
             chosen = choose(
                 archive,

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.progress import Log
@@ -49,6 +49,7 @@ class ScratchDatabase:
 
     def __enter__(self) -> ScratchDatabase:
         self._connection = connect_beside(self.params)
+        self.params = self.params.pinned(self._connection)
         try:
             self._remove_leftovers()
             name = self.params.database
@@ -148,7 +149,7 @@ class ScratchDatabase:
 
 def _drop_scratch(connection: _Connection, params: ConnectionParameters) -> None:
     """Drop a database, with the subscriptions that would keep it; restored ones are not enabled."""
-    with contextlib.suppress(psycopg.Error, InputError), params.connect() as inside:
+    with contextlib.suppress(psycopg.Error, PgS3Error), params.connect() as inside:
         for (name,) in inside.execute(
             "select subname from pg_subscription s join pg_database d on d.oid = subdbid"
             " where datname = current_database()"

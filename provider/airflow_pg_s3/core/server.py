@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import psycopg
+from psycopg import sql
 
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.libpq import ConnectionParameters
@@ -90,6 +93,34 @@ def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFact
         options=" ".join(f"-c {name}={value}" for name, value in odd),
         lc_monetary="C" if _row(connection, _HAS_MONEY)[0] else None,
     )
+
+
+@contextmanager
+def shared_snapshot(
+    connection: _Connection, facts: ServerFacts, *, given: str | None, is_serializable: bool
+) -> Iterator[str | None]:
+    """A snapshot for pg_dump: as only sessions of one server can share it, all that is dumped is of that server.
+
+    `connection` is in a transaction meanwhile.
+
+    :param facts: of the server that it must be.
+    :param given: a snapshot to share; a new one if None.
+    :param is_serializable: take one as ``pg_dump --serializable-deferrable`` does, which may have to wait for it.
+    :return: the snapshot; None if `connection` does not lead to that server.
+    """
+    level = "serializable, read only, deferrable" if is_serializable else "repeatable read, read only"
+    connection.execute(f"begin isolation level {level}".encode())
+    try:
+        if given is not None:
+            connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(given)))
+        snapshot, started_at = _row(connection, "select pg_export_snapshot(), pg_postmaster_start_time()")
+        known = facts.server.system_identifier
+        is_same = known is None or _system_identifier(connection) == known
+        yield (given or snapshot) if is_same and started_at == facts.started_at else None
+    finally:
+        # If the session is gone, `confirm_lock` says so.
+        with suppress(psycopg.Error):
+            connection.execute("rollback")
 
 
 def lock_key(backup_id: str) -> int:

@@ -110,6 +110,7 @@ class Target:
                 raise
             self._connection = connect_beside(self.params)
             self._exists = False
+        self.params = self.params.pinned(self._connection)
         return self
 
     def __exit__(

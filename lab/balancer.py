@@ -1,0 +1,50 @@
+"""A TCP endpoint in front of several servers, as load balancers are."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+from collections.abc import Callable
+from typing import Self
+
+
+class Balancer:
+    """Hands each connection on to the port of this machine that `route` names. Use as a `with` block.
+
+    :param route: number of the connection, from 0 → port.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, route: Callable[[int], int]) -> None:
+        self._route = route
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> Self:
+        self._listener = socket.create_server((self.host, 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((self.host, self._route(next(self._numbers))))
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=_hand_on, args=[source, target], daemon=True).start()
+
+
+def _hand_on(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

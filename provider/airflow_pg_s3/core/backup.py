@@ -122,7 +122,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
             globals.check_tools(tools)
         repository.check_access(database)
         _warn_of_another_server(repository, database, facts, log)
-        _remove_abandoned(repository, database, connection, facts, log)
+        _remove_abandoned(repository, request.source, connection, facts, log)
         backup_id = new_backup_id(facts.now)
         server.hold_lock(connection, backup_id)
         begun = Begun(backup_id=backup_id, database=database, instance=facts.instance)
@@ -141,10 +141,10 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
             dump = _Dump(request, facts, tools, workspace, cancel, log, left_out_by=options.left_out_by(given))
             shipped = dump.ship(repository, staged, encoder)
             manifest = _describe(dump, backup_id, encoder, staged, shipped)
-            server.confirm_lock(connection)
+            server.confirm_lock(connection, backup_id)
             staged.commit(manifest)
             try:
-                server.confirm_lock(connection)
+                server.confirm_lock(connection, backup_id)
             except PgS3Error:
                 # Without the lock another run may have begun to remove the objects before the manifest was there.
                 staged.retract()
@@ -404,14 +404,16 @@ def _warn_of_another_server(repository: Repository, database: str, facts: Server
 
 def _remove_abandoned(
     repository: Repository,
-    database: str,
+    source: ConnectionParameters,
     connection: psycopg.Connection[tuple[Any, ...]],
     facts: ServerFacts,
     log: Log,
 ) -> None:
     """Remove what backups left behind that were killed outright, if this server says that they are dead."""
+    database = source.database
+    pg_dump = source.keywords.get("application_name", "pg_dump")
     for begun in repository.abandoned(database):
-        if begun.instance != facts.instance or server.is_alive(connection, begun.backup_id):
+        if begun.instance != facts.instance or server.is_alive(connection, begun.backup_id, pg_dump):
             continue
         # Asked after the lock: whoever held it may have committed just now.
         if not repository.is_committed(database, begun.backup_id):

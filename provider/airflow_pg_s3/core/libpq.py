@@ -24,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.pooler import refuse_transaction_pooler
 
 _SERVICE = "airflow_pg_s3"
 _SERVICE_FILE = "pg_service.conf"
@@ -93,13 +94,27 @@ class ConnectionParameters:
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect in autocommit mode, and let the server speak English.
 
-        :raises InputError: the server refuses who we are or what we ask for.
+        :raises InputError: the server refuses who we are or what we ask for, or is behind a transaction pooler.
         :raises psycopg.OperationalError: it can't be reached; trying again may help.
         """
+        connection = self._log_in()
+        try:
+            refuse_transaction_pooler(connection, self.endpoint, self._log_in)
+        except BaseException:
+            connection.close()
+            raise
+        # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
+        # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
+        connection.execute(without_limits(connection.info.server_version))
+        connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        self._speak_english(connection)
+        return connection
+
+    def _log_in(self) -> psycopg.Connection[tuple[Any, ...]]:
         keywords = self._with_password().keywords
         with _without_pg_variables():
             try:
-                connection = psycopg.connect(
+                return psycopg.connect(
                     make_conninfo(
                         **_OUR_CONNECTIONS | {k: v for k, v in keywords.items() if k not in _NOT_PASSED_ON},
                         dbname=self.database,
@@ -114,12 +129,6 @@ class ConnectionParameters:
                 if _is_refusal(error):
                     raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
                 raise
-        # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
-        # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
-        connection.execute(without_limits(connection.info.server_version))
-        connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
-        self._speak_english(connection)
-        return connection
 
     def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         # By their words rows are told from what may be shown, and damage from a full disk.

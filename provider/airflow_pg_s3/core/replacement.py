@@ -131,7 +131,8 @@ class Replacement:
             commands = [rename, *commands, mark]
         commands.append(comment_on(self._live, comment))
         began = time.monotonic()
-        with _ending_sessions(self._live_params, self._live if exists else None):
+        # In the new one as well: a pooler keeps sessions that nobody uses any more.
+        with _ending_sessions(self._live_params, [self._live, self.params.database]):
             self._swap(commands)
         self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
         if exists and self._keep_previous:
@@ -265,20 +266,18 @@ def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iterator[None]:
-    """End the sessions of a database again and again, for the time of a block."""
-    if database is None:
-        yield
-        return
+def _ending_sessions(params: ConnectionParameters, databases: Sequence[str]) -> Iterator[None]:
+    """End the sessions of databases again and again, for the time of a block."""
     stop = threading.Event()
 
     def terminate(connection: _Connection) -> None:
         with contextlib.suppress(psycopg.Error):
             while not stop.wait(_TERMINATE_EVERY_SECONDS):
-                # By its oid: the name is about to become the other one's. The server itself ends autovacuum.
+                # By their oids: names are about to become others'. The server itself ends autovacuum.
                 pids = connection.execute(
-                    "select pid from pg_stat_activity where datid = %s and backend_type <> 'autovacuum worker'",
-                    [oid],
+                    "select pid from pg_stat_activity"
+                    " where datid = any(%s) and backend_type <> 'autovacuum worker'",
+                    [oids],
                     prepare=True,
                 ).fetchall()
                 for (pid,) in pids:
@@ -287,7 +286,8 @@ def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iter
                         connection.execute("select pg_terminate_backend(%s)", [pid], prepare=True)
 
     with connect_beside(params) as connection:
-        oid = value_of(connection, "select oid from pg_database where datname = %s", database)
+        query = "select array_agg(oid) from pg_database where datname = any(%s)"
+        oids = value_of(connection, query, databases)
         thread = threading.Thread(target=terminate, args=[connection], name="end sessions", daemon=True)
         thread.start()
         try:

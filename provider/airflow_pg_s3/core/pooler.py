@@ -10,8 +10,9 @@ import psycopg
 from airflow_pg_s3.core.errors import InputError
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-# With the moment of its start: behind a load balancer, sessions of two servers may have one pid.
-_SESSION = "select pid, backend_start from pg_stat_activity where pid = pg_backend_pid()"
+# With the moment of its start, as behind a load balancer sessions of two servers may have one pid; in whatever
+# DateStyle, which is not ours yet.
+_SESSION = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()"
 # A pool lends what was given back last, unless another client is quicker: each round would find that by itself.
 _ROUNDS = 8
 # Asked once: each question takes a second session, which a small pool may not have while others work.

@@ -94,6 +94,22 @@ def test_other_pools_are_refused_as_well(source: str, pooler, settings: dict) ->
         parameters(database=source, keywords=pooler(**settings).keywords).connect()
 
 
+def test_nothing_in_a_search_path_is_run_to_find_out(pg16: Cluster, source: str, pooler) -> None:
+    pg16.psql(
+        """
+        create function public.pg_backend_pid() returns int language plpgsql as $$ begin raise 'run'; end $$;
+        create view public.pg_stat_activity as select pg_backend_pid() as pid, now() as backend_start;
+        create function public.same(int, int) returns bool language plpgsql as $$ begin raise 'run'; end $$;
+        create operator public.= (leftarg = int, rightarg = int, procedure = public.same);
+        """
+        + f'alter database "{source}" set search_path = public, pg_catalog',
+        source,
+    )
+    with pytest.raises(InputError, match="direct endpoint"):
+        parameters(database=source, keywords=pooler(**TRANSACTIONS).keywords).connect()
+    parameters(database=source, keywords=pg16.keywords).connect().close()
+
+
 def test_a_busy_pool_is_refused_as_well(pg16: Cluster, source: str, pooler) -> None:
     pool = pooler(**TRANSACTIONS, pool_size=3)
     done = threading.Event()

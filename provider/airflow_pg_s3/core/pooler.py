@@ -10,14 +10,16 @@ import psycopg
 from airflow_pg_s3.core.errors import InputError
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-# With the moment of its start, as behind a load balancer sessions of two servers may have one pid; in whatever
-# DateStyle, which is not ours yet.
-_SESSION = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()"
+# Nothing is set yet: neither a search path, in which others may have put functions and operators, nor a DateStyle.
+# With the moment of its start, as behind a load balancer sessions of two servers may have one pid.
+_SESSION = """
+select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())
+"""
 # A pool lends what was given back last, unless another client is quicker: each round would find that by itself.
 _ROUNDS = 8
 # Asked once: each question takes a second session, which a small pool may not have while others work.
 _keep_sessions: set[str] = set()
-_SERVER = "select coalesce(host(inet_server_addr()), 'its own machine'), current_setting('port')"
+_SERVER = "select pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.current_setting('port')"
 
 
 def refuse_transaction_pooler(connection: _Connection, endpoint: str, log_in: Callable[[], _Connection]) -> None:
@@ -57,5 +59,5 @@ def _refusal(connection: _Connection, endpoint: str) -> InputError:
     return InputError(
         f"{endpoint} is a pooler that lends PostgreSQL's sessions for one transaction at a time, in which neither "
         "locks nor settings last: connect to the server's direct endpoint, which the pooler itself reaches at "
-        f"{row[0]}:{row[1]}, or to a pool of sessions (pool_mode = session)"
+        f"{row[0] or 'its own machine'}:{row[1]}, or to a pool of sessions (pool_mode = session)"
     )

@@ -20,6 +20,7 @@ from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.codec import Encoder
 from airflow_pg_s3.core.column_options import choose_pg_dump
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error, StorageError
+from airflow_pg_s3.core.heartbeat import Heartbeat
 from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.manifest import (
     Compression,
@@ -107,7 +108,10 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     encoder = Encoder(level=request.compression_level, recipients=request.age_recipients)
     _check_numbers(request)
     database = request.source.database
-    with request.source.connect() as connection:
+    with (
+        request.source.connect() as connection,
+        Heartbeat(connection, "the connection that marks this backup as alive", cancel),
+    ):
         facts = server.inspect(connection, request.source)
         tools = choose_pg_dump(
             connection,

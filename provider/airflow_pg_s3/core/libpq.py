@@ -31,12 +31,10 @@ _SERVICE_FILE = "pg_service.conf"
 _SERVICE_VALUE_BYTES = 950  # libpq takes lines of up to 1,023 bytes
 # What the members of a backup contain must not depend on the connection.
 _NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
-_OUR_CONNECTIONS = {
-    "application_name": "airflow-provider-pg-s3",
-    "connect_timeout": "30",
-    # They idle while pg_dump works; a firewall must not forget them.
-    "keepalives_idle": "60",
-}
+# Connections idle while programs work, and those of programs while others of them do; a firewall must not forget
+# them.
+_KEEPALIVES = {"keepalives_idle": "60"}
+_OUR_CONNECTIONS = {"application_name": "airflow-provider-pg-s3", "connect_timeout": "30"} | _KEEPALIVES
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
 # Limits of the role or the database are meant for applications. Each with the first server that has it.
 _LIMITS = {
@@ -146,8 +144,11 @@ class ConnectionParameters:
             ) from error
 
     def dbname_argument(self) -> str:
-        """Value for ``--dbname``: names the database and nothing else, whatever characters it has."""
-        return make_conninfo(dbname=self.database)
+        """Value for ``--dbname``: names the database, whatever characters it has, and keeps its connection."""
+        # No variable of the environment says it, and the service may be the user's own.
+        return make_conninfo(
+            **{k: v for k, v in _KEEPALIVES.items() if k not in self.keywords}, dbname=self.database
+        )
 
     def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -17,12 +18,13 @@ from psycopg import sql
 
 from airflow_pg_s3.core.database_settings import set_command
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
+from airflow_pg_s3.core.heartbeat import Heartbeat
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.side_database import beside, comment_on, drop, value_of
-from airflow_pg_s3.core.target import connect_beside, create_database
+from airflow_pg_s3.core.side_database import beside, comment_on, drop, is_used, value_of
+from airflow_pg_s3.core.target import connect_beside, create_database, drop_beside
 from airflow_pg_s3.core.toc import Entry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -41,6 +43,7 @@ class Replacement:
     :param jobs: connections that the restore will open.
     :param keep_previous: keep the old database, as ``<name>__before_<6 hex digits>``.
     :param managed_service: go on without those of its properties that the role may not set, and say so.
+    :param cancel: set if the server is lost, so that the restore ends.
     """
 
     def __init__(
@@ -50,12 +53,14 @@ class Replacement:
         jobs: int,
         keep_previous: bool,
         managed_service: bool = False,
+        cancel: threading.Event,
         log: Log,
     ) -> None:
         self._live = live.database
         self._jobs = jobs
         self._keep_previous = keep_previous
         self._managed_service = managed_service
+        self._cancel = cancel
         self._log = log
         self.warnings: list[str] = []
         token = secrets.token_hex(3)
@@ -63,18 +68,23 @@ class Replacement:
         self._live_params = live
         self.params = live.of(beside(self._live, "restore", token))
         self.previous: str | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Replacement:
-        self._connection = connect_beside(self._live_params)
+        self._connection = self._stack.enter_context(connect_beside(self._live_params))
+        what = f"the connection that keeps other restores from replacing {self._live!r}"
+        self._stack.enter_context(Heartbeat(self._connection, what, self._cancel))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._connection as connection:
+        try:
             if error is not None:
-                with contextlib.suppress(psycopg.Error):
-                    drop(connection, self.params.database)
+                with contextlib.suppress(psycopg.Error, InputError):
+                    drop_beside(self._connection, self.params)
+        finally:
+            self._stack.__exit__(kind, error, traceback)
 
     @property
     def version(self) -> int:
@@ -168,7 +178,7 @@ class Replacement:
             time.sleep(0.2)
 
     def _remove_leftovers(self) -> None:
-        marks = [self._mark("is being restored"), self._mark("was replaced")]
+        being_restored, replaced = self._mark("is being restored"), self._mark("was replaced")
         names = self._connection.execute(
             "select datname, shobj_description(oid, 'pg_database') from pg_database where datname <> %s",
             [self._live],
@@ -176,7 +186,11 @@ class Replacement:
         # One that was killed just after it was created has no mark yet; its name tells, if all of it is there.
         unmarked = re.compile(re.escape(self._live) + "__restore_[0-9a-f]{6}")
         for name, comment in names:
-            if comment in marks or (comment is None and unmarked.fullmatch(name)):
+            is_ours = comment == being_restored or (comment is None and unmarked.fullmatch(name))
+            if is_ours and is_used(self._connection, name):
+                # Its restore may be at work, with its lock's session cut off, and about to notice.
+                self._log.warning("%s is of another restore, and in use: the next one will drop it", name)
+            elif is_ours or comment == replaced:
                 drop(self._connection, name)
                 self._log.info("removed %s, which a restore that was killed had left", name)
 

@@ -69,11 +69,11 @@ demo: $(READY) ## back up, list, restore and compare a realistic database, throu
 
 # Packages that CI tests with besides what pip installs; root is needed to install them.
 CEPH := ceph-mon ceph-osd ceph-mgr radosgw
-TOOLS := age awscli locales zstd
+TOOLS := age awscli locales pgbouncer zstd
 ceph: PACKAGES := $(CEPH)
 ceph: ## install Ceph's radosgw with apt-get, if it is missing: a real S3 server for the tests
 tools: PACKAGES := $(TOOLS)
-tools: ## install what some tests need with apt-get, if it is missing: the commands of docs/recovery.md, a locale
+tools: ## install what some tests need with apt-get, if it is missing: the commands of docs/recovery.md, a locale, a pooler
 ceph tools:
 	@if [ "$$(dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | grep -c '^installed$$')" = $(words $(PACKAGES)) ]; then \
 		echo 'installed: $(PACKAGES)'; \

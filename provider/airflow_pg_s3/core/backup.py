@@ -23,6 +23,7 @@ from airflow_pg_s3.core.column_options import choose_pg_dump
 from airflow_pg_s3.core.dump_watch import DumpWatch
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.estimate import expected_bytes
+from airflow_pg_s3.core.heartbeat import Heartbeat
 from airflow_pg_s3.core.libpq import ConnectionParameters, add_options
 from airflow_pg_s3.core.manifest import (
     Compression,
@@ -116,7 +117,10 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     encoder = Encoder(level=request.compression_level, recipients=request.age_recipients)
     _check_numbers(request)
     database = request.source.database
-    with request.source.connect() as connection:
+    with (
+        request.source.connect() as connection,
+        Heartbeat(connection, "the connection that marks this backup as alive", cancel),
+    ):
         facts = server.inspect(connection, request.source)
         request = replace(request, source=request.source.pinned(connection))
         tools = choose_pg_dump(
@@ -133,7 +137,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
         repository.check_access(database)
         newest = _newest_of_this_server(repository, database, facts, log)
         warn_of_snapshots(connection, request.jobs, given, log)
-        _remove_abandoned(repository, database, connection, facts, log)
+        _remove_abandoned(repository, request.source, connection, facts, log)
         backup_id = new_backup_id(facts.now)
         server.hold_lock(connection, backup_id)
         begun = Begun(backup_id=backup_id, database=database, instance=facts.instance)
@@ -165,10 +169,10 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
                 )
                 shipped = dump.ship(repository, staged, encoder, connection)
             manifest = _describe(dump, backup_id, encoder, staged, shipped)
-            server.confirm_lock(connection)
+            server.confirm_lock(connection, backup_id)
             staged.commit(manifest)
             try:
-                server.confirm_lock(connection)
+                server.confirm_lock(connection, backup_id)
             except PgS3Error:
                 # Without the lock another run may have begun to remove the objects before the manifest was there.
                 staged.retract()
@@ -494,14 +498,16 @@ def _newest_of_this_server(repository: Repository, database: str, facts: ServerF
 
 def _remove_abandoned(
     repository: Repository,
-    database: str,
+    source: ConnectionParameters,
     connection: psycopg.Connection[tuple[Any, ...]],
     facts: ServerFacts,
     log: Log,
 ) -> None:
     """Remove what backups left behind that were killed outright, if this server says that they are dead."""
+    database = source.database
+    pg_dump = source.keywords.get("application_name", "pg_dump")
     for begun in repository.abandoned(database):
-        if begun.instance != facts.instance or server.is_alive(connection, begun.backup_id):
+        if begun.instance != facts.instance or server.is_alive(connection, begun.backup_id, pg_dump):
             continue
         # Asked after the lock: whoever held it may have committed just now.
         if not repository.is_committed(database, begun.backup_id):

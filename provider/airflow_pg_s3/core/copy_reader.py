@@ -7,13 +7,16 @@ import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
+from airflow_pg_s3.core.heartbeat import is_stale
 from airflow_pg_s3.core.libpq import ConnectionParameters, settings_for_values, without_limits
 from airflow_pg_s3.core.manifest import Manifest
 from airflow_pg_s3.core.pipe import enlarge, read_all
@@ -66,7 +69,8 @@ class CopyReader:
         self._has_psql = os.access(tools.path("psql"), os.X_OK)
         self._aborted = threading.Event()
         self._psql: subprocess.Popen[bytes] | None = None
-        self.connection = target.connect()
+        self._connection = target.connect()
+        self._used = time.monotonic()
         # COPY sends the rows in it. Names are read as bytes, so that what follows knows no other.
         self._encoding = manifest.server.encoding
         self._python_knows_it = manifest.server.codec != "utf-8" or self._encoding in ("UTF8", "SQL_ASCII")
@@ -76,20 +80,34 @@ class CopyReader:
             settings["quote_all_identifiers"] = "on"
         settings |= settings_for_values(manifest.dump.lc_monetary)
         self._settings = "; ".join(f"set {name} = '{value}'" for name, value in settings.items())
-        self.connection.execute(self._settings.encode())
-        self._limits = without_limits(self.connection.info.server_version)
+        self._connection.execute(self._settings.encode())
+        self._limits = without_limits(self._connection.info.server_version)
+
+    @property
+    def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """The connection, or a new one if it was silent for so long that it may be cut off, as while psql reads.
+
+        :raises InputError: as `ConnectionParameters.connect`.
+        :raises psycopg.Error: the server cannot be reached.
+        """
+        if is_stale(self._connection, self._used):
+            self._connection.close()
+            self._connection = self._target.connect()
+            self._connection.execute(self._settings.encode())
+        self._used = time.monotonic()
+        return self._connection
 
     def close(self) -> None:
         """Leave the server."""
         self._end_psql()
-        self.connection.close()
+        self._connection.close()
 
     def abort(self) -> None:
         """Make a read in progress fail, from another thread."""
         self._aborted.set()
         self._end_psql()
         with contextlib.suppress(psycopg.Error):
-            self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+            self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def check(self) -> None:
         """Raise if told to stop, while something else is read.

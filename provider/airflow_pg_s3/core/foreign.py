@@ -128,7 +128,7 @@ def restore_foreign(
     with (
         Workspace(request.spool_dir) as workspace,
         Downloader(client, bucket, cancel=stop, threads=_DOWNLOADS) as downloader,
-        open_target(request, log) as target,
+        open_target(request, cancel, log) as target,
     ):
         archive = ForeignArchive(request.backup, stored, _until(cancel, downloader.stream([stored])))
         restoring = _Restoring(request, archive, target, workspace, cancel, log)

@@ -25,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core import clients
 from airflow_pg_s3.core.errors import InputError, ServerError
+from airflow_pg_s3.core.pooler import refuse_transaction_pooler
 from airflow_pg_s3.core.refusals import refusal
 
 _SERVICE = "airflow_pg_s3"
@@ -34,12 +35,10 @@ _SYSTEM_SINCE = 160000
 # What the members of a backup contain must not depend on the connection.
 _NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
 _FLAGS = {"keepalives", "sslcompression", "sslsni", "gssdelegation"}
-_OUR_CONNECTIONS = {
-    "application_name": "airflow-provider-pg-s3",
-    "connect_timeout": "30",
-    # They idle while pg_dump works; a firewall must not forget them.
-    "keepalives_idle": "60",
-}
+# Connections idle while programs work, and those of programs while others of them do; a firewall must not forget
+# them.
+_KEEPALIVES = {"keepalives_idle": "60"}
+_OUR_CONNECTIONS = {"application_name": "airflow-provider-pg-s3", "connect_timeout": "30"} | _KEEPALIVES
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
 # Limits of the role or the database are meant for applications. Each with the first server that has it.
 _LIMITS = {
@@ -121,14 +120,31 @@ class ConnectionParameters:
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Connect in autocommit mode, and let the server speak English.
 
-        :raises InputError: the server refuses who we are or what we ask for.
+        :raises InputError: the server refuses who we are or what we ask for, or is behind a transaction pooler.
         :raises ServerError: it is not the one that these parameters are pinned to.
         :raises psycopg.OperationalError: it can't be reached; trying again may help.
         """
+        connection = self._log_in()
+        try:
+            refuse_transaction_pooler(connection, self.endpoint, self._log_in)
+        except BaseException:
+            connection.close()
+            raise
+        # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
+        # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
+        connection.execute(without_limits(connection.info.server_version))
+        connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
+        if self.started_at not in (None, _started_at(connection)):
+            connection.close()
+            raise self.another_server()
+        self._speak_english(connection)
+        return connection
+
+    def _log_in(self) -> psycopg.Connection[tuple[Any, ...]]:
         keywords = self._with_password().keywords
         with _without_pg_variables():
             try:
-                connection = psycopg.connect(
+                return psycopg.connect(
                     make_conninfo(
                         **_OUR_CONNECTIONS
                         | {k: v for k, v in keywords.items() if k not in _NOT_PASSED_ON}
@@ -144,15 +160,6 @@ class ConnectionParameters:
                 if refused is not None:
                     raise InputError(f"cannot connect to {self.endpoint}: {refused}") from error
                 raise
-        # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
-        # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
-        connection.execute(without_limits(connection.info.server_version))
-        connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
-        if self.started_at not in (None, _started_at(connection)):
-            connection.close()
-            raise self.another_server()
-        self._speak_english(connection)
-        return connection
 
     def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         # By their words rows are told from what may be shown, and damage from a full disk.
@@ -171,8 +178,10 @@ class ConnectionParameters:
 
     def dbname_argument(self) -> str:
         """Value for ``--dbname``: names the database, whatever characters it has, and a pinned address."""
-        # What is said here goes before the environment and a service file.
-        return make_conninfo(dbname=self.database, **self.address)
+        # What is said here goes before the environment and a service file. No variable of the environment says
+        # how to keep the connection.
+        keepalives = {k: v for k, v in _KEEPALIVES.items() if k not in self.keywords}
+        return make_conninfo(**{**keepalives, **self.address, "dbname": self.database})
 
     def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.

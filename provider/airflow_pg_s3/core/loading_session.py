@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from airflow_pg_s3.core.archive import CopyTarget
 from airflow_pg_s3.core.boundary import copy_error
 from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.heartbeat import is_stale
 from airflow_pg_s3.core.libpq import ConnectionParameters, settings_for_values
 from airflow_pg_s3.core.options import Given
 
@@ -77,6 +79,7 @@ class LoadingSession:
         self._target = target
         self._options = options
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._used = 0.0
         self._is_aborted = False
         self._closing = threading.Lock()
 
@@ -87,9 +90,12 @@ class LoadingSession:
         :raises InputError: the server refuses the role.
         :raises psycopg.Error: it cannot be reached.
         """
+        if self._connection is not None and is_stale(self._connection, self._used):
+            self.close()
         if self._connection is None:
             self._connection = self._target.connect()
             self._set_up(self._connection)
+        self._used = time.monotonic()
         if self._is_aborted:
             raise Cancelled("stopped while rows were loaded")
         return self._connection

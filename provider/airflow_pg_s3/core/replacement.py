@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -17,12 +18,13 @@ from psycopg import sql
 
 from airflow_pg_s3.core.database_settings import set_command
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
+from airflow_pg_s3.core.heartbeat import Heartbeat
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.side_database import beside, comment_on, drop, value_of
-from airflow_pg_s3.core.target import connect_beside, create_database
+from airflow_pg_s3.core.side_database import beside, comment_on, drop, is_used, value_of
+from airflow_pg_s3.core.target import connect_beside, create_database, drop_beside
 from airflow_pg_s3.core.toc import Entry
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -41,6 +43,7 @@ class Replacement:
     :param jobs: connections that the restore will open.
     :param keep_previous: keep the old database, as ``<name>__before_<6 hex digits>``.
     :param managed_service: go on without those of its properties that the role may not set, and say so.
+    :param cancel: set if the server is lost, so that the restore ends.
     """
 
     def __init__(
@@ -50,12 +53,14 @@ class Replacement:
         jobs: int,
         keep_previous: bool,
         managed_service: bool = False,
+        cancel: threading.Event,
         log: Log,
     ) -> None:
         self._live = live.database
         self._jobs = jobs
         self._keep_previous = keep_previous
         self._managed_service = managed_service
+        self._cancel = cancel
         self._log = log
         self.warnings: list[str] = []
         token = secrets.token_hex(3)
@@ -63,20 +68,25 @@ class Replacement:
         self._live_params = live
         self.params = live.of(beside(self._live, "restore", token))
         self.previous: str | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Replacement:
-        self._connection = connect_beside(self._live_params)
+        self._connection = self._stack.enter_context(connect_beside(self._live_params))
         self._live_params = self._live_params.pinned(self._connection)
         self.params = self.params.pinned(self._connection)
+        what = f"the connection that keeps other restores from replacing {self._live!r}"
+        self._stack.enter_context(Heartbeat(self._connection, what, self._cancel))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._connection as connection:
+        try:
             if error is not None:
-                with contextlib.suppress(psycopg.Error):
-                    drop(connection, self.params.database)
+                with contextlib.suppress(psycopg.Error, InputError):
+                    drop_beside(self._connection, self.params)
+        finally:
+            self._stack.__exit__(kind, error, traceback)
 
     @property
     def version(self) -> int:
@@ -133,7 +143,8 @@ class Replacement:
             commands = [rename, *commands, mark]
         commands.append(comment_on(self._live, comment))
         began = time.monotonic()
-        with _ending_sessions(self._live_params, self._live if exists else None):
+        # In the new one as well: a pooler keeps sessions that nobody uses any more.
+        with _ending_sessions(self._live_params, [self._live, self.params.database]):
             self._swap(commands)
         self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
         if exists and self._keep_previous:
@@ -169,7 +180,7 @@ class Replacement:
             time.sleep(0.2)
 
     def _remove_leftovers(self) -> None:
-        marks = [self._mark("is being restored"), self._mark("was replaced")]
+        being_restored, replaced = self._mark("is being restored"), self._mark("was replaced")
         names = self._connection.execute(
             "select datname, shobj_description(oid, 'pg_database') from pg_database where datname <> %s",
             [self._live],
@@ -177,7 +188,11 @@ class Replacement:
         # One that was killed just after it was created has no mark yet; its name tells, if all of it is there.
         unmarked = re.compile(re.escape(self._live) + "__restore_[0-9a-f]{6}")
         for name, comment in names:
-            if comment in marks or (comment is None and unmarked.fullmatch(name)):
+            is_ours = comment == being_restored or (comment is None and unmarked.fullmatch(name))
+            if is_ours and is_used(self._connection, name):
+                # Its restore may be at work, with its lock's session cut off, and about to notice.
+                self._log.warning("%s is of another restore, and in use: the next one will drop it", name)
+            elif is_ours or comment == replaced:
                 drop(self._connection, name)
                 self._log.info("removed %s, which a restore that was killed had left", name)
 
@@ -267,20 +282,18 @@ def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iterator[None]:
-    """End the sessions of a database again and again, for the time of a block."""
-    if database is None:
-        yield
-        return
+def _ending_sessions(params: ConnectionParameters, databases: Sequence[str]) -> Iterator[None]:
+    """End the sessions of databases again and again, for the time of a block."""
     stop = threading.Event()
 
     def terminate(connection: _Connection) -> None:
         with contextlib.suppress(psycopg.Error):
             while not stop.wait(_TERMINATE_EVERY_SECONDS):
-                # By its oid: the name is about to become the other one's. The server itself ends autovacuum.
+                # By their oids: names are about to become others'. The server itself ends autovacuum.
                 pids = connection.execute(
-                    "select pid from pg_stat_activity where datid = %s and backend_type <> 'autovacuum worker'",
-                    [oid],
+                    "select pid from pg_stat_activity"
+                    " where datid = any(%s) and backend_type <> 'autovacuum worker'",
+                    [oids],
                     prepare=True,
                 ).fetchall()
                 for (pid,) in pids:
@@ -289,7 +302,8 @@ def _ending_sessions(params: ConnectionParameters, database: str | None) -> Iter
                         connection.execute("select pg_terminate_backend(%s)", [pid], prepare=True)
 
     with connect_beside(params) as connection:
-        oid = value_of(connection, "select oid from pg_database where datname = %s", database)
+        query = "select array_agg(oid) from pg_database where datname = any(%s)"
+        oids = value_of(connection, query, databases)
         thread = threading.Thread(target=terminate, args=[connection], name="end sessions", daemon=True)
         thread.start()
         try:

@@ -172,7 +172,7 @@ def restore(
     ):
         archive = ServedArchive(manifest, base, downloader, decoder, workspace)
         archive.fetch([TOC, GLOBALS] if request.restore_globals else [TOC])
-        with open_target(request, log) as target:
+        with open_target(request, cancel, log) as target:
             refuse_older(target.version, manifest.server.version)
             tools = clients.for_restore(
                 dumped_by=manifest.dump.pg_dump_version,
@@ -393,7 +393,7 @@ class _Filling:
         )
 
 
-def open_target(request: RestoreRequest, log: Log) -> Target | Replacement:
+def open_target(request: RestoreRequest, cancel: threading.Event, log: Log) -> Target | Replacement:
     """Where to restore to, as `if_exists` says."""
     if request.if_exists == "replace":
         return Replacement(
@@ -401,6 +401,7 @@ def open_target(request: RestoreRequest, log: Log) -> Target | Replacement:
             jobs=request.jobs,
             keep_previous=request.keep_previous,
             managed_service=request.managed_service,
+            cancel=cancel,
             log=log,
         )
     return Target(

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import re
 import secrets
+import threading
 from collections.abc import Collection
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -14,11 +16,12 @@ import psycopg
 from psycopg import sql
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
+from airflow_pg_s3.core.heartbeat import Heartbeat
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.side_database import beside, comment_on, drop, value_of
-from airflow_pg_s3.core.target import connect_beside, create_database
+from airflow_pg_s3.core.side_database import beside, comment_on, is_used, value_of
+from airflow_pg_s3.core.target import connect_beside, create_database, drop_beside
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _MARK = "airflow-provider-pg-s3: scratch database of a verification"
@@ -36,20 +39,32 @@ class ScratchDatabase:
     :param like: the source, whose encoding and locale it gets.
     :param is_throwaway: the server is one of ours, and gone soon: a locale that it does not know is replaced by C,
         and nothing is dropped.
+    :param cancel: set if the server is lost, so that the verification ends.
     """
 
     def __init__(
-        self, server: ConnectionParameters, database: str, like: Server, *, is_throwaway: bool, log: Log
+        self,
+        server: ConnectionParameters,
+        database: str,
+        like: Server,
+        *,
+        is_throwaway: bool,
+        cancel: threading.Event,
+        log: Log,
     ) -> None:
         self._like = like
         self._is_throwaway = is_throwaway
         self._log = log
         self.params = server.of(beside(database, "verify", secrets.token_hex(3)))
         self.missing_locale: str | None = None
+        self._cancel = cancel
+        self._stack = ExitStack()
 
     def __enter__(self) -> ScratchDatabase:
-        self._connection = connect_beside(self.params)
+        self._connection = self._stack.enter_context(connect_beside(self.params))
         self.params = self.params.pinned(self._connection)
+        what = "the connection that marks the scratch database as in use"
+        self._stack.enter_context(Heartbeat(self._connection, what, self._cancel))
         try:
             self._remove_leftovers()
             name = self.params.database
@@ -57,15 +72,18 @@ class ScratchDatabase:
             self._connection.execute("select pg_advisory_lock(%s)", [_lock_key(name)])
             self._create()
             self._connection.execute(comment_on(name, _MARK))
-        except BaseException:
-            self._drop()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._drop()
+        try:
+            self._drop()
+        finally:
+            self._stack.__exit__(kind, error, traceback)
 
     @property
     def version(self) -> str:
@@ -119,10 +137,9 @@ class ScratchDatabase:
     def _drop(self) -> None:
         name = self.params.database
         try:
-            with self._connection as connection:
-                if not self._is_throwaway:
-                    _drop_scratch(connection, self.params)
-        except psycopg.Error as error:
+            if not self._is_throwaway:
+                _drop_scratch(self._connection, self.params)
+        except (psycopg.Error, InputError) as error:
             self._log.warning(
                 "the scratch database %s is still there (the next verification on this server will drop it): %s",
                 name,
@@ -139,6 +156,12 @@ class ScratchDatabase:
                 continue
             if value_of(self._connection, "select pg_try_advisory_lock(%s)", _lock_key(name)):
                 try:
+                    if is_used(self._connection, name):
+                        # Its verification may be at work, with its lock's session cut off, and about to notice.
+                        self._log.warning(
+                            "%s is of another verification, and in use: the next one will drop it", name
+                        )
+                        continue
                     _drop_scratch(self._connection, self.params.of(name))
                     self._log.info("removed %s, which a verification that was killed had left", name)
                 except (psycopg.Error, InputError) as error:  # another role's, for example
@@ -158,7 +181,7 @@ def _drop_scratch(connection: _Connection, params: ConnectionParameters) -> None
             inside.execute(sql.SQL("alter subscription {} disable").format(sql.Identifier(name)))
             inside.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(sql.Identifier(name)))
             inside.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))
-    drop(connection, params.database)
+    drop_beside(connection, params)
 
 
 def _lock_key(database: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
+from airflow_pg_s3.core.backup_id import time_of
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Extension, Server
@@ -25,6 +27,17 @@ select exists (select from pg_attribute join money on atttypid = type where attn
     or exists (select from pg_range join money on rngsubtype = type)
     or exists (select from pg_proc p join money on type = any (proargtypes) where p.oid >= 16384)
 """
+# An entry for each session that has it, and whether it is ours.
+_LOCK = """
+select pid = pg_backend_pid() from pg_locks where locktype = 'advisory' and granted and objsubid = 1
+and classid = %(high)s::bigint::oid and objid = %(low)s::bigint::oid
+"""
+# Sessions that may be of the pg_dump of a backup.
+_MAY_DUMP = """
+select pid from pg_stat_activity where application_name = %(pg_dump)s and datname = current_database()
+and pid <> pg_backend_pid() and coalesce(backend_start >= %(begun)s, true)
+"""
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,28 +142,52 @@ def lock_key(backup_id: str) -> int:
 
 
 def hold_lock(connection: _Connection, backup_id: str) -> None:
-    """Say on the source server that `backup_id` is alive, for as long as `connection` is."""
+    """Say on the source server that `backup_id` is alive, for as long as `connection` is.
+
+    :raises PgS3Error: as `confirm_lock`.
+    """
     connection.execute("select pg_advisory_lock(%s)", [lock_key(backup_id)])
+    confirm_lock(connection, backup_id)
 
 
-def confirm_lock(connection: _Connection) -> None:
+def confirm_lock(connection: _Connection, backup_id: str) -> None:
     """Make sure that the lock was held until now.
 
-    :raises PgS3Error: the session is gone; what was stored may have been taken for abandoned.
+    :raises PgS3Error: the session is gone, or another one; what was stored may have been taken for abandoned.
     """
     try:
-        connection.execute("select 1")
+        is_held = (True,) in _holders(connection, backup_id)
     except psycopg.OperationalError as error:
         raise PgS3Error(f"the connection that marks this backup as alive was lost: {error}") from error
+    if not is_held:
+        raise PgS3Error(
+            "the lock that marks this backup as alive was lost, as what is in front of the server has changed its "
+            "session: connect to the server itself"
+        )
 
 
-def is_alive(connection: _Connection, backup_id: str) -> bool:
-    """Whether some session holds the lock of `backup_id`."""
-    key = lock_key(backup_id)
-    if _row(connection, "select pg_try_advisory_lock(%s)", [key])[0]:
-        connection.execute("select pg_advisory_unlock(%s)", [key])
-        return False
-    return True
+def is_alive(connection: _Connection, backup_id: str, pg_dump: str) -> bool:
+    """Whether a session holds the lock of `backup_id`, or may be its pg_dump's.
+
+    :param pg_dump: the name of its application.
+    """
+    # Read, not tried: a pooled session of ours may be the one that holds it.
+    if _holders(connection, backup_id):
+        return True
+    # The lock may be gone because its session was cut off, which its backup is about to notice. A pg_dump that was
+    # killed leaves sessions for a moment.
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    values = {"pg_dump": pg_dump, "begun": time_of(backup_id)}
+    while connection.execute(_MAY_DUMP, values).fetchone():
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _holders(connection: _Connection, backup_id: str) -> list[tuple[Any, ...]]:
+    high, low = divmod(lock_key(backup_id) % (1 << 64), 1 << 32)
+    return connection.execute(_LOCK, {"high": high, "low": low}).fetchall()
 
 
 def _system_identifier(connection: _Connection) -> str | None:
@@ -160,8 +197,8 @@ def _system_identifier(connection: _Connection) -> str | None:
         return None
 
 
-def _row(connection: _Connection, query: str, values: list[Any] | None = None) -> tuple[Any, ...]:
-    row = connection.execute(query, values).fetchone()
+def _row(connection: _Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
     if row is None:
         raise LookupError(query)
     return row

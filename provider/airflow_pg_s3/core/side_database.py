@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg
@@ -9,6 +10,9 @@ from psycopg import sql
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _NAME_BYTES = 63
+_PATIENCE_SECONDS = 5.0
+# The server's own, such as autovacuum's, have no user.
+_SESSIONS = "select count(*) from pg_stat_activity where datname = %s and usesysid is not null"
 
 
 def beside(database: str, what: str, token: str) -> str:
@@ -26,6 +30,16 @@ def comment_on(database: str, comment: str | None) -> sql.Composed:
 def drop(connection: _Connection, database: str) -> None:
     """Drop a database if it exists, and end the sessions in it."""
     connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
+
+
+def is_used(connection: _Connection, database: str) -> bool:
+    """Whether others are connected to a database, and stay: those of a client that was killed end in a moment."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while value_of(connection, _SESSIONS, database):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def value_of(connection: _Connection, query: str, *values: Any) -> Any:

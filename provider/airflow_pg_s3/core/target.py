@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -12,11 +13,13 @@ import psycopg
 from psycopg import sql
 
 from airflow_pg_s3.core.errors import DataConflict, InputError
+from airflow_pg_s3.core.heartbeat import Heartbeat
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.selection import RELATIONS
+from airflow_pg_s3.core.side_database import drop
 from airflow_pg_s3.core.toc import Entry
 
 _SHOWN = 5
@@ -100,28 +103,32 @@ class Target:
         self.warnings: list[str] = []
         self._must_be_empty = must_be_empty
         self._created = False
+        self._stack = ExitStack()
 
     def __enter__(self) -> Target:
         try:
-            self._connection = self.params.connect()
+            connection = self.params.connect()
             self._exists = True
         except InputError as error:
             if f'database "{self.params.database}" does not exist' not in str(error):
                 raise
-            self._connection = connect_beside(self.params)
+            connection = connect_beside(self.params)
             self._exists = False
-        self.params = self.params.pinned(self._connection)
+        self._connection = self._stack.enter_context(connection)
+        self.params = self.params.pinned(connection)
+        self._stack.enter_context(Heartbeat(connection, "the connection to the target"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._connection as connection:
+        try:
             if self._created and error is not None:
                 # Half a database is of no use, and in the way of the next try.
-                command = sql.SQL("drop database if exists {} with (force)")
-                with contextlib.suppress(psycopg.Error):
-                    connection.execute(command.format(sql.Identifier(self.params.database)))
+                with contextlib.suppress(psycopg.Error, InputError):
+                    drop_beside(self._connection, self.params)
+        finally:
+            self._stack.__exit__(kind, error, traceback)
 
     @property
     def version(self) -> int:
@@ -227,6 +234,22 @@ def connect_beside(params: ConnectionParameters) -> psycopg.Connection[tuple[Any
             if 'database "postgres"' not in str(error):
                 raise
     return params.of("template1").connect()
+
+
+def drop_beside(connection: psycopg.Connection[tuple[Any, ...]], params: ConnectionParameters) -> None:
+    """Drop a database that nobody needs, over another connection if this one is lost.
+
+    :param connection: to another database of its server.
+    :raises InputError: the server refuses a new connection.
+    :raises psycopg.Error: it cannot be dropped.
+    """
+    try:
+        drop(connection, params.database)
+    except psycopg.OperationalError:
+        if not connection.closed:
+            raise
+        with connect_beside(params) as another:
+            drop(another, params.database)
 
 
 def refuse_older(version: int, source_version: str) -> None:

@@ -78,7 +78,14 @@ def run_trial(trial: Trial, client: S3Client, findings: Findings, *, cancel: thr
             )
         )
         scratch = stack.enter_context(
-            ScratchDatabase(server, manifest.database, manifest.server, is_throwaway=trial.server is None, log=log)
+            ScratchDatabase(
+                server,
+                manifest.database,
+                manifest.server,
+                is_throwaway=trial.server is None,
+                cancel=cancel,
+                log=log,
+            )
         )
         _note_server(scratch, trial, findings)
         tools = clients.for_restore(

@@ -1,0 +1,93 @@
+"""Sessions that idle for hours while programs work: NATs, proxies and meshes cut off who is silent for minutes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from airflow_pg_s3.core.errors import Cancelled, ServerError
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_PING_SECONDS = 20.0
+# By then what is sent must be acknowledged, by TCP. A ping is small: that the server is busy makes no difference.
+_ACKNOWLEDGED_SECONDS = 30.0
+_PATIENCE_SECONDS = 5.0
+
+
+class Heartbeat:
+    """Pings a session that must last, for the time of a block, and notices within seconds if it is lost.
+
+    Whoever holds the connection may use it meanwhile, though not for COPY.
+
+    :param what: the session, for the message.
+    :param cancel: set when it is lost, so that the work ends; None to let it go on.
+    :raises ServerError: at the block's end, in place of `Cancelled` and of what a lost connection says of itself.
+    """
+
+    def __init__(self, connection: _Connection, what: str, cancel: threading.Event | None = None) -> None:
+        self._connection = connection
+        self._what = what
+        self._cancel = cancel
+        self._end = threading.Event()
+        self._loss: psycopg.Error | None = None
+
+    def __enter__(self) -> Heartbeat:
+        with contextlib.suppress(OSError), _socket_of(self._connection) as ours:
+            ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_ACKNOWLEDGED_SECONDS * 1000))
+        self._thread = threading.Thread(target=self._ping, name="heartbeat", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join(None if error is None else _PATIENCE_SECONDS)
+        if self._thread.is_alive():
+            # The server does not answer, and whoever wants to stop must not wait for it.
+            with contextlib.suppress(OSError, psycopg.Error), _socket_of(self._connection) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
+            self._thread.join()
+        if self._loss is not None and self._cancel is not None:
+            self._cancel.clear()  # it is the caller's
+            if isinstance(error, (Cancelled, psycopg.OperationalError)):
+                raise ServerError(f"{self._what} was lost: {self._loss}") from self._loss
+
+    def _ping(self) -> None:
+        while not self._end.wait(_PING_SECONDS):
+            try:
+                self._connection.execute("select 1", prepare=False)
+            except psycopg.Error as error:
+                if not self._connection.closed:
+                    continue  # within a transaction that has failed
+                # Nothing is lost by what its owner has closed, or told to stop already.
+                if self._connection.broken and not (self._cancel is not None and self._cancel.is_set()):
+                    self._loss = error
+                    if self._cancel is not None:
+                        self._cancel.set()
+                return
+
+
+def is_stale(connection: _Connection, used: float) -> bool:
+    """Whether a connection has been silent for so long that it may have been cut off, and nothing is lost with it.
+
+    :param used: when it was used last, in seconds of `time.monotonic`.
+    """
+    is_idle = connection.info.transaction_status == TransactionStatus.IDLE
+    return is_idle and time.monotonic() - used > _PING_SECONDS
+
+
+@contextlib.contextmanager
+def _socket_of(connection: _Connection) -> Iterator[socket.socket]:
+    # One of our own to the same connection, as libpq's must not be closed.
+    with socket.socket(fileno=os.dup(connection.fileno())) as ours:
+        yield ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import secrets
@@ -120,7 +119,7 @@ class ScratchDatabase:
         try:
             with self._connection as connection:
                 if not self._is_throwaway:
-                    _drop_scratch(connection, self.params)
+                    drop(connection, self.params)
         except psycopg.Error as error:
             self._log.warning(
                 "the scratch database %s is still there (the next verification on this server will drop it): %s",
@@ -138,26 +137,12 @@ class ScratchDatabase:
                 continue
             if value_of(self._connection, "select pg_try_advisory_lock(%s)", _lock_key(name)):
                 try:
-                    _drop_scratch(self._connection, self.params.of(name))
+                    drop(self._connection, self.params.of(name))
                     self._log.info("removed %s, which a verification that was killed had left", name)
                 except (psycopg.Error, InputError) as error:  # another role's, for example
                     self._log.warning("%s was left by a verification, and cannot be dropped: %s", name, error)
                 finally:
                     self._connection.execute("select pg_advisory_unlock(%s)", [_lock_key(name)])
-
-
-def _drop_scratch(connection: _Connection, params: ConnectionParameters) -> None:
-    """Drop a database, with the subscriptions that would keep it; restored ones are not enabled."""
-    with contextlib.suppress(psycopg.Error, InputError), params.connect() as inside:
-        for (name,) in inside.execute(
-            "select subname from pg_subscription s join pg_database d on d.oid = subdbid"
-            " where datname = current_database()"
-        ).fetchall():
-            # Else it would be dropped on the publisher too, where it serves the source.
-            inside.execute(sql.SQL("alter subscription {} disable").format(sql.Identifier(name)))
-            inside.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(sql.Identifier(name)))
-            inside.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))
-    drop(connection, params.database)
 
 
 def _lock_key(database: str) -> int:

@@ -17,6 +17,7 @@ from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.redaction import redacted
 from airflow_pg_s3.core.selection import RELATIONS
+from airflow_pg_s3.core.side_database import drop
 from airflow_pg_s3.core.toc import Entry
 
 _SHOWN = 5
@@ -49,6 +50,9 @@ select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then '
     select 'event trigger', quote_ident(evtname), 'pg_event_trigger'::regclass, oid from pg_event_trigger
     union all
     select 'publication', quote_ident(pubname), 'pg_publication'::regclass, oid from pg_publication
+    union all
+    select 'subscription', quote_ident(subname), 'pg_subscription'::regclass, 0::oid from pg_subscription
+    where subdbid = (select oid from pg_database where datname = current_database())
 ) as objects
 where (classid, objid) not in (select classid, objid from part_of_extension)
 order by kind <> 'table', kind, name
@@ -118,9 +122,8 @@ class Target:
         with self._connection as connection:
             if self._created and error is not None:
                 # Half a database is of no use, and in the way of the next try.
-                command = sql.SQL("drop database if exists {} with (force)")
                 with contextlib.suppress(psycopg.Error):
-                    connection.execute(command.format(sql.Identifier(self.params.database)))
+                    drop(connection, self.params)
 
     @property
     def version(self) -> int:

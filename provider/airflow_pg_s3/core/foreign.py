@@ -31,7 +31,7 @@ from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.load import on_one_lane
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.pg_restore import PgRestore, knows_less
-from airflow_pg_s3.core.plan import Run, divide, made_by
+from airflow_pg_s3.core.plan import Run, divide, rows_of_extensions
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
@@ -270,7 +270,6 @@ class _Restoring:
         return contents
 
     def _can_be_atomic(self, tools: ClientTools, contents: Contents) -> bool:
-        made = made_by(contents.entries)
         obstacles = {
             "managed_service runs some of the commands itself": self.request.managed_service,
             "partitions have keys, which pg_restore --clean cannot drop at the first try": (
@@ -283,8 +282,7 @@ class _Restoring:
                 self.ready.subscriptions
             ),
             "it holds rows of extensions that stay, which pg_restore --clean does not delete": (
-                self.ready.keeps_extensions
-                and any(e.kind == "TABLE DATA" and made.isdisjoint(e.dependencies) for e in contents.entries)
+                self.ready.keeps_extensions and bool(rows_of_extensions(contents.entries))
             ),
         }
         return self.request.if_exists == "clean" and can_be_atomic(self.request, obstacles, self.log)

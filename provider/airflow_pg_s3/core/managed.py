@@ -30,7 +30,7 @@ from airflow_pg_s3.core.libpq import settings_for_values
 from airflow_pg_s3.core.needs import GRANTEE, OWNER, Needs
 from airflow_pg_s3.core.one_transaction import run_definition
 from airflow_pg_s3.core.permission import RIGHTS, refusal
-from airflow_pg_s3.core.plan import PRIVILEGES
+from airflow_pg_s3.core.plan import PRIVILEGES, rows_of_extensions
 from airflow_pg_s3.core.progress import Log
 from airflow_pg_s3.core.standing import change_owner_of_public
 from airflow_pg_s3.core.toc import PRE_DATA, Entry, Toc
@@ -69,6 +69,7 @@ _SHARING = (
     "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE",
 )  # fmt: skip
 _LAST = (*_SHARING, *PRIVILEGES, "COMMENT", "SECURITY LABEL", "EVENT TRIGGER")
+_RELATION = "select to_regclass(format('%%I.%%I', %s::text, %s::text))"
 # Left to pg_restore, or nothing that it runs.
 _NOT_DEFINED_HERE = ("BLOB", "BLOB METADATA", "BLOBS", "DATABASE", "DATABASE PROPERTIES")
 # Roles of the services themselves, which no other server has, and which nobody can create.
@@ -290,6 +291,20 @@ class ManagedService:
             # They hold for the entries behind this one.
             settings += [statement for statement in definition.statements if statement.is_setting]
         self._skip_dependants(self._entries.values(), PgS3Error)
+        self._refuse_rows_without_tables(connection)
+
+    def _refuse_rows_without_tables(self, connection: _Connection) -> None:
+        """An archive does not say of which extension a table is: what it lacks is seen once all else is there."""
+        extensions = [
+            e.dump_id for e in self._entries.values() if e.kind == "EXTENSION" and e.dump_id in self._skipped
+        ]
+        for entry in rows_of_extensions(list(self._entries.values())) if extensions else ():
+            if connection.execute(_RELATION, [entry.schema, entry.name]).fetchone() == (None,):
+                lacking = "; ".join(f"{self._labels[number]}: {self._skipped[number]}" for number in extensions)
+                raise PgS3Error(
+                    f"the rows of {entry.schema}.{entry.name} cannot be restored, as the table is part of an "
+                    f"extension, and some were left out: {lacking}. Let somebody restore it who may create them"
+                )
 
     def _define_rest(self, connection: _Connection, numbers: Collection[int]) -> None:
         """Create what is left for pg_restore, as far as it is among these."""

@@ -133,6 +133,17 @@ def test_data_alone_comes_whole_or_not_at_all(pg16: Cluster, backup, restore, ne
         assert (done["rows"], count(pg16, target, "app.customers")) == (17, 10)
 
 
+def test_commands_that_fail_take_data_alone_back(pg16: Cluster, backup, restore, new_name) -> None:
+    target = new_name(pg16)
+    restore(pg16, target, backup=backup["uri"], schema_only=True)
+    pg16.psql(f'alter database "{target}" set search_path = app')
+    with pytest.raises(Exception, match="no_such"):
+        restore(pg16, target, backup=backup["uri"], data_only=True, post_restore_sql="select no_such")
+    assert count(pg16, target, "app.customers") == 0
+    restore(pg16, target, backup=backup["uri"], data_only=True, post_restore_sql="delete from orders where id > 1")
+    assert (count(pg16, target, "app.customers"), count(pg16, target, "app.orders")) == (10, 1)
+
+
 def test_data_without_tables_is_refused(pg16: Cluster, backup, restore, new_name, new_database) -> None:
     with pytest.raises(AirflowFailException, match=r"data_only: the target database .* does not exist"):
         restore(pg16, new_name(pg16), backup=backup["uri"], data_only=True)

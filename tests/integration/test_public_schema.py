@@ -101,3 +101,10 @@ def test_a_database_without_it_gets_it(pg16: Cluster, source: str, new_database,
     target = new_database(pg16, "drop schema public")
     restore(pg16, target, backup=back_up(pg16, source, pg_dump_options=ALONE)["uri"])
     assert pg16.psql("select name from public.items", target) == "kept\n"
+
+
+def test_a_backup_of_it_alone_is_verified_where_pg_dump_says_less_of_it(cluster_of, new_database, back_up) -> None:
+    pg14 = cluster_of(14)
+    backup = back_up(pg14, new_database(pg14, CONTENT), pg_dump_options=ALONE)
+    verify = {"backup": backup["uri"], "aws_conn_id": "aws", "task_id": "verify"}
+    assert PgS3VerifyOperator(**verify, postgres_conn_id="pg_source").execute({})["outcome"] == "verified"

@@ -114,12 +114,16 @@ class ConnectionParameters:
                 if _is_refusal(error):
                     raise InputError(f"cannot connect to {self.endpoint}: {text}") from error
                 raise
+        self.set_up(connection)
+        return connection
+
+    def set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        """Give a session the settings that `connect` gives a new one; raises as that."""
         # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
         # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
         connection.execute(without_limits(connection.info.server_version))
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
         self._speak_english(connection)
-        return connection
 
     def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         # By their words rows are told from what may be shown, and damage from a full disk.

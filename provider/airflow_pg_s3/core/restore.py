@@ -219,7 +219,6 @@ def restore(
             )
             filling = _Filling(request, archive, chosen, ready, target, tools, given, cancel, stop, log)
             filling.fill()
-            finish(request, chosen.has_statistics, target.params, log)
             target.take_over()
             warnings += [*ready.warnings, *target.warnings]
     tables = [member.table for member in chosen.members if member.table is not None]
@@ -344,20 +343,26 @@ class _Filling:
 
     def fill(self) -> None:
         """Restore all; in one transaction, where it must be all or nothing, and that is possible and wanted."""
-        managed, entries = self.ready.managed, self.ready.entries
+        managed = self.ready.managed
         if self._is_atomic():
             restore_in_one_transaction(
                 self.archive,
-                entries,
+                self.ready.entries,
                 managed or self._plain_definer(),
                 self.target.params,
                 self._loading_options,
                 data_only=self.request.wanted.data_only,
-                finish=self._finish,
+                finish=self._finish_in_transaction,
                 cancel=self.cancel,
                 stop=self.stop,
             )
-        elif managed is not None:
+        else:
+            self._fill_by_jobs(managed)
+            finish(self.request, self.chosen.has_statistics, self.target.params, self.log)
+        self.ready.warnings.extend(managed.warnings if managed is not None else [])
+
+    def _fill_by_jobs(self, managed: ManagedService | None) -> None:
+        if managed is not None:
             with self.target.params.connect() as connection:
                 managed.define(connection)
             self._load(managed.entries_to_load, managed.options)
@@ -367,11 +372,10 @@ class _Filling:
         else:
             if self.request.if_exists == "clean":
                 self._clean()
-            self._load(entries, self.request.pg_restore_arguments)
+            self._load(self.ready.entries, self.request.pg_restore_arguments)
             if self.chosen.ties or self.ready.subscriptions:
                 with self.target.params.connect() as connection:
                     self._finish(connection)
-        self.ready.warnings.extend(managed.warnings if managed is not None else [])
 
     def _load(self, entries: Sequence[Entry], pg_restore_options: Sequence[str]) -> None:
         """Restore entries that the target has not."""
@@ -455,6 +459,15 @@ class _Filling:
             self.ready.warnings.extend(tie(connection, script, self.archive.toc, self.log))
         self.ready.warnings.extend(detach_restored(connection, self.ready.subscriptions, self.log))
 
+    def _finish_in_transaction(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self._finish(connection)
+        if self.request.post_restore_sql:
+            # What was set for the restore is not for the user's commands.
+            connection.execute("reset role")
+            connection.execute("reset all")
+            self.target.params.set_up(connection)
+            _run_post_restore_sql(self.request, connection)
+
     @property
     def _loading_options(self) -> LoadingOptions:
         return loading_options(
@@ -518,13 +531,17 @@ def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionPara
         return
     with target.connect() as connection:
         if request.post_restore_sql:
-            with connection.transaction():
-                # As a migration would run: with the search path that the database gives.
-                connection.execute("reset search_path")
-                for command in request.post_restore_sql:
-                    connection.execute(command.encode())
+            _run_post_restore_sql(request, connection)
         if to_analyze:
             analyze(connection, log)
+
+
+def _run_post_restore_sql(request: RestoreRequest, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    with connection.transaction():
+        # As a migration would run: with the search path that the database gives.
+        connection.execute("reset search_path")
+        for command in request.post_restore_sql:
+            connection.execute(command.encode())
 
 
 def check_request(request: RestoreRequest) -> None:

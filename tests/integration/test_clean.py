@@ -143,3 +143,31 @@ def test_more_locks_than_the_server_has_change_nothing_and_a_restore_without_a_t
         assert few.psql("select i from t1", "copy").strip() == "1"
         restore(few, "copy", backup=backup["uri"], if_exists="clean", single_transaction=False)
         assert few.psql("select count(*) from t1", "copy").strip() == "0"
+
+
+def test_all_that_depends_on_what_would_be_dropped_is_named_at_once(
+    pg16: Cluster, back_up, restore, new_database
+) -> None:
+    target = new_database(pg16, SHOP)
+    backup = back_up(pg16, target)
+    pg16.psql(
+        LATER + "create materialized view names as select name from customers;"
+        "create table notes (customer int references customers); create index on notes (customer);",
+        target,
+    )
+    with pytest.raises(AirflowFailException) as raised:
+        restore(pg16, target, backup=backup["uri"], if_exists="clean", tables=["orders", "customers"])
+    said = str(raised.value)
+    for dependent in (
+        "view public.total depends on table public.orders",
+        "constraint notes_customer_fkey on table public.notes depends on index public.customers_pkey",
+        "materialized view public.names depends on table public.customers",
+    ):
+        assert said.count(dependent) == 1
+
+
+def test_a_table_that_lacks_a_column_is_dropped_as_well(pg16: Cluster, back_up, restore, new_database) -> None:
+    backup = back_up(pg16, new_database(pg16, SHOP))
+    target = new_database(pg16, "create table customers (old int)")
+    restore(pg16, target, backup=backup["uri"], if_exists="clean")
+    assert pg16.psql("select id, name from customers", target) == "1|backed up\n"

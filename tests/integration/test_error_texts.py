@@ -69,7 +69,7 @@ def test_no_row_is_told_where_pg_restore_cannot_load_it(pg16: Cluster, back_up, 
     target = new_database(pg16, "create table t (i int, a int)")
     backup = back_up(pg16, new_database(pg16, SECRETS))
     with pytest.raises(ClientProgramError, match="invalid input syntax for type integer") as raised:
-        restore(pg16, target, backup=backup["uri"], data_only=True)
+        restore(pg16, target, backup=backup["uri"], data_only=True, single_transaction=False)
     assert_no_row_is_told(raised.value)
 
 

@@ -143,17 +143,22 @@ def test_latin1_is_loaded_into_utf8(pg18: Cluster, new_database, back_up, restor
         assert before.execute(rows).fetchall() == after.execute(rows).fetchall() != []
 
 
-def test_data_alone_comes_in_the_order_of_foreign_keys(pg16: Cluster, new_database, back_up, restore, done):
+@pytest.mark.parametrize(
+    ("single_transaction", "first"), [(True, "copied public.alone"), (False, "pg_restore of 1")]
+)
+def test_data_alone_comes_in_the_order_of_foreign_keys(
+    pg16: Cluster, new_database, back_up, restore, done, single_transaction: bool, first: str
+):
     source = new_database(pg16, ORDERS)
     backup = back_up(pg16, source)
     target = new_database(pg16)
     restore(pg16, target, backup=backup["uri"], schema_only=True)
     done.clear()
-    restore(pg16, target, backup=backup["uri"], data_only=True, jobs=3)
+    restore(pg16, target, backup=backup["uri"], data_only=True, jobs=3, single_transaction=single_transaction)
     assert compare_databases(pg16.dsn(source), pg16.dsn(target)) == []
-    # Only what no foreign key is about is left to pg_restore; and nothing is truncated.
+    # Without the transaction, what no foreign key is about is left to pg_restore. Nothing is truncated.
     assert done == [
-        "pg_restore of 1",
+        first,
         "copied public.customers",
         "copied public.a_orders",
         "copied public.a_items",

@@ -350,13 +350,22 @@ def test_a_session_that_the_role_may_not_end_keeps_no_other_from_being_ended(
         assert left == (1,)
 
 
+# By a role that owns nothing, but which the restoring one can become; and by the owner, after that.
+GRANTED_BY_ANOTHER = """
+set session authorization app_reader; grant select (id) on app.lines to stranger; reset session authorization;
+grant select on app.open_orders to stranger;
+"""
+
+
 def test_clean_drops_and_restores(pg16: Cluster, source_of, back_up, restore, new_database, weak) -> None:
-    source = source_of(pg16, APPLICATION)
+    source = source_of(pg16, APPLICATION + GRANTED_BY_ANOTHER)
     target = new_database(pg16, "create table others (i int)", owner="restorer")
     backup = back_up(pg16, source)
+    pg16.psql("grant app_reader to restorer")
     for _ in range(2):
         done = restore(pg16, target, backup=backup["uri"], if_exists="clean", **weak(pg16, target))
         assert done["warnings"] == []
+    pg16.psql("revoke app_reader from restorer")
     differences = compare_databases(pg16.dsn(source), pg16.dsn(target))
     assert {difference.lower() for difference in differences} == {"table public.others was not there before"}
 

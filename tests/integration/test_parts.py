@@ -114,6 +114,36 @@ def test_schema_and_data_can_be_restored_one_after_the_other(pg16: Cluster, back
     assert count(pg16, target, "app.customers") == 10
 
 
+@pytest.mark.parametrize("options", [{}, {"managed_service": True}, {"single_transaction": False}], ids=str)
+def test_data_alone_comes_whole_or_not_at_all(pg16: Cluster, backup, restore, new_name, options: dict) -> None:
+    target = new_name(pg16)
+    restore(pg16, target, backup=backup["uri"], schema_only=True)
+    # Of the three tables, this one comes last: the others refer to nothing.
+    pg16.psql("alter table app.orders add constraint in_the_way check (id < 0)", target)
+    with pytest.raises(Exception, match="in_the_way"):
+        restore(pg16, target, backup=backup["uri"], data_only=True, **options)
+    stay = 10 if "single_transaction" in options else 0
+    assert count(pg16, target, "app.customers") == stay
+    pg16.psql("alter table app.orders drop constraint in_the_way", target)
+    if stay:
+        with pytest.raises(AirflowFailException, match=r"holds rows already: empty it"):
+            restore(pg16, target, backup=backup["uri"], data_only=True)
+    else:
+        done = restore(pg16, target, backup=backup["uri"], data_only=True)
+        assert (done["rows"], count(pg16, target, "app.customers")) == (17, 10)
+
+
+def test_commands_that_fail_take_data_alone_back(pg16: Cluster, backup, restore, new_name) -> None:
+    target = new_name(pg16)
+    restore(pg16, target, backup=backup["uri"], schema_only=True)
+    pg16.psql(f'alter database "{target}" set search_path = app')
+    with pytest.raises(Exception, match="no_such"):
+        restore(pg16, target, backup=backup["uri"], data_only=True, post_restore_sql="select no_such")
+    assert count(pg16, target, "app.customers") == 0
+    restore(pg16, target, backup=backup["uri"], data_only=True, post_restore_sql="delete from orders where id > 1")
+    assert (count(pg16, target, "app.customers"), count(pg16, target, "app.orders")) == (10, 1)
+
+
 def test_data_without_tables_is_refused(pg16: Cluster, backup, restore, new_name, new_database) -> None:
     with pytest.raises(AirflowFailException, match=r"data_only: the target database .* does not exist"):
         restore(pg16, new_name(pg16), backup=backup["uri"], data_only=True)

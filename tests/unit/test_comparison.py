@@ -209,6 +209,57 @@ def test_access_methods_and_tablespaces_belong_to_the_entry_behind_them():
     ]
 
 
+PUBLIC = """-- Dumped by pg_dump version {major}.1
+
+--
+-- Name: public; Type: SCHEMA; Schema: -; Owner: {owner}
+--
+
+{create}
+
+
+ALTER SCHEMA public OWNER TO {owner};
+
+
+--
+-- Name: SCHEMA public; Type: COMMENT; Schema: -; Owner: {owner}
+--
+
+COMMENT ON SCHEMA public IS '{comment}';
+"""
+ALONE, AMONG_OTHERS = "CREATE SCHEMA public;", "-- *not* creating schema, since initdb creates it"
+
+
+@pytest.mark.parametrize(
+    ("owner", "comment", "differing"),
+    [
+        ("pg_database_owner", "standard public schema", []),
+        ("app", "standard public schema", ["SCHEMA public"]),
+        ("pg_database_owner", "ours", ["COMMENT of SCHEMA public"]),
+    ],
+)
+def test_the_schema_public_is_there_whatever_is_said_of_it(owner: str, comment: str, differing: list[str]):
+    def written(create: str, major: int = 16) -> str:
+        return PUBLIC.format(major=major, owner=owner, create=create, comment=comment)
+
+    def names(expected: str, found: str) -> list[str]:
+        return [each.name for each in compare_schemas(parse(expected), parse(found), same_major=True)]
+
+    assert names(written(ALONE), written(AMONG_OTHERS)) == []
+    # pg_dump says nothing of a schema as it is in a new database, and before 15 of none.
+    assert names(written(ALONE), "-- Dumped by pg_dump version 15.1\n") == differing
+    assert names(written(ALONE, 14), "-- Dumped by pg_dump version 14.1\n") == []
+
+
+def test_slots_of_subscriptions_are_not_compared_and_all_else_is():
+    def of(slot: str, publication: str = "p") -> list[list[str]]:
+        with_ = f"WITH (connect = false, slot_name = {slot}, streaming = on)"
+        text = f"CREATE SUBSCRIPTION s CONNECTION 'host=x' PUBLICATION {publication} {with_};"
+        return _of_one("SUBSCRIPTION", text)
+
+    assert of("'production'") == of("NONE") != of("NONE", "q")
+
+
 def test_the_second_dump_uses_the_words_of_the_first():
     given_options = ["--schema=x", "--no-comm", "-x", "--no-owner", "--no-policies", "--quote", "-n", "y"]
     assert about_words(given_options, 18) == [

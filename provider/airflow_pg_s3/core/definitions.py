@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_pg_s3.core.clients import ClientTools
+from airflow_pg_s3.core.pg_restore import use_list
 from airflow_pg_s3.core.statements import Word, shown, split, words
+from airflow_pg_s3.core.toc import HOLDING_DATA, Entry
 
 _HEADER = re.compile(
     r"^-- TOC entry (\d+) \(class \d+ OID \d+\)\n(?:-- Dependencies: .*\n)?"
@@ -73,15 +75,18 @@ class Definition:
 
 
 def definitions_of(
-    archive: Path, list_file: Path, *, tools: ClientTools, codec: str, arguments: Sequence[str]
+    archive: Path, entries: Iterable[Entry], *, tools: ClientTools, codec: str, options: Sequence[str]
 ) -> list[Definition]:
-    """Ask pg_restore for the commands of entries, none of which holds data.
+    """Ask pg_restore for the commands of entries, but for those that carry data.
 
-    :param list_file: names the entries.
+    :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
     :param codec: Python codec of the archive's encoding.
+    :param options: of pg_restore.
     :raises ClientProgramError: pg_restore cannot read it.
     """
-    script = tools.ask_pg_restore(*arguments, "--verbose", f"--use-list={list_file}", "--file=-", str(archive))
+    numbers = [entry.dump_id for entry in entries if entry.kind not in HOLDING_DATA]
+    chosen = use_list(archive.parent / "definitions.list", numbers)
+    script = tools.ask_pg_restore(*options, "--verbose", chosen, "--file=-", str(archive))
     return list(parse(script.decode(codec, errors="surrogateescape")))
 
 

@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_pg_s3.core import clients, options, preflight
+from airflow_pg_s3.core import clients, options
 from airflow_pg_s3.core.boundary import one_error
-from airflow_pg_s3.core.clean import LOCKS_ADVICE, check_encoding, cleaning_script, drop_all, drop_for_good
+from airflow_pg_s3.core.clean import CLEAN, LOCKS_ADVICE, Cleaning, check_encoding
 from airflow_pg_s3.core.contents import Contents, contents_of, read_beginning
+from airflow_pg_s3.core.definitions import definitions_of
 from airflow_pg_s3.core.download import Downloader
 from airflow_pg_s3.core.endings import whole_tar
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError, ServerError
@@ -30,19 +31,19 @@ from airflow_pg_s3.core.keywords import check_keywords
 from airflow_pg_s3.core.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.load import on_one_lane
 from airflow_pg_s3.core.loading_session import LoadingOptions, LoadingSession
-from airflow_pg_s3.core.managed import ManagedService
-from airflow_pg_s3.core.needs import needs_of
 from airflow_pg_s3.core.pg_restore import PgRestore, knows_less
-from airflow_pg_s3.core.plan import Run, divide
+from airflow_pg_s3.core.plan import Run, divide, rows_of_extensions
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.psql import choose_psql
 from airflow_pg_s3.core.replacement import Replacement
 from airflow_pg_s3.core.restore import (
+    Ready,
     RestoreRequest,
     can_be_atomic,
     check_name,
     check_request,
     finish,
+    make_ready,
     open_target,
     refuse_loss,
     run_in,
@@ -50,6 +51,8 @@ from airflow_pg_s3.core.restore import (
 from airflow_pg_s3.core.room import make_sure_of_room
 from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.script import Script
+from airflow_pg_s3.core.standing import has_public
+from airflow_pg_s3.core.subscriptions import detach_restored, subscriptions_of
 from airflow_pg_s3.core.tarball import unpack_directory
 from airflow_pg_s3.core.target import Target, refuse_older
 from airflow_pg_s3.core.toc import Toc, read_folder
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
     from airflow_pg_s3.core.clients import ClientTools
 
 _DOWNLOADS = 4
-_ATOMICALLY = ["--clean", "--if-exists", "--single-transaction"]
+_ATOMICALLY = [*CLEAN, "--single-transaction"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,8 @@ class _Restoring:
     cancel: threading.Event
     log: Log
     warnings: list[str] = field(default_factory=list)
-    managed: ManagedService | None = None
+    given: list[options.Given] = field(default_factory=list)
+    ready: Ready = field(init=False)
     is_atomic: bool = False
 
     def run(self) -> tuple[int | None, int]:
@@ -201,10 +205,14 @@ class _Restoring:
             psql,
             self.target.params,
             target_version=self.target.version,
+            has_public=has_public(self.target),
             workspace=self.workspace,
             cancel=self.cancel,
             log=self.log,
         )
+        with self.target.params.connect() as connection:
+            names = {each.name for each in subscriptions_of(connection)}  # the database was empty
+            self.warnings += detach_restored(connection, names, self.log)
         finish(self.request, False, self.target.params, self.log)
         return raw_bytes
 
@@ -243,7 +251,7 @@ class _Restoring:
             archive_version(toc), target_version=self.target.version, search=self.request.client_path
         )
         check_keywords(self.target.params, tools.folder, tools.version)
-        options.check(self.request.pg_restore_options, tools=tools, program="pg_restore")
+        self.given = options.check(self.request.pg_restore_options, tools=tools, program="pg_restore")
         return tools
 
     def _prepare(self, archive: Path, toc: Toc, tools: ClientTools) -> Contents:
@@ -255,40 +263,36 @@ class _Restoring:
             # pg_dump writes data for each table, also for an empty one.
             refuse_loss(self.request, "holds tables and no rows, as pg_dump --schema-only leaves them out")
         self.target.check()
-        needs = needs_of(archive, toc, contents.entries, tools=tools, options=self.request.pg_restore_arguments)
-        if self.request.managed_service:
-            self.managed = ManagedService(
-                archive,
-                toc,
-                contents.entries,
-                tools=tools,
-                options=self.request.pg_restore_arguments,
-                clean=self.request.if_exists == "clean",
-                cancel=self.cancel,
-                log=self.log,
-            )
-            self.managed.excuse(needs, self.target.connection)
-        self.warnings += preflight.prepare(
+        self.ready = make_ready(
+            self.request,
             self.target,
-            needs,
+            archive,
+            toc,
+            contents.entries,
+            tools=tools,
+            given=self.given,
             like=contents.server,
-            globals_script=None,
-            has_globals=False,
-            pre_restore_sql=self.request.pre_restore_sql,
-            is_managed=self.managed is not None,
+            cancel=self.cancel,
             log=self.log,
         )
+        contents = replace(contents, entries=self.ready.entries)
         self.is_atomic = self._can_be_atomic(tools, contents)
         return contents
 
     def _can_be_atomic(self, tools: ClientTools, contents: Contents) -> bool:
         obstacles = {
-            "managed_service runs some of the commands itself": self.managed is not None,
+            "managed_service runs some of the commands itself": self.request.managed_service,
             "partitions have keys, which pg_restore --clean cannot drop at the first try": (
                 contents.has_partition_keys
             ),
             "pg_restore is newer than the server, and sends a setting that it does not know": (
                 knows_less(tools, self.target.version)
+            ),
+            "it holds subscriptions, which pg_restore --clean would drop with their slots": bool(
+                self.ready.subscriptions
+            ),
+            "it holds rows of extensions that stay, which pg_restore --clean does not delete": (
+                self.ready.keeps_extensions and bool(rows_of_extensions(contents.entries))
             ),
         }
         return self.request.if_exists == "clean" and can_be_atomic(self.request, obstacles, self.log)
@@ -319,11 +323,13 @@ class _Restoring:
     ) -> int:
         """Run pg_restore on an archive, or on the stream whose beginning it is."""
         self._announce(f"pg_restore {tools.version}")
+        managed = self.ready.managed
         entries, arguments = contents.entries, self.request.pg_restore_arguments
         run_in(self.target.params, self.request.pre_restore_sql)
-        if self.managed is not None:
-            self.managed.define(self.target.params)
-            entries, arguments = self.managed.entries_to_load, self.managed.options
+        if managed is not None:
+            with self.target.params.connect() as connection:
+                managed.define(connection)
+            entries, arguments = managed.entries_to_load, managed.options
         elif self.request.if_exists == "clean":
             self._drop(archive, contents, tools)
         pg_restore = PgRestore(
@@ -345,29 +351,36 @@ class _Restoring:
                     dump_ids=[entry.dump_id for entry in run.entries],
                     cancel=self.cancel,
                 )
-        if self.managed is not None:
-            self.managed.complete(self.target.params)
-            self.warnings += self.managed.warnings
+        if managed is not None or self.ready.subscriptions:
+            with self.target.params.connect() as connection:
+                if managed is not None:
+                    managed.complete(connection)
+                    self.warnings += managed.warnings
+                self.warnings += detach_restored(connection, self.ready.subscriptions, self.log)
+        self.warnings += self.ready.warnings
         finish(self.request, contents.has_statistics, self.target.params, self.log)
         return raw_bytes
 
     def _drop(self, archive: Path, contents: Contents, tools: ClientTools) -> None:
         """Drop what the archive holds; or see that pg_restore can, if it does that in its own transaction."""
         check_encoding(contents.toc.encoding)
-        script = cleaning_script(
+        script = definitions_of(
             archive,
             contents.entries,
             tools=tools,
             codec=contents.codec,
-            options=self.request.pg_restore_arguments,
+            options=[*self.request.pg_restore_arguments, *CLEAN],
         )
+        cleaning = Cleaning(script[0], contents.entries, contents.codec, self.log, warnings=self.warnings)
 
         def work(session: LoadingSession) -> None:
             if self.is_atomic:
                 with session.connection.transaction(force_rollback=True):
-                    drop_all(session.connection, script, contents.codec)
+                    cleaning.run(session.connection)
+            elif self.request.single_transaction:
+                cleaning.run(session.connection)
             else:
-                drop_for_good(session.connection, script, contents.codec, self.log)
+                cleaning.run_for_good(session.connection)
 
         database = self.target.params.database
         on_one_lane(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from airflow_pg_s3.core.definitions import Definition, Statement
 from airflow_pg_s3.core.permission import RIGHTS, refusal
@@ -44,6 +45,8 @@ class Handover:
         self._log = log
         self._not_given: dict[str, list[str]] = {}
         become = "set" if connection.info.server_version >= 160000 else "member"
+        (role,) = connection.execute("select current_setting('role')").fetchone() or ("none",)
+        self._stay_who_we_are = sql.SQL("select pg_catalog.set_config('role', {}, true)").format(role)
         # Without its rights, what belongs to it could not be completed.
         rows = connection.execute(
             "select rolname from pg_roles where pg_has_role(oid, %s) and pg_has_role(oid, 'usage')", (become,)
@@ -110,9 +113,10 @@ class Handover:
     def _failure(self, statement: Statement, grantor: Statement | None) -> str | None:
         if absent := self._absent_roles.intersection(word.text for word in statement.said):
             return f"there is no role {min(absent)}"
-        commands = [statement.encoded(self._codec)]
+        commands: list[Any] = [statement.encoded(self._codec)]
         if grantor is not None:
             # Only superusers can be somebody else; a member can take the role.
             role = grantor.said[3].sql.encode(self._codec, errors="surrogateescape")
-            commands.insert(0, b"set local role " + role)
+            # In a transaction that goes on, the role would stay.
+            commands = [b"set local role " + role, *commands, self._stay_who_we_are]
         return refusal(self._connection, *commands, tolerated={*RIGHTS, _NO_SUCH_ROLE}, heed_warnings=True)

@@ -130,15 +130,19 @@ class ConnectionParameters:
         except BaseException:
             connection.close()
             raise
+        if self.started_at not in (None, _started_at(connection)):
+            connection.close()
+            raise self.another_server()
+        self.set_up(connection)
+        return connection
+
+    def set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        """Give a session the settings that `connect` gives a new one; raises as that."""
         # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
         # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
         connection.execute(without_limits(connection.info.server_version))
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
-        if self.started_at not in (None, _started_at(connection)):
-            connection.close()
-            raise self.another_server()
         self._speak_english(connection)
-        return connection
 
     def _log_in(self) -> psycopg.Connection[tuple[Any, ...]]:
         keywords = self._with_password().keywords

@@ -19,7 +19,7 @@ from airflow_pg_s3.core.pg_restore import PgRestore
 from airflow_pg_s3.core.plan import Copy, make_plan
 from airflow_pg_s3.core.progress import Log, Progress, human
 from airflow_pg_s3.core.served import ServedArchive
-from airflow_pg_s3.core.toc import PRE_DATA, Entry, list_large_objects
+from airflow_pg_s3.core.toc import PRE_DATA, Entry, Toc, list_large_objects
 
 # To start pg_restore takes 20 ms, in which that much is copied twice over.
 _BUILD_AT_ONCE_BYTES = 32 << 20
@@ -78,7 +78,9 @@ class Load:
         :raises IntegrityError: a member is not what was backed up; nothing of it was committed.
         :raises Cancelled: told to stop.
         """
-        references = self._references() if self.data_only and not self.options.disables_triggers else {}
+        references: Mapping[int, set[int]] = {}
+        if self.data_only and not self.options.disables_triggers:
+            references = references_between(self.entries, self.archive.toc, self.target)
 
         def of_extension(entry: Entry) -> bool:
             return not self.data_only and not any(number in self.made for number in entry.dependencies)
@@ -176,30 +178,34 @@ class Load:
                 work=partial(fill_large_objects, self.archive, members),
             )
 
-    def _references(self) -> dict[int, set[int]]:
-        """Tables with foreign keys, or that such refer to: the data of each with what must be loaded before."""
-        toc = self.archive.toc
-        data_of: dict[_Names, list[int]] = {}
-        for entry in self.entries:
-            if entry.kind == "TABLE DATA":
-                target = copy_target(entry)
-                data_of.setdefault(_decoded(target.schema, target.name, toc.codec), []).append(entry.dump_id)
-        references: dict[int, set[int]] = {}
-        with self.target.connect() as connection:
-            for schema, name, to_schema, to_name in connection.execute(_FOREIGN_KEYS, binary=True):
-                needed = data_of.get(_decoded(to_schema, to_name, "utf-8"), [])
-                for data in data_of.get(_decoded(schema, name, "utf-8"), []):
-                    references.setdefault(data, set()).update(needed)
-                references.update({number: references.get(number, set()) for number in needed})
-        try:
-            list(graphlib.TopologicalSorter(references).static_order())
-        except graphlib.CycleError as error:
-            names = " and ".join(f"{toc.by_id[n].schema}.{toc.by_id[n].name}" for n in sorted(set(error.args[1])))
-            raise InputError(
-                f"data_only: foreign keys of {names} refer to each other, so that neither can be loaded first: "
-                'give pg_restore_options=["--disable-triggers"], which takes a superuser'
-            ) from error
-        return references
+
+def references_between(entries: Iterable[Entry], toc: Toc, target: ConnectionParameters) -> dict[int, set[int]]:
+    """Ask the target for its foreign keys, and which data must be loaded before which.
+
+    :return: data of tables with foreign keys, or that such refer to: each with what must be loaded before.
+    :raises InputError: they refer to each other.
+    """
+    data_of: dict[_Names, list[int]] = {}
+    for entry in entries:
+        if entry.kind == "TABLE DATA":
+            table = copy_target(entry)
+            data_of.setdefault(_decoded(table.schema, table.name, toc.codec), []).append(entry.dump_id)
+    references: dict[int, set[int]] = {}
+    with target.connect() as connection:
+        for schema, name, to_schema, to_name in connection.execute(_FOREIGN_KEYS, binary=True):
+            needed = data_of.get(_decoded(to_schema, to_name, "utf-8"), [])
+            for data in data_of.get(_decoded(schema, name, "utf-8"), []):
+                references.setdefault(data, set()).update(needed)
+            references.update({number: references.get(number, set()) for number in needed})
+    try:
+        list(graphlib.TopologicalSorter(references).static_order())
+    except graphlib.CycleError as error:
+        names = " and ".join(f"{toc.by_id[n].schema}.{toc.by_id[n].name}" for n in sorted(set(error.args[1])))
+        raise InputError(
+            f"data_only: foreign keys of {names} refer to each other, so that neither can be loaded first: "
+            'give pg_restore_options=["--disable-triggers"], which takes a superuser'
+        ) from error
+    return references
 
 
 def on_one_lane(

@@ -11,26 +11,28 @@ Docs: docs/managed-services.md, whose tables are those below.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
 
-from airflow_pg_s3.core.clean import DEPENDENT_OBJECTS, apply_setting, dependants, drop
+from airflow_pg_s3.core.clean import CLEAN, Cleaning, apply_setting
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.definitions import Definition, Statement, definitions_of
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
 from airflow_pg_s3.core.handover import Handover
-from airflow_pg_s3.core.libpq import ConnectionParameters, settings_for_values
+from airflow_pg_s3.core.libpq import settings_for_values
 from airflow_pg_s3.core.needs import GRANTEE, OWNER, Needs
+from airflow_pg_s3.core.one_transaction import run_definition
 from airflow_pg_s3.core.permission import RIGHTS, refusal
-from airflow_pg_s3.core.pg_restore import use_list
-from airflow_pg_s3.core.plan import PRIVILEGES
+from airflow_pg_s3.core.plan import PRIVILEGES, rows_of_extensions
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.redaction import redacted
+from airflow_pg_s3.core.standing import change_owner_of_public
 from airflow_pg_s3.core.toc import PRE_DATA, Entry, Toc
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -67,9 +69,9 @@ _SHARING = (
     "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE",
 )  # fmt: skip
 _LAST = (*_SHARING, *PRIVILEGES, "COMMENT", "SECURITY LABEL", "EVENT TRIGGER")
+_RELATION = "select to_regclass(format('%%I.%%I', %s::text, %s::text))"
 # Left to pg_restore, or nothing that it runs.
 _NOT_DEFINED_HERE = ("BLOB", "BLOB METADATA", "BLOBS", "DATABASE", "DATABASE PROPERTIES")
-_DATA = ("TABLE DATA", "BLOBS", "STATISTICS DATA")
 # Roles of the services themselves, which no other server has, and which nobody can create.
 _OF_A_SERVICE = re.compile(r"rds\w*|cloudsql\w*|azure\w*|alloydb\w*")
 
@@ -82,6 +84,7 @@ class ManagedService:
     :param entries: what is restored, in the order of restoring.
     :param options: of pg_restore; they may leave out owners and privileges.
     :param clean: first drop what the archive holds.
+    :param public: the schema of that name, if it gets the owner that it has in the archive.
     :param lc_monetary: the locale that money is in; None for the server's own.
     """
 
@@ -94,6 +97,7 @@ class ManagedService:
         tools: ClientTools,
         options: Sequence[str],
         clean: bool,
+        public: Entry | None = None,
         lc_monetary: Literal["C"] | None = None,
         cancel: threading.Event,
         log: Log,
@@ -105,6 +109,7 @@ class ManagedService:
         self._codec = toc.codec
         self._options = list(options)
         self._clean = clean
+        self._public = public
         self._settings = settings_for_values(lc_monetary)
         self._cancel = cancel
         self._log = log
@@ -157,67 +162,65 @@ class ManagedService:
             if number not in self._skipped and entry.kind not in _LAST and number not in defined
         ]
 
-    def define(self, target: ConnectionParameters) -> None:
-        """Create all that must be there before the data.
+    def define(self, connection: _Connection, early: Collection[int] = ()) -> None:
+        """Drop what is to be dropped, and create what must be there before the data; or drop nothing.
 
+        :param early: dump ids of what else is to be created, which would be left for pg_restore.
+        :raises DataConflict: something else depends on what would be dropped.
         :raises PgS3Error: a table cannot be created for want of something that the role may not create.
         :raises psycopg.Error: the server refuses what must not be left out.
         """
-        defined = self._before_data()
-        settings: list[Statement] = []
-        with target.connect() as connection:
-            self._set_up(connection, self._clean)
-            for definition in self._definitions[1:]:
-                if self._cancel.is_set():
-                    raise Cancelled(f"the restore was stopped; {target.database!r} is incomplete")
-                entry = self._entries[definition.dump_id]
-                if definition.dump_id in defined and entry.kind not in _LAST:
-                    self._skip_dependants([entry], PgS3Error)
-                    if definition.dump_id not in self._skipped:
-                        while settings:
-                            connection.execute(settings.pop(0).encoded(self._codec))
-                        self._define(connection, definition, entry)
-                # They hold for the entries behind this one.
-                settings += [statement for statement in definition.statements if statement.is_setting]
-        self._skip_dependants(self._entries.values(), PgS3Error)
+        self._set_up(connection)
+        with connection.transaction() if self._clean else contextlib.nullcontext():
+            if self._clean:
+                entries = list(self._entries.values())
+                Cleaning(
+                    self._definitions[0], entries, self._codec, self._log, tolerated=RIGHTS, warnings=self.warnings
+                ).run(connection)
+            self._define_all(connection)
+            self._define_rest(connection, early)
 
-    def complete(self, target: ConnectionParameters) -> None:
+    def complete(self, connection: _Connection, late: Collection[int] = ()) -> None:
         """Do what must come after the data: comments, owners, privileges, publications, event triggers.
 
+        :param late: dump ids of what is to be created before, which would be left for pg_restore.
         :raises psycopg.Error: the server refuses something for another reason than that the role may not do it.
         """
-        with target.connect() as connection:
-            self._set_up(connection, clean=False)
-            last = [(d, self._entries[d.dump_id]) for d in self._definitions[1:] if d.dump_id not in self._skipped]
-            triggers = {entry.dump_id for _, entry in last if entry.kind == "EVENT TRIGGER"}
-            about = [(d, e) for d, e in last if e.kind in ("COMMENT", "SECURITY LABEL")]
-            for definition, entry in [
-                *((d, e) for d, e in last if e.kind in _SHARING),
-                *((d, e) for d, e in about if triggers.isdisjoint(e.dependencies)),
-            ]:
-                self._try_to_define(connection, definition, entry)
-            handover = Handover(
-                connection, codec=self._codec, absent_roles=self._absent_roles, warn=self._warn, log=self._log
-            )
-            handover.give_away([(d, e) for d, e in last if d.dump_id not in self._skipped])
-            # Else they would fire at all this.
-            for definition, entry in [
-                *((d, e) for d, e in last if e.kind == "EVENT TRIGGER"),
-                *((d, e) for d, e in about if not triggers.isdisjoint(e.dependencies)),
-            ]:
-                self._try_to_define(connection, definition, entry)
-                if definition.dump_id not in self._skipped:
-                    handover.change_owner(definition, entry)
-            handover.tell_owners()
+        self._set_up(connection)
+        self._define_rest(connection, late)
+        last = [(d, self._entries[d.dump_id]) for d in self._definitions[1:] if d.dump_id not in self._skipped]
+        triggers = {entry.dump_id for _, entry in last if entry.kind == "EVENT TRIGGER"}
+        about = [(d, e) for d, e in last if e.kind in ("COMMENT", "SECURITY LABEL")]
+        for definition, entry in [
+            *((d, e) for d, e in last if e.kind in _SHARING),
+            *((d, e) for d, e in about if triggers.isdisjoint(e.dependencies)),
+        ]:
+            self._try_to_define(connection, definition, entry)
+        handover = Handover(
+            connection, codec=self._codec, absent_roles=self._absent_roles, warn=self._warn, log=self._log
+        )
+        if self._public is not None:
+            self.warnings += change_owner_of_public(connection, self._public, self._log)
+        handover.give_away([(d, e) for d, e in last if d.dump_id not in self._skipped])
+        # Else they would fire at all this.
+        for definition, entry in [
+            *((d, e) for d, e in last if e.kind == "EVENT TRIGGER"),
+            *((d, e) for d, e in about if not triggers.isdisjoint(e.dependencies)),
+        ]:
+            self._try_to_define(connection, definition, entry)
+            if definition.dump_id not in self._skipped:
+                handover.change_owner(definition, entry)
+        handover.tell_owners()
 
     # -- the archive ---------------------------------------------------------------------------------
 
     def _read_definitions(self) -> None:
-        file = self._archive.parent / "managed.list"
-        use_list(file, [entry.dump_id for entry in self._entries.values() if entry.kind not in _DATA])
-        clean = ["--clean", "--if-exists"] if self._clean else []
         self._definitions = definitions_of(
-            self._archive, file, tools=self._tools, codec=self._codec, arguments=[*self._options, *clean]
+            self._archive,
+            self._entries.values(),
+            tools=self._tools,
+            codec=self._codec,
+            options=[*self._options, *(CLEAN if self._clean else [])],
         )
         self._labels = {n: f"{entry.kind} {entry.schema} {entry.name}" for n, entry in self._entries.items()} | {
             definition.dump_id: definition.label for definition in self._definitions
@@ -265,30 +268,52 @@ class ManagedService:
 
     # -- commands ------------------------------------------------------------------------------------
 
-    def _set_up(self, connection: _Connection, clean: bool) -> None:
-        """Apply the settings of a restore, and drop what is to be dropped."""
+    def _set_up(self, connection: _Connection) -> None:
         for name, value in self._settings.items():
             connection.execute("select pg_catalog.set_config(%s, %s, false)", [name, value])
         for statement in self._definitions[0].statements if self._definitions else ():
             if statement.is_setting:
                 apply_setting(connection, statement, self._codec)
-        if clean:
-            # All or nothing: something else may depend on what comes last.
-            with connection.transaction():
-                for statement in self._definitions[0].statements:
-                    if not statement.is_setting:
-                        self._drop(connection, statement)
 
-    def _drop(self, connection: _Connection, statement: Statement) -> None:
-        try:
-            with connection.transaction():
-                drop(connection, statement, self._codec)
-        except psycopg.Error as error:
-            if error.sqlstate == DEPENDENT_OBJECTS:
-                raise dependants(error) from None
-            if error.sqlstate not in RIGHTS:
-                raise
-            self._warn(f"not dropped: {statement.on_one_line}: {redacted(error.diag.message_primary or '')}")
+    def _define_all(self, connection: _Connection) -> None:
+        defined = self._before_data()
+        settings: list[Statement] = []
+        for definition in self._definitions[1:]:
+            if self._cancel.is_set():
+                raise Cancelled(f"the restore into {connection.info.dbname!r} was stopped")
+            entry = self._entries[definition.dump_id]
+            if definition.dump_id in defined and entry.kind not in _LAST:
+                self._skip_dependants([entry], PgS3Error)
+                if definition.dump_id not in self._skipped:
+                    while settings:
+                        connection.execute(settings.pop(0).encoded(self._codec))
+                    self._define(connection, definition, entry)
+            # They hold for the entries behind this one.
+            settings += [statement for statement in definition.statements if statement.is_setting]
+        self._skip_dependants(self._entries.values(), PgS3Error)
+        self._refuse_rows_without_tables(connection)
+
+    def _refuse_rows_without_tables(self, connection: _Connection) -> None:
+        """An archive does not say of which extension a table is: what it lacks is seen once all else is there."""
+        extensions = [
+            e.dump_id for e in self._entries.values() if e.kind == "EXTENSION" and e.dump_id in self._skipped
+        ]
+        for entry in rows_of_extensions(list(self._entries.values())) if extensions else ():
+            if connection.execute(_RELATION, [entry.schema, entry.name]).fetchone() == (None,):
+                lacking = "; ".join(f"{self._labels[number]}: {self._skipped[number]}" for number in extensions)
+                raise PgS3Error(
+                    f"the rows of {entry.schema}.{entry.name} cannot be restored, as the table is part of an "
+                    f"extension, and some were left out: {lacking}. Let somebody restore it who may create them"
+                )
+
+    def _define_rest(self, connection: _Connection, numbers: Collection[int]) -> None:
+        """Create what is left for pg_restore, as far as it is among these."""
+        if not numbers:
+            return
+        left = {entry.dump_id for entry in self.entries_to_load}.intersection(numbers)
+        for definition in self._definitions[1:]:
+            kept = [statement for statement in definition.statements if statement.new_owner is None]
+            run_definition(connection, replace(definition, statements=kept), self._codec, left)
 
     def _define(self, connection: _Connection, definition: Definition, entry: Entry) -> None:
         commands = [

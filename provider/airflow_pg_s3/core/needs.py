@@ -14,13 +14,13 @@ from pathlib import Path
 from airflow_pg_s3.core.clients import ClientTools
 from airflow_pg_s3.core.pg_restore import use_list
 from airflow_pg_s3.core.statements import Word, begins, split, words
-from airflow_pg_s3.core.toc import Entry, Toc
+from airflow_pg_s3.core.toc import HOLDING_DATA, Entry, Toc
 
 OWNER = "owners"
 GRANTEE = "privileges"
 NAMED = "policies or user mappings"
-# Their members would have to be there, and no command in them names anything that is not there by then.
-_DATA = ("TABLE DATA", "BLOBS", "STATISTICS DATA")
+# The members of data would have to be there, and statistics, which are many, name nothing but tables.
+_WITHOUT_NEEDS = (*HOLDING_DATA, "STATISTICS DATA")
 # In place of a role.
 _NOBODY = ("PUBLIC", "CURRENT_USER", "CURRENT_ROLE", "SESSION_USER", "DEFAULT", "NONE")
 # An archive holds tens of thousands of statements, and most are of these two sorts: they are not cut into words.
@@ -65,7 +65,7 @@ def needs_of(
     :param options: of pg_restore; they may leave out owners and privileges.
     :raises ClientProgramError: pg_restore cannot read it.
     """
-    numbers = [entry.dump_id for entry in entries if entry.kind not in _DATA]
+    numbers = [entry.dump_id for entry in entries if entry.kind not in _WITHOUT_NEEDS]
     chosen = use_list(archive.parent / "needs.list", numbers)
     script = tools.ask_pg_restore(*options, chosen, "--file=-", str(archive))
     needs = parse(script.decode(toc.codec, errors="surrogateescape"))

@@ -18,9 +18,9 @@ _NOT_GRANTED = ("01006", "01007")
 def refusal(
     connection: _Connection, *commands: Any, tolerated: Collection[str] = RIGHTS, heed_warnings: bool = False
 ) -> str | None:
-    """Execute commands, in one transaction if they are several; say why the server has refused them, if it has.
+    """Execute commands, all or none; say why the server has refused them, if it has.
 
-    :param connection: in autocommit mode.
+    :param connection: in autocommit mode; in a transaction or not, which goes on.
     :param tolerated: SQLSTATEs that count as a refusal.
     :param heed_warnings: whether a warning that not all was granted or revoked counts as one, too.
     :raises psycopg.Error: any other error.
@@ -44,7 +44,7 @@ def refusal(
 
 
 def _execute(connection: _Connection, commands: Sequence[Any]) -> None:
-    if len(commands) == 1:
+    if len(commands) == 1 and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
         connection.execute(commands[0])
     elif commands:
         with connection.transaction():

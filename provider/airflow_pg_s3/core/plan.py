@@ -103,6 +103,12 @@ def made_by(entries: Sequence[Entry]) -> set[int]:
     return {entry.dump_id for entry in entries if entry.kind in ("TABLE", "FOREIGN TABLE")}
 
 
+def rows_of_extensions(entries: Sequence[Entry]) -> list[Entry]:
+    """``TABLE DATA`` of tables that a restore of these entries does not make: extensions do."""
+    made = made_by(entries)
+    return [entry for entry in entries if entry.kind == "TABLE DATA" and made.isdisjoint(entry.dependencies)]
+
+
 def divide(entries: Sequence[Entry], *, jobs: int) -> list[Run]:
     """Divide entries into runs of pg_restore, so that GRANTs that need each other do not run at the same time.
 

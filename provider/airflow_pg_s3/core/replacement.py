@@ -23,7 +23,8 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
 from airflow_pg_s3.core.permission import RIGHTS, refusal
 from airflow_pg_s3.core.progress import Log
-from airflow_pg_s3.core.side_database import beside, comment_on, drop, is_used, value_of
+from airflow_pg_s3.core.side_database import beside, comment_on, is_used, value_of
+from airflow_pg_s3.core.subscriptions import subscriptions_of
 from airflow_pg_s3.core.target import connect_beside, create_database, drop_beside
 from airflow_pg_s3.core.toc import Entry
 
@@ -151,7 +152,7 @@ class Replacement:
             self.previous = self._before
             self._log.info("the old database is kept as %s: drop it when you need it no more", self._before)
         elif exists:
-            drop(self._connection, self._before)
+            self._drop_leftover(self._before)
 
     def _swap(self, commands: list[sql.Composed]) -> None:
         for attempt in range(1, _SWAP_TRIES + 1):
@@ -192,9 +193,19 @@ class Replacement:
             if is_ours and is_used(self._connection, name):
                 # Its restore may be at work, with its lock's session cut off, and about to notice.
                 self._log.warning("%s is of another restore, and in use: the next one will drop it", name)
-            elif is_ours or comment == replaced:
-                drop(self._connection, name)
+            elif (is_ours or comment == replaced) and self._drop_leftover(name):
                 self._log.info("removed %s, which a restore that was killed had left", name)
+
+    def _drop_leftover(self, name: str) -> bool:
+        """Drop a database that is in nobody's way; what keeps it is only said."""
+        try:
+            drop_beside(self._connection, self._live_params.of(name))
+        except psycopg.Error as error:
+            if self._connection.closed:
+                raise
+            self._warn(f"the database {name} is still there, as it cannot be dropped: {error}")
+            return False
+        return True
 
     def _mark(self, state: str) -> str:
         return f"airflow-provider-pg-s3: {self._live} {state}"
@@ -268,13 +279,15 @@ def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
         return
     if not value_of(connection, "select pg_has_role(datdba, 'usage') from pg_database where datname = %s", live):
         yield "the role is neither its owner nor a member of it that inherits its rights"
+    attached = [each.name for each in subscriptions_of(connection, live) if each.is_attached]
+    if attached:
+        yield (
+            f"its subscriptions {', '.join(attached)} would stay with the old one: detach them first (ALTER "
+            "SUBSCRIPTION ... DISABLE, then SET (slot_name = NONE))"
+        )
     for what, query in (
         ("prepared transactions", "select count(*) from pg_prepared_xacts where database = %s"),
         ("replication slots", "select count(*) from pg_replication_slots where database = %s"),
-        (
-            "subscriptions",
-            "select count(*) from pg_subscription s join pg_database d on d.oid = subdbid where datname = %s",
-        ),
     ):
         count = value_of(connection, query, live)
         if count:

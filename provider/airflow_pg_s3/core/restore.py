@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
@@ -13,10 +14,11 @@ import psycopg
 from airflow_pg_s3.core import clients, options, preflight
 from airflow_pg_s3.core.boundary import one_error
 from airflow_pg_s3.core.choice import Choice, Wanted, choose
-from airflow_pg_s3.core.clean import check_encoding, cleaning_script, drop_for_good
+from airflow_pg_s3.core.clean import CLEAN, Cleaning, check_encoding
 from airflow_pg_s3.core.codec import Decoder
-from airflow_pg_s3.core.definitions import definitions_of
+from airflow_pg_s3.core.definitions import Definition, definitions_of
 from airflow_pg_s3.core.download import Downloader
+from airflow_pg_s3.core.encodings import psycopg_knows
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.globals import GLOBALS, read_script
 from airflow_pg_s3.core.keywords import check_keywords
@@ -24,10 +26,10 @@ from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.load import Load, on_one_lane
 from airflow_pg_s3.core.loading_session import LoadingOptions, loading_options
 from airflow_pg_s3.core.managed import ManagedService
-from airflow_pg_s3.core.manifest import Manifest
+from airflow_pg_s3.core.manifest import Manifest, Server
 from airflow_pg_s3.core.needs import needs_of
-from airflow_pg_s3.core.one_transaction import restore_in_one_transaction
-from airflow_pg_s3.core.pg_restore import PgRestore, use_list
+from airflow_pg_s3.core.one_transaction import PlainDefiner, restore_in_one_transaction
+from airflow_pg_s3.core.pg_restore import PgRestore
 from airflow_pg_s3.core.plan import made_by
 from airflow_pg_s3.core.progress import Log, human
 from airflow_pg_s3.core.replacement import Replacement
@@ -35,10 +37,12 @@ from airflow_pg_s3.core.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.s3 import parse_uri
 from airflow_pg_s3.core.served import ServedArchive
 from airflow_pg_s3.core.spool import TOC
+from airflow_pg_s3.core.standing import change_owner_of_public, standing
+from airflow_pg_s3.core.subscriptions import detach_restored
 from airflow_pg_s3.core.target import Target, analyze, refuse_older, run_sql
 from airflow_pg_s3.core.thaw import refuse_archived
 from airflow_pg_s3.core.ties import tie
-from airflow_pg_s3.core.toc import Entry
+from airflow_pg_s3.core.toc import Entry, Toc
 from airflow_pg_s3.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -62,8 +66,8 @@ class RestoreRequest:
         another one than that of the database that was backed up.
     :param keep_previous: with ``replace``, keep the old database under another name.
     :param jobs: parallel pg_restore jobs, each with a connection.
-    :param single_transaction: let ``clean`` drop and restore in one transaction, which takes one connection alone;
-        if False, a failure after the drops leaves the target without what was not restored yet.
+    :param single_transaction: let ``clean`` drop and restore, and data alone come, in one transaction, which takes
+        one connection alone; if False, a failure leaves the target with a part of what is restored.
     :param create_database: whether a database that does not exist is created.
     :param wanted: what of the backup to restore.
     :param no_owner: let everything belong to the restoring user.
@@ -193,30 +197,14 @@ def restore(
                 target.refuse_rows(chosen.tables)
             else:
                 target.check(chosen.relations)
-            needs = needs_of(
+            ready = make_ready(
+                request,
+                target,
                 archive.folder,
                 archive.toc,
                 chosen.entries,
                 tools=tools,
-                options=request.pg_restore_arguments,
-            )
-            managed = None
-            if request.managed_service:
-                managed = ManagedService(
-                    archive.folder,
-                    archive.toc,
-                    chosen.entries,
-                    tools=tools,
-                    options=request.pg_restore_arguments,
-                    clean=request.if_exists == "clean",
-                    lc_monetary=manifest.dump.lc_monetary,
-                    cancel=cancel,
-                    log=log,
-                )
-                managed.excuse(needs, target.connection)
-            warnings += preflight.prepare(
-                target,
-                needs,
+                given=given,
                 like=manifest.server,
                 globals_script=(
                     read_script(archive.folder / GLOBALS, manifest.server.codec)
@@ -224,8 +212,8 @@ def restore(
                     else None
                 ),
                 has_globals=has_globals,
-                pre_restore_sql=request.pre_restore_sql,
-                is_managed=request.managed_service,
+                lc_monetary=manifest.dump.lc_monetary,
+                cancel=cancel,
                 log=log,
             )
             log.info(
@@ -238,24 +226,10 @@ def restore(
                 target.version // 10000,
                 tools.version,
             )
-            filling = _Filling(request, archive, chosen, target, tools, given, cancel, stop, log)
-            if managed is not None:
-                run_in(target.params, request.pre_restore_sql)
-                managed.define(target.params)
-                filling.load(managed.entries_to_load, managed.options)
-                managed.complete(target.params)
-                warnings += managed.warnings
-                filling.tie_by_itself()
-            elif request.if_exists == "clean":
-                filling.clean_and_load()
-            else:
-                run_in(target.params, request.pre_restore_sql)
-                filling.load(chosen.entries, request.pg_restore_arguments)
-                filling.tie_by_itself()
-            warnings += filling.warnings
-            finish(request, chosen.has_statistics, target.params, log)
+            filling = _Filling(request, archive, chosen, ready, target, tools, given, cancel, stop, log)
+            filling.fill()
             target.take_over()
-            warnings += target.warnings
+            warnings += [*ready.warnings, *target.warnings]
     tables = [member.table for member in chosen.members if member.table is not None]
     result = RestoreResult(
         manifest=manifest,
@@ -280,6 +254,94 @@ def restore(
     return result
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A restore of which nothing is missing, into a database that is there.
+
+    :param entries: what is restored, in the order of restoring.
+    :param keeps_extensions: whether the target has some of the archive's already.
+    :param warnings: a sentence for each thing that is otherwise than in the source, as far as it is known.
+    """
+
+    entries: list[Entry]
+    keeps_extensions: bool
+    managed: ManagedService | None
+    warnings: list[str]
+
+    @property
+    def subscriptions(self) -> set[str]:
+        """Names of those that are restored."""
+        return {entry.name for entry in self.entries if entry.kind == "SUBSCRIPTION"}
+
+
+def make_ready(
+    request: RestoreRequest,
+    target: Target | Replacement,
+    archive: Path,
+    toc: Toc,
+    entries: Sequence[Entry],
+    *,
+    tools: ClientTools,
+    given: Sequence[options.Given],
+    like: Server | None,
+    globals_script: str | None = None,
+    has_globals: bool = False,
+    lc_monetary: Literal["C"] | None = None,
+    cancel: threading.Event,
+    log: Log,
+) -> Ready:
+    """Make sure that the target has what a restore needs, then create its database, if need be.
+
+    :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
+    :param toc: its table of contents.
+    :param entries: those that are chosen, in the order of restoring.
+    :param given: the user's options of pg_restore.
+    :param like: the source, as far as it is known.
+    :param globals_script: what to create roles and tablespaces from; None: nothing.
+    :param has_globals: whether the backup holds such a script.
+    :param lc_monetary: the locale that money is in; None for the server's own.
+    :raises InputError: something is missing; nothing was touched.
+    """
+    arguments, clean = request.pg_restore_arguments, request.if_exists == "clean"
+    stands = standing(entries, target, clean=clean, is_part=request.wanted.has_patterns)
+    public = None if request.no_owner or "no-owner" in dict(given) else stands.public
+    # Their versions are compared.
+    needed = [*stands.entries, *stands.extensions]
+    needs = needs_of(archive, toc, needed, tools=tools, options=arguments)
+    managed = None
+    if request.managed_service:
+        managed = ManagedService(
+            archive,
+            toc,
+            stands.entries,
+            tools=tools,
+            options=arguments,
+            clean=clean,
+            public=public,
+            lc_monetary=lc_monetary,
+            cancel=cancel,
+            log=log,
+        )
+        managed.excuse(needs, target.connection)
+    warnings = preflight.prepare(
+        target,
+        needs,
+        like=like,
+        globals_script=globals_script,
+        has_globals=has_globals,
+        pre_restore_sql=request.pre_restore_sql,
+        is_managed=managed is not None,
+        log=log,
+    )
+    if public is not None and managed is None:
+        # Before its privileges, as pg_restore does it.
+        with target.params.connect() as connection:
+            warnings += change_owner_of_public(connection, public, log)
+    return Ready(
+        entries=stands.entries, keeps_extensions=bool(stands.extensions), managed=managed, warnings=warnings
+    )
+
+
 @dataclass(frozen=True)
 class _Filling:
     """What fills the target, once all is known and nothing is missing."""
@@ -287,15 +349,54 @@ class _Filling:
     request: RestoreRequest
     archive: ServedArchive
     chosen: Choice
+    ready: Ready
     target: Target | Replacement
     tools: ClientTools
     given: Sequence[options.Given]
     cancel: threading.Event
     stop: threading.Event
     log: Log
-    warnings: list[str] = field(default_factory=list)
 
-    def load(self, entries: Sequence[Entry], pg_restore_options: Sequence[str]) -> None:
+    def fill(self) -> None:
+        """Restore all; in one transaction, where it must be all or nothing, and that is possible and wanted."""
+        managed = self.ready.managed
+        if self._is_atomic():
+            restore_in_one_transaction(
+                self.archive,
+                self.ready.entries,
+                managed or self._plain_definer(),
+                self.target.params,
+                self._loading_options,
+                data_only=self.request.wanted.data_only,
+                begin=lambda connection: run_sql(connection, self.request.pre_restore_sql),
+                before_data=lambda connection: run_sql(connection, self.request.pre_data_sql),
+                finish=self._finish_in_transaction,
+                cancel=self.cancel,
+                stop=self.stop,
+            )
+        else:
+            self._fill_by_jobs(managed)
+            finish(self.request, self.chosen.has_statistics, self.target.params, self.log)
+        self.ready.warnings.extend(managed.warnings if managed is not None else [])
+
+    def _fill_by_jobs(self, managed: ManagedService | None) -> None:
+        run_in(self.target.params, self.request.pre_restore_sql)
+        if managed is not None:
+            with self.target.params.connect() as connection:
+                managed.define(connection)
+            self._load(managed.entries_to_load, managed.options)
+            with self.target.params.connect() as connection:
+                managed.complete(connection)
+                self._finish(connection)
+        else:
+            if self.request.if_exists == "clean":
+                self._clean()
+            self._load(self.ready.entries, self.request.pg_restore_arguments)
+            if self.chosen.ties or self.ready.subscriptions:
+                with self.target.params.connect() as connection:
+                    self._finish(connection)
+
+    def _load(self, entries: Sequence[Entry], pg_restore_options: Sequence[str]) -> None:
         """Restore entries that the target has not."""
         data_only = self.request.wanted.data_only
         pg_restore = PgRestore(
@@ -328,60 +429,68 @@ class _Filling:
             log=self.log,
         ).run()
 
-    def clean_and_load(self) -> None:
-        """Drop what the archive holds, and restore it; in one transaction, where that is possible and wanted."""
-        entries, arguments = self.chosen.entries, self.request.pg_restore_arguments
-        check_encoding(self.archive.toc.encoding)
-        script = cleaning_script(
-            self.archive.folder, entries, tools=self.tools, codec=self.archive.toc.codec, options=arguments
-        )
+    def _is_atomic(self) -> bool:
+        if self.request.if_exists == "clean":
+            what = "if_exists='clean'"
+            check_encoding(self.archive.toc.encoding)
+        elif self.request.wanted.data_only and psycopg_knows(self.archive.toc.encoding):
+            what = "data_only"
+        else:
+            return False
         obstacles = {
             "pg_restore_options has --use-set-session-authorization": (
                 "use-set-session-authorization" in dict(self.given)
             ),
         }
-        if can_be_atomic(self.request, obstacles, self.log):
-            restore_in_one_transaction(
-                self.archive,
-                entries,
-                script,
-                self.target.params,
-                self._loading_options,
-                begin=lambda connection: run_sql(connection, self.request.pre_restore_sql),
-                before_data=lambda connection: run_sql(connection, self.request.pre_data_sql),
-                finish=self.tie,
-                cancel=self.cancel,
-                stop=self.stop,
-            )
-            return
-        run_in(self.target.params, self.request.pre_restore_sql)
-        database, codec = self.target.params.database, self.archive.toc.codec
+        return can_be_atomic(self.request, obstacles, self.log, what=what)
+
+    def _plain_definer(self) -> PlainDefiner:
+        clean = self.request.if_exists == "clean"
+        script = self._definitions(self.ready.entries, *(CLEAN if clean else []))
+        return PlainDefiner(script, self._cleaning(script) if clean else None, self.archive.toc.codec)
+
+    def _cleaning(self, script: Sequence[Definition]) -> Cleaning:
+        codec = self.archive.toc.codec
+        return Cleaning(script[0], self.ready.entries, codec, self.log, warnings=self.ready.warnings)
+
+    def _definitions(self, entries: Sequence[Entry], *further: str) -> list[Definition]:
+        return definitions_of(
+            self.archive.folder,
+            entries,
+            tools=self.tools,
+            codec=self.archive.toc.codec,
+            options=[*self.request.pg_restore_arguments, *further],
+        )
+
+    def _clean(self) -> None:
+        cleaning = self._cleaning(self._definitions(self.ready.entries, *CLEAN))
         on_one_lane(
             self.target.params,
             self._loading_options,
-            lambda session: drop_for_good(session.connection, script, codec, self.log),
+            lambda session: cleaning.run_for_good(session.connection),
             cancel=self.cancel,
             stop=self.stop,
-            cancelled=f"the restore was stopped while it dropped what it restores; {database!r} is incomplete",
+            cancelled=(
+                f"the restore was stopped while it dropped what it restores; {self.target.params.database!r} is "
+                "incomplete"
+            ),
         )
-        self.load(entries, arguments)
-        self.tie_by_itself()
 
-    def tie_by_itself(self) -> None:
-        """As `tie`, over a connection of its own."""
+    def _finish(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        """Create what ties the restored tables to others of the target, and detach subscriptions."""
         if self.chosen.ties:
-            with self.target.params.connect() as connection:
-                self.tie(connection)
+            script = self._definitions(self.chosen.ties)
+            self.ready.warnings.extend(tie(connection, script, self.archive.toc, self.log))
+        self.ready.warnings.extend(detach_restored(connection, self.ready.subscriptions, self.log))
 
-    def tie(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        """Create what ties the restored tables to others of the target, as far as these are there."""
-        if self.chosen.ties:
-            toc, archive = self.archive.toc, self.archive.folder
-            file = archive.parent / "ties.list"
-            use_list(file, [entry.dump_id for entry in self.chosen.ties])
-            arguments = self.request.pg_restore_arguments
-            script = definitions_of(archive, file, tools=self.tools, codec=toc.codec, arguments=arguments)
-            self.warnings.extend(tie(connection, script, toc, self.log))
+    def _finish_in_transaction(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self._finish(connection)
+        if self.request.post_restore_sql:
+            # What was set for the restore is not for the user's commands.
+            connection.execute("reset role")
+            connection.execute("reset all")
+            self.target.params.set_up(connection)
+            run_sql(connection, self.request.post_restore_sql)
 
     @property
     def _loading_options(self) -> LoadingOptions:
@@ -411,22 +520,27 @@ def open_target(request: RestoreRequest, cancel: threading.Event, log: Log) -> T
     )
 
 
-def can_be_atomic(request: RestoreRequest, obstacles: Mapping[str, bool], log: Log) -> bool:
-    """Whether the old content can be dropped and the new one restored in one transaction; warn if not.
+def can_be_atomic(
+    request: RestoreRequest, obstacles: Mapping[str, bool], log: Log, *, what: str = "if_exists='clean'"
+) -> bool:
+    """Whether a restore that must not be half done can be one transaction; warn if not.
 
     :param obstacles: what stands in the way, where it does.
+    :param what: such a restore, for people.
     """
     obstacles = {"single_transaction=False says": not request.single_transaction, **obstacles}
     reasons = [reason for reason, applies in obstacles.items() if applies]
     if reasons:
         log.warning(
-            "if_exists='clean' works without a transaction, as %s: if it fails, %s is neither old nor new",
+            "%s works without a transaction, as %s: if it fails, %s is neither old nor new",
+            what,
             "; ".join(reasons),
             request.target.database,
         )
     elif request.jobs > 1:
         log.info(
-            "if_exists='clean' works in one transaction, and so over one connection, although jobs=%d",
+            "%s works in one transaction, and so over one connection; single_transaction=False takes jobs=%d",
+            what,
             request.jobs,
         )
     return not reasons

@@ -31,6 +31,7 @@ _NEW_KEYWORD = re.compile(
 )
 _TOKEN = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'|[\w$]+|\S')
 _QUERIES = ("VIEW", "MATERIALIZED VIEW")
+_ABOUT_PUBLIC = (Entry("SCHEMA", "-", "public"), Entry("COMMENT", "-", "SCHEMA public"))
 
 
 def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool) -> Iterator[Difference]:
@@ -40,7 +41,7 @@ def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool
     :param same_major: whether both were written of servers of one major version, by programs of that too.
     """
     for entry, texts in expected.entries.items():
-        if entry.kind == TO_BE_FILLED:
+        if entry.kind == TO_BE_FILLED or (entry in _ABOUT_PUBLIC and not found.tells_of_public):
             continue
         if entry not in found.entries:
             yield _difference(entry, "is missing")

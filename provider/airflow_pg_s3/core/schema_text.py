@@ -31,6 +31,21 @@ _OF_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _KIND_OF_OBJECT = re.compile(r"((?:[A-Z]+ )+)(.*)")
 _ROLE = r'(?:"(?:[^"]|"")+"|[^\s",;]+)'
 _ROLES_OF_POLICY = re.compile(rf"(?<= TO ){_ROLE}(?:, {_ROLE})+(?= USING \(| WITH CHECK \(|;)")
+# Every database has the schema public. Only a dump of some schemas says so, and what its owner and comment are if
+# they are those of a new one.
+_CREATES_PUBLIC = re.compile(
+    r'^(?:CREATE SCHEMA "?public"?;|-- \*not\* creating schema, since initdb creates it)\n+', re.MULTILINE
+)
+_AS_IN_NEW_DATABASES = (
+    "ALTER SCHEMA public OWNER TO pg_database_owner;",
+    'ALTER SCHEMA "public" OWNER TO "pg_database_owner";',
+    "COMMENT ON SCHEMA public IS 'standard public schema';",
+    "COMMENT ON SCHEMA \"public\" IS 'standard public schema';",
+)
+_DUMPED_BY = re.compile(r"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
+_FIRST_THAT_TELLS_OF_PUBLIC = 15
+# Restored subscriptions forget their slots.
+_SLOT = re.compile(r"(?<= WITH \(connect = false, slot_name = )'\w+'")
 
 
 class Entry(NamedTuple):
@@ -57,17 +72,23 @@ class SchemaText:
 
     :param entries: lines of the statements; several texts where entries have the same kind and name.
     :param standard_conforming_strings: how its literals are written.
+    :param tells_of_public: whether pg_dump has written owner and comment of the schema public, where these are not
+        what they are in a new database.
     """
 
     entries: Mapping[Entry, list[list[str]]]
     standard_conforming_strings: bool
+    tells_of_public: bool
 
 
 def parse(script: str) -> SchemaText:
     """Cut a plain script at the comments that introduce its entries."""
     entries: defaultdict[Entry, list[list[str]]] = defaultdict(list)
     for entry, tablespace, access_method, text in _cut(_FOOTER.sub("\n", script)):
-        lines = _ordered(entry.kind, text.strip("\n").split("\n"))
+        text = _SLOT.sub("NONE", _CREATES_PUBLIC.sub("", text)).strip("\n")
+        if text in _AS_IN_NEW_DATABASES:
+            continue
+        lines = _ordered(entry.kind, text.split("\n"))
         # Partitioned tables have none of their own, and others' would be found there.
         if entry.kind in ("TABLE", "MATERIALIZED VIEW") and "\nPARTITION BY " not in text:
             lines.append(f"-- access method {access_method}")
@@ -76,9 +97,11 @@ def parse(script: str) -> SchemaText:
         entries[entry].append(lines)
     for texts in entries.values():
         texts.sort()
-    strings = _STRINGS.search(script)
+    strings, dumped_by = _STRINGS.search(script), _DUMPED_BY.search(script)
     return SchemaText(
-        entries=dict(entries), standard_conforming_strings=strings is None or strings.group(1) == "on"
+        entries=dict(entries),
+        standard_conforming_strings=strings is None or strings.group(1) == "on",
+        tells_of_public=dumped_by is None or int(dumped_by.group(1)) >= _FIRST_THAT_TELLS_OF_PUBLIC,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import secrets
@@ -15,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_pg_s3.core.errors import InputError, PgS3Error
+from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.heartbeat import Heartbeat
 from airflow_pg_s3.core.libpq import ConnectionParameters
 from airflow_pg_s3.core.manifest import Server
@@ -138,7 +137,7 @@ class ScratchDatabase:
         name = self.params.database
         try:
             if not self._is_throwaway:
-                _drop_scratch(self._connection, self.params)
+                drop_beside(self._connection, self.params)
         except (psycopg.Error, InputError) as error:
             self._log.warning(
                 "the scratch database %s is still there (the next verification on this server will drop it): %s",
@@ -162,26 +161,12 @@ class ScratchDatabase:
                             "%s is of another verification, and in use: the next one will drop it", name
                         )
                         continue
-                    _drop_scratch(self._connection, self.params.of(name))
+                    drop_beside(self._connection, self.params.of(name))
                     self._log.info("removed %s, which a verification that was killed had left", name)
                 except (psycopg.Error, InputError) as error:  # another role's, for example
                     self._log.warning("%s was left by a verification, and cannot be dropped: %s", name, error)
                 finally:
                     self._connection.execute("select pg_advisory_unlock(%s)", [_lock_key(name)])
-
-
-def _drop_scratch(connection: _Connection, params: ConnectionParameters) -> None:
-    """Drop a database, with the subscriptions that would keep it; restored ones are not enabled."""
-    with contextlib.suppress(psycopg.Error, PgS3Error), params.connect() as inside:
-        for (name,) in inside.execute(
-            "select subname from pg_subscription s join pg_database d on d.oid = subdbid"
-            " where datname = current_database()"
-        ).fetchall():
-            # Else it would be dropped on the publisher too, where it serves the source.
-            inside.execute(sql.SQL("alter subscription {} disable").format(sql.Identifier(name)))
-            inside.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(sql.Identifier(name)))
-            inside.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))
-    drop_beside(connection, params)
 
 
 def _lock_key(database: str) -> int:

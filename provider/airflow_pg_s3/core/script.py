@@ -21,6 +21,11 @@ _VERSION = re.compile(rb"^-- Dumped from database version (\d+(?:\.\d+)?)", re.M
 _RESTRICT = re.compile(rb"^\\restrict (\w+)\r?$", re.MULTILINE)
 _FIRST_COMMAND = re.compile(rb"^(?:CREATE|DROP) +(\w+)", re.MULTILINE)
 _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT = 17
+# Of a dump of some schemas, in which schemas come first.
+_DROPS_PUBLIC = re.compile(rb'^DROP SCHEMA (?:IF EXISTS )?"?public"?;\r?\n', re.MULTILINE)
+_CREATES_PUBLIC = re.compile(
+    rb'^(-- Name: public; Type: SCHEMA; .*\r?\n--\r?\n\r?\n)CREATE SCHEMA "?public"?;', re.MULTILINE
+)
 _UNKNOWN_TO_OLDER = b"\nSET transaction_timeout = 0;"
 
 
@@ -51,6 +56,7 @@ class Script:
         target: ConnectionParameters,
         *,
         target_version: int,
+        has_public: bool,
         workspace: Workspace,
         cancel: threading.Event,
         log: Log,
@@ -59,6 +65,7 @@ class Script:
 
         Large objects in it end the transaction early: pg_dump writes a COMMIT behind them.
 
+        :param has_public: the target has the schema public, which then is neither dropped nor created.
         :raises ClientProgramError: psql failed.
         :raises PgS3Error: psql ended well, but before the script did.
         :raises IntegrityError: the script ends too early; psql has not seen its end.
@@ -91,7 +98,9 @@ class Script:
                 "--file=-",
             ],
             env=target.environment(workspace.folder) | workspace.environment,
-            chunks=chain([before], whole_plain(self._known_to(target_version), self._restrict_key), [after]),
+            chunks=chain(
+                [before], whole_plain(self._adapted(target_version, has_public), self._restrict_key), [after]
+            ),
             on_line=on_line,
             is_hopeless=lambda: False,
             check=check,
@@ -112,9 +121,11 @@ class Script:
         after = f"\nCOMMIT;\nSET client_min_messages = notice;\nSELECT 1 AS {token};\n"
         return before, after.encode()
 
-    def _known_to(self, target_version: int) -> Iterator[bytes]:
-        """The script, without a setting that an older server does not know and does not need."""
-        if target_version // 10000 >= _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT:
-            return self._chunks
+    def _adapted(self, target_version: int, has_public: bool) -> Iterator[bytes]:
+        """The script, without what the target does not need, and would refuse: all of it is at the beginning."""
         first = next(self._chunks, b"")
-        return chain([first.replace(_UNKNOWN_TO_OLDER, b"", 1)], self._chunks)
+        if target_version // 10000 < _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT:
+            first = first.replace(_UNKNOWN_TO_OLDER, b"", 1)
+        if has_public:
+            first = _CREATES_PUBLIC.sub(rb"\1", _DROPS_PUBLIC.sub(b"", first, count=1), count=1)
+        return chain([first], self._chunks)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 import psycopg
 from psycopg import sql
+
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.libpq import ConnectionParameters
+from airflow_pg_s3.core.subscriptions import drop_subscriptions, subscriptions_of
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _NAME_BYTES = 63
@@ -27,9 +32,16 @@ def comment_on(database: str, comment: str | None) -> sql.Composed:
     return sql.SQL("comment on database {} is {}").format(sql.Identifier(database), sql.Literal(comment))
 
 
-def drop(connection: _Connection, database: str) -> None:
-    """Drop a database if it exists, and end the sessions in it."""
-    connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
+def drop(connection: _Connection, params: ConnectionParameters) -> None:
+    """Drop a database if it exists, with the subscriptions that would keep it, and end the sessions in it.
+
+    :param connection: to another database of its server.
+    """
+    if subscriptions_of(connection, params.database):
+        # Whatever goes wrong here, the server says below what keeps the database.
+        with contextlib.suppress(psycopg.Error, InputError), params.connect() as inside:
+            drop_subscriptions(inside)
+    connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(params.database)))
 
 
 def is_used(connection: _Connection, database: str) -> bool:

@@ -52,6 +52,9 @@ select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then '
     select 'event trigger', quote_ident(evtname), 'pg_event_trigger'::regclass, oid from pg_event_trigger
     union all
     select 'publication', quote_ident(pubname), 'pg_publication'::regclass, oid from pg_publication
+    union all
+    select 'subscription', quote_ident(subname), 'pg_subscription'::regclass, 0::oid from pg_subscription
+    where subdbid = (select oid from pg_database where datname = current_database())
 ) as objects
 where (classid, objid) not in (select classid, objid from part_of_extension)
 order by kind <> 'table', kind, name
@@ -244,12 +247,12 @@ def drop_beside(connection: psycopg.Connection[tuple[Any, ...]], params: Connect
     :raises psycopg.Error: it cannot be dropped.
     """
     try:
-        drop(connection, params.database)
+        drop(connection, params)
     except psycopg.OperationalError:
         if not connection.closed:
             raise
         with connect_beside(params) as another:
-            drop(another, params.database)
+            drop(another, params)
 
 
 def refuse_older(version: int, source_version: str) -> None:

@@ -24,6 +24,8 @@ from airflow_pg_s3.core.encodings import codec_of, decode_name, is_known
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 
 PRE_DATA, DATA, POST_DATA = "pre-data", "data", "post-data"
+HOLDING_DATA = ("TABLE DATA", "BLOBS")
+"""Kinds of entries that have members of data, and no commands without these."""
 _SECTIONS = {1: None, 2: PRE_DATA, 3: DATA, 4: POST_DATA}
 # What pg_dump of PostgreSQL 12 to 18 writes.
 _OLDEST, _NEWEST = (1, 14), (1, 16)

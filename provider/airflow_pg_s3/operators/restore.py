@@ -36,17 +36,17 @@ class PgS3RestoreOperator(PgS3Operator):
         does not exist. If it is None, and the connection's has another name than the one that was backed up,
         ``replace`` refuses, and the others say so in ``warnings`` (templated).
     :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` first drops what the backup also
-        holds; ``replace`` restores into a new database beside it and then swaps their names in one transaction
-        (templated).
+        holds, but for the schema public and installed extensions; ``replace`` restores into a new database beside
+        it and then swaps their names in one transaction (templated).
     :param keep_previous: with ``replace``, keep the old database as ``<name>__before_<6 hex digits>``, for you to
         drop; if False, it is dropped as soon as its place is taken.
     :param allow_partial: let ``replace`` and ``clean`` take a backup that was made with options such as
         ``--exclude-table-data`` or ``--schema=…`` (``left_out_by``): what these left out is lost in the target
         (templated).
-    :param single_transaction: let ``clean`` drop and restore in one transaction, so that a failure changes
-        nothing. It takes one connection, whatever `jobs` says, and a lock on each object
-        (``max_locks_per_transaction``). If False, objects are dropped first, and then `jobs` restore them: a
-        failure leaves the database neither old nor new (templated).
+    :param single_transaction: let ``clean`` drop and restore, and ``data_only`` load, in one transaction, so that
+        a failure changes nothing. It takes one connection, whatever `jobs` says, and a lock on each object
+        (``max_locks_per_transaction``). If False, `jobs` restore, and ``clean`` drops before: a failure leaves the
+        database neither old nor new (templated).
     :param jobs: tables restored at the same time, each over a connection of its own (templated).
     :param tables: restore only these, with their indexes, constraints, triggers and so on: patterns such as
         ``public.orders`` or ``audit.*`` (templated).

@@ -24,7 +24,11 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk import DAG, Asset, TaskGroup, task
 
@@ -46,7 +50,12 @@ order by case when has_database_privilege(oid, 'CONNECT') then pg_database_size(
 @task(retries=3, retry_delay=timedelta(minutes=1))
 def databases(postgres_conn_id: str) -> list[str]:
     """Names of a server's databases."""
-    found = [name for (name,) in PostgresHook(postgres_conn_id=postgres_conn_id).get_records(DATABASES)]
+    try:
+        found = [name for (name,) in PostgresHook(postgres_conn_id=postgres_conn_id).get_records(DATABASES)]
+    except AirflowNotFoundException:
+        raise AirflowFailException(
+            f"the Airflow connection {postgres_conn_id!r} does not exist: create it, or mend PG_S3_FLEET_SERVERS"
+        ) from None
     wanted = [name for name in found if not EXCLUDED.fullmatch(name)]
     if not wanted:
         raise AirflowSkipException(f"{postgres_conn_id} has no database to back up")

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import web
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_pg_s3.operators import restore as restore_operator
@@ -13,7 +15,7 @@ from airflow_pg_s3.operators.prune import PgS3PruneOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from lab.postgres import Cluster
-from lab.proxy import FaultProxy
+from lab.proxy import Fault, FaultProxy, Refuse, Request
 from lab.s3 import Moto, S3Server
 from tests.integration.conftest import only_on
 from tests.shelf import RESTORED, Shelf
@@ -125,6 +127,35 @@ def test_a_restore_asks_for_what_is_archived_and_waits_for_it(
     proxy.reset()
     restore(pg18, new_name(pg18), backup=done["uri"])
     assert "RestoreObject" not in {request.operation for request in proxy.requests}
+
+
+@dataclass(frozen=True)
+class ArchivedByItself(Fault):
+    """HeadObject of what INTELLIGENT_TIERING has moved into an archive."""
+
+    async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
+        answer = await proxy.forward(request)
+        return web.Response(headers={**answer.headers, "x-amz-archive-status": "ARCHIVE_ACCESS"})
+
+
+def test_what_was_archived_automatically_comes_back_for_good(
+    pg18: Cluster, database: str, back_up, restore, new_name: Callable[..., str], proxy: FaultProxy, slow: None
+) -> None:
+    done = back_up(pg18, database, s3_extra_args={"StorageClass": "INTELLIGENT_TIERING"})
+    asked: list[Request] = []
+
+    def rule(request: Request) -> Fault | None:
+        if request.operation == "RestoreObject":
+            asked.append(request)
+            return Refuse(409, "RestoreAlreadyInProgress")
+        is_back = request.key in [one.key for one in asked]
+        archived = request.operation == "HeadObject" and request.key.endswith(".zst") and not is_back
+        return ArchivedByItself() if archived else None
+
+    proxy.reset(rule)
+    assert restore(pg18, new_name(pg18), backup=done["uri"], thaw="Standard")["rows"] == 1000
+    assert len(asked) == 2
+    assert not any(b"Days" in request.body for request in asked)
 
 
 def test_a_restore_that_defers_waits_in_the_triggerer(

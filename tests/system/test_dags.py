@@ -131,16 +131,17 @@ def test_a_failed_backup_fails_the_run_and_leaves_neither_objects_nor_an_event(s
         assert session.query(AssetEvent).count() == events_before
 
 
-def test_the_fleet_backs_up_each_database_of_each_server_that_answers(shop, run_dag, monkeypatch):
+def test_the_fleet_backs_up_each_database_of_each_server_that_answers(shop, run_dag, monkeypatch, capfd):
     monkeypatch.setenv("AIRFLOW_CONN_OTHER.SERVER", shop.cluster.airflow_connection(shop.target))
     monkeypatch.setenv("AIRFLOW_CONN_GONE", json.dumps({"conn_type": "postgres", "host": "127.0.0.1", "port": 1}))
-    monkeypatch.setenv("PG_S3_FLEET_SERVERS", "postgres_default gone other.server")
+    monkeypatch.setenv("PG_S3_FLEET_SERVERS", "postgres_default gone nowhere other.server")
     # Other tests' databases are on the cluster as well.
     monkeypatch.setenv("PG_S3_FLEET_EXCLUDE", f"(?!{shop.database}).*")
     outcome = run_dag("pg_s3_fleet")
     assert outcome.state == "failed"
     assert outcome.tasks["gone.databases"] == "failed"
-    assert outcome.tasks["gone.backup"] == "upstream_failed"
+    assert outcome.tasks["gone.backup"] == outcome.tasks["nowhere.backup"] == "upstream_failed"
+    assert "AirflowFailException: the Airflow connection 'nowhere' does not exist" in capfd.readouterr().out
     assert outcome.tasks["postgres_default.backup"] == outcome.tasks["other_server.backup"] == "success"
     for server in ("postgres_default", "other.server"):
         made = {key.split("/")[2] for key in stored_keys(shop) if key.startswith(f"backups/{server}/")}

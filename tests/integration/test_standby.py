@@ -57,7 +57,8 @@ def test_a_parallel_backup_warns(old_standby: Cluster, back_up, has_warned) -> N
     assert has_warned()
 
 
-def test_one_job_shares_no_snapshot(old_standby: Cluster, back_up, has_warned) -> None:
+def test_one_job_shares_no_snapshot(old_standby: Cluster, back_up, has_warned, monkeypatch) -> None:
+    monkeypatch.delattr("airflow_pg_s3.core.server.shared_snapshot")
     assert back_up(old_standby, "postgres", jobs=1)["rows"] == 10
     assert not has_warned()
 

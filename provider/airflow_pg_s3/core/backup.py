@@ -42,7 +42,7 @@ from airflow_pg_s3.core.repository import Begun, Repository, read_manifest
 from airflow_pg_s3.core.shipper import ShippedMember, Shipper
 from airflow_pg_s3.core.spool import TOC, Spool
 from airflow_pg_s3.core.staging import StagedBackup
-from airflow_pg_s3.core.standby import warn_of_snapshots
+from airflow_pg_s3.core.standby import exports_wrong_snapshots, warn_of_snapshots
 from airflow_pg_s3.core.toc import check_files, read_toc
 from airflow_pg_s3.core.upload import PART_BYTES, PARTS_PER_VOLUME, Uploader
 from airflow_pg_s3.core.workspace import Workspace
@@ -281,7 +281,10 @@ class _Dump:
         return shipper.shipped
 
     @contextmanager
-    def _snapshot(self, connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[str]:
+    def _snapshot(self, connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[str | None]:
+        if self.request.jobs == 1 and "snapshot" not in self.given and exports_wrong_snapshots(connection):
+            yield None
+            return
         with server.shared_snapshot(
             connection,
             self.facts,
@@ -297,7 +300,7 @@ class _Dump:
                     raise
                 raise self.request.source.another_server() from error
 
-    def _pg_dump(self, spool: Spool, snapshot: str) -> AbstractContextManager[ClientProgram]:
+    def _pg_dump(self, spool: Spool, snapshot: str | None) -> AbstractContextManager[ClientProgram]:
         source = self.request.source
         given = self.request.pg_dump_options
         if _SERIALIZABLE in self.given:
@@ -313,7 +316,7 @@ class _Dump:
             "--no-sync",
             "--no-password",
             f"--file={spool.archive}",
-            f"--snapshot={snapshot}",
+            *([] if snapshot is None else [f"--snapshot={snapshot}"]),
             f"--dbname={source.dbname_argument()}",
             *given,
         ]

@@ -25,15 +25,12 @@ def warn_of_snapshots(
 ) -> None:
     """Warn if a dump would use a snapshot that a standby may have exported wrongly.
 
-    :param jobs: of pg_dump; one alone exports no snapshot.
+    :param jobs: of pg_dump; for one alone none is exported.
     :param given: further options of pg_dump.
     """
-    version = connection.info.server_version
-    if (jobs == 1 and "snapshot" not in dict(given)) or has_right_snapshots(version):
+    if (jobs == 1 and "snapshot" not in dict(given)) or not exports_wrong_snapshots(connection):
         return
-    if connection.execute("select pg_is_in_recovery()").fetchone() != (True,):
-        return
-    major, minor = divmod(version, 10000)
+    major, minor = divmod(connection.info.server_version, 10000)
     first = f"{major}.{_MENDED[major]}" if major in _MENDED else "a major version that is still maintained"
     log.warning(
         "the server is a standby of PostgreSQL %d.%d, where a dump by several jobs can be wrong, and damage the "
@@ -42,6 +39,13 @@ def warn_of_snapshots(
         minor,
         first,
     )
+
+
+def exports_wrong_snapshots(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    """Whether a server is a standby with that fault."""
+    if has_right_snapshots(connection.info.server_version):
+        return False
+    return connection.execute("select pg_is_in_recovery()").fetchone() == (True,)
 
 
 def has_right_snapshots(version: int) -> bool:

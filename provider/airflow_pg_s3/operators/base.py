@@ -7,24 +7,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, Asset, BaseOperator
+from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
-from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
-
-
-def final_error(error: PgS3Error, log: Any) -> Exception:
-    """Say what went wrong, and return what to raise: without the chain of errors that led to it.
-
-    Airflow shows the whole chain, under whose dozens of frames the sentence that says what to do would be lost.
-    """
-    log.error("%s", error)
-    log.debug("how it came to that", exc_info=error)
-    if not isinstance(error, InputError | DataConflict):
-        return error
-    final = AirflowFailException(str(error))
-    for note in getattr(error, "__notes__", ()):
-        final.add_note(note)
-    return final
+from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.task_errors import final_error
 
 
 class PgS3Operator(BaseOperator):

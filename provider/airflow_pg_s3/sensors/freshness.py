@@ -20,7 +20,7 @@ from airflow_pg_s3 import connections
 from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.freshness import look
 from airflow_pg_s3.core.repository import Repository
-from airflow_pg_s3.operators.base import final_error
+from airflow_pg_s3.task_errors import final_error
 from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
 
 if TYPE_CHECKING:

@@ -144,11 +144,8 @@ class ConnectionParameters:
             ) from error
 
     def dbname_argument(self) -> str:
-        """Value for ``--dbname``: names the database, whatever characters it has, and keeps its connection."""
-        # No variable of the environment says it, and the service may be the user's own.
-        return make_conninfo(
-            **{k: v for k, v in _KEEPALIVES.items() if k not in self.keywords}, dbname=self.database
-        )
+        """Value for ``--dbname``: names the database and nothing else, whatever characters it has."""
+        return make_conninfo(dbname=self.database)
 
     def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.
@@ -162,7 +159,9 @@ class ConnectionParameters:
         :raises psycopg.OperationalError: the server can't be reached.
         """
         known = self._with_password()
-        env = known.written_environment(private_folder)
+        # A service of the user's own says itself how connections are kept.
+        kept = {} if "service" in known.keywords else _KEEPALIVES
+        env = replace(known, keywords={**kept, **known.keywords}).written_environment(private_folder)
         with known.connect() as connection:
             # Not in any case: poolers refuse options, and a server those that a user may not set.
             if connection.execute(_LANGUAGE_WAS_SET).fetchone():

@@ -279,9 +279,9 @@ def test_a_database_name_with_a_nul_character_is_refused():
         "%20",
     ],
 )
-def test_the_argument_names_the_database_and_leads_nowhere_else(name):
+def test_the_argument_names_the_database_and_nothing_else(name):
     argument = of(name, user="u").dbname_argument()
-    assert conninfo_to_dict(argument) == {"dbname": name, "keepalives_idle": "60"}
+    assert conninfo_to_dict(argument) == {"dbname": name}
     assert not argument.startswith("-")
 
 

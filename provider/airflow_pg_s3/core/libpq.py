@@ -182,10 +182,8 @@ class ConnectionParameters:
 
     def dbname_argument(self) -> str:
         """Value for ``--dbname``: names the database, whatever characters it has, and a pinned address."""
-        # What is said here goes before the environment and a service file. No variable of the environment says
-        # how to keep the connection.
-        keepalives = {k: v for k, v in _KEEPALIVES.items() if k not in self.keywords}
-        return make_conninfo(**{**keepalives, **self.address, "dbname": self.database})
+        # What is said here goes before the environment and a service file.
+        return make_conninfo(**{**self.address, "dbname": self.database})
 
     def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.
@@ -199,7 +197,9 @@ class ConnectionParameters:
         :raises psycopg.OperationalError: the server can't be reached.
         """
         known = self._with_password()
-        env = known.written_environment(private_folder)
+        # A service of the user's own says itself how connections are kept.
+        kept = {} if "service" in known.keywords else _KEEPALIVES
+        env = replace(known, keywords={**kept, **known.keywords}).written_environment(private_folder)
         with known.connect() as connection:
             # Not in any case: poolers refuse options, and a server those that a user may not set.
             if connection.execute(_LANGUAGE_WAS_SET).fetchone():

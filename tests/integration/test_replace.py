@@ -314,6 +314,21 @@ def test_a_replace_that_is_killed_anywhere_leaves_one_whole_database_and_the_ret
     wait_until(lambda: not list(spool_dir.iterdir()))
 
 
+def test_what_was_left_and_cannot_be_dropped_blocks_nothing(pg16: Cluster, live: str, backup, restore) -> None:
+    left = f"{live}__restore_0a1b2c"
+    pg16.create_database(left, is_template="true")
+    try:
+        done = restore(pg16, live, backup=backup["uri"], if_exists="replace", keep_previous=False)
+        assert version_of(pg16, live) == "new"
+        (warning,) = done["warnings"]
+        assert warning == (
+            f"the database {left} is still there, as it cannot be dropped: cannot drop a template database"
+        )
+    finally:
+        quoted = left.replace('"', '""')
+        pg16.psql(f'alter database "{quoted}" is_template false')
+
+
 def test_a_damaged_backup_never_takes_over(
     pg16: Cluster, live: str, back_up, restore, new_database, s3, bucket, leftovers
 ) -> None:

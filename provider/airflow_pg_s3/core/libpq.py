@@ -130,10 +130,10 @@ class ConnectionParameters:
         except BaseException:
             connection.close()
             raise
+        self.set_up(connection)
         if self.started_at not in (None, _started_at(connection)):
             connection.close()
             raise self.another_server()
-        self.set_up(connection)
         return connection
 
     def set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:

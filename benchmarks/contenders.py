@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.postgres import Cluster
-from lab.s3 import REGION, S3Server
-from lab.task import told
+from testkit.postgres import Cluster
+from testkit.s3 import REGION, S3Server
+from testkit.task_process import told
 
 ROOT = Path(__file__).parents[1]
 # As with TLS, nobody signs bodies: nor does `aws`, nor do we.
@@ -84,7 +84,9 @@ class Contender:
         if self.verb is None:
             names = f"B={shlex.quote(place.bucket)} T={shlex.quote(place.target)}"
             return f"{names}\n{self.script}", ""
-        return f"exec {shlex.quote(sys.executable)} -m lab.task", self._told(place, *self.verb, backup_uri)
+        return f"exec {shlex.quote(sys.executable)} -m testkit.task_process", self._told(
+            place, *self.verb, backup_uri
+        )
 
     def _told(self, place: Place, verb: str, arguments: Mapping[str, Any], backup_uri: str | None) -> str:
         cluster = place.cluster

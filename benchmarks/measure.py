@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from airflow_pg_s3.core.codec import Encoder
-from airflow_pg_s3.core.spool import READ_BYTES
+from airflow_pg_s3.core.backup.spool import READ_BYTES
+from airflow_pg_s3.core.repository.codec import Encoder
 
 _LOOK_SECONDS = 0.5
 _READY_SECONDS = 0.005

@@ -28,20 +28,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from airflow_pg_s3.core.backup import BackupRequest, back_up
-from airflow_pg_s3.core.backup_id import new_backup_id
-from airflow_pg_s3.core.catalog import Selection, select
-from airflow_pg_s3.core.libpq import parameters
-from airflow_pg_s3.core.manifest import Manifest
-from airflow_pg_s3.core.repository import Repository, read_manifest
+from airflow_pg_s3.core.backup.backup import back_up
+from airflow_pg_s3.core.backup.request import BackupRequest
+from airflow_pg_s3.core.postgres.connection import parameters
+from airflow_pg_s3.core.repository.backup_id import new_backup_id
+from airflow_pg_s3.core.repository.catalog import Selection, select
+from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.repository.repository import Repository, read_manifest
 from benchmarks.measure import Measured, ceph_requests, measure
 from benchmarks.report import line, machine, say
 from benchmarks.shapes import LARGE_OBJECTS
-from lab.hard import create_bulk_database, create_many_tables
-from lab.postgres import Cluster
-from lab.s3 import Ceph
-from lab.standalone import Standalone, wait_until
-from lab.task import told
+from testkit.airflow_standalone import Standalone, wait_until
+from testkit.databases import create_bulk_database, create_many_tables
+from testkit.postgres import Cluster
+from testkit.s3 import Ceph
+from testkit.task_process import told
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -68,7 +69,7 @@ class Place:
         if verb in ("backup", "restore", "verification"):
             arguments |= {"spool_dir": str(folder), "client_path": [str(self.cluster.pg_bin)]}
         return measure(
-            f"exec {sys.executable} -m lab.task",
+            f"exec {sys.executable} -m testkit.task_process",
             env=self.cluster.client_env() | {"PYTHONPATH": str(ROOT)},
             folder=folder,
             counters=self.counters,

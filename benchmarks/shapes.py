@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lab.hard import create_bulk_database, create_many_tables
-from lab.postgres import Cluster
+from testkit.databases import create_bulk_database, create_many_tables
+from testkit.postgres import Cluster
 
 WIDE = """
 create table documents (id int primary key, body jsonb, attachment bytea);

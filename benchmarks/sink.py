@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from lab.s3 import S3Server
-from lab.sandbox import Sandbox, accepts_connections, environment_without
+from testkit.s3 import S3Server
+from testkit.sandbox import Sandbox, accepts_connections, environment_without
 
 ROOT = Path(__file__).parents[1]
 _BUFFER_BYTES = 1 << 20

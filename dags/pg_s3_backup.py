@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Asset, Param
 
-from airflow_pg_s3.connections import database_of
+from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres")

@@ -20,7 +20,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from airflow_pg_s3.connections import database_of
+from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 
 MAX_AGE = timedelta(hours=float(os.environ.get("PG_S3_MAX_AGE_HOURS", "26")))

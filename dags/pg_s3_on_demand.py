@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task
 
-from airflow_pg_s3.connections import database_of
+from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator

@@ -30,7 +30,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
-from airflow_pg_s3.connections import database_of
+from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 

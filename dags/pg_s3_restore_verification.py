@@ -36,7 +36,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, AssetAny, Param, task
 
-from airflow_pg_s3.connections import database_of
+from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 

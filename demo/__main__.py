@@ -14,10 +14,10 @@ from typing import Any
 
 from demo.airflow_runs import Airflow, RunFailed
 from demo.report import Report
-from lab.compare import compare_databases
-from lab.nobody import reachable, server_user
-from lab.postgres import Cluster, installations
-from lab.s3 import Moto, S3Server
+from testkit.database_equality import compare_databases
+from testkit.postgres import Cluster, installations
+from testkit.s3 import Moto, S3Server
+from testkit.unprivileged_user import reachable, server_user
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".demo"

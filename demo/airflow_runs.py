@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.sandbox import environment_without
+from testkit.sandbox import environment_without
 
 AIRFLOW = Path(sys.executable).with_name("airflow")
 # 2026-01-31T05:00:00.000000Z [info     ] what was said   [airflow.task.operators.airflow_pg_s3… more=…

@@ -30,11 +30,11 @@ os.environ |= {
 
 import pytest  # noqa: E402
 
-from lab.binaries import SWITCH  # noqa: E402
-from lab.hard import create_hard_database  # noqa: E402
-from lab.postgres import Cluster, Installation, newest, with_vector  # noqa: E402
-from lab.s3 import Ceph, Moto, S3Server  # noqa: E402
-from tests.tally import TALLY  # noqa: E402
+from testkit.databases import create_hard_database  # noqa: E402
+from testkit.postgres import Cluster, Installation, newest, with_vector  # noqa: E402
+from testkit.postgresql_binaries import SWITCH  # noqa: E402
+from testkit.s3 import Ceph, Moto, S3Server  # noqa: E402
+from tests.support.fault_tally import TALLY  # noqa: E402
 
 MAJORS = (15, 16, 18)
 

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_pg_s3.core.janitor import VARIABLE
-from airflow_pg_s3.core.manifest import Manifest
-from airflow_pg_s3.core.repository import read_manifest
+from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.repository.repository import read_manifest
+from airflow_pg_s3.core.workspace.janitor import VARIABLE
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
-from lab.compare import compare_databases
-from lab.dumps import dump
-from lab.hard import create_hard_roles
-from lab.postgres import Cluster, installations
-from lab.s3 import Ceph, S3Server
+from testkit.database_equality import compare_databases
+from testkit.databases import create_hard_roles
+from testkit.dumps import dump
+from testkit.postgres import Cluster, installations
+from testkit.s3 import Ceph, S3Server
 
 
 def only_on(*servers: str) -> pytest.MarkDecorator:

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pg_s3.core import libpq, progress
-from airflow_pg_s3.core.backpressure import Backpressure
-from airflow_pg_s3.core.backup import BackupRequest, back_up
-from airflow_pg_s3.core.repository import Repository
-from airflow_pg_s3.core.spool import READ_BYTES
-from lab.hard import create_bulk_database, create_wide_table
-from lab.postgres import Cluster
-from lab.s3 import S3Server
+from airflow_pg_s3.core import reporting
+from airflow_pg_s3.core.backup.backup import back_up
+from airflow_pg_s3.core.backup.dump import Backpressure
+from airflow_pg_s3.core.backup.request import BackupRequest
+from airflow_pg_s3.core.backup.spool import READ_BYTES
+from airflow_pg_s3.core.postgres import connection as postgres_connection
+from airflow_pg_s3.core.repository.repository import Repository
+from testkit.databases import create_bulk_database, create_wide_table
+from testkit.postgres import Cluster
+from testkit.s3 import S3Server
 from tests.integration.conftest import processes_in
 
 MIB = 1 << 20
@@ -31,7 +33,7 @@ import json, os, sys, threading, time
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
-from airflow_pg_s3 import connections
+from airflow_pg_s3.hooks import connections
 
 def memory(name):
     with open("/proc/self/status") as file:
@@ -72,7 +74,7 @@ def bulk(pg18: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def s3(request: pytest.FixtureRequest) -> S3Server:
     """Ceph where it is: moto keeps four copies of what it gets."""
-    from lab.s3 import Ceph
+    from testkit.s3 import Ceph
 
     name = "moto" if Ceph.available() and os.environ.get("PG_S3_REQUIRE_CEPH") != "1" else "ceph"
     server: S3Server = request.getfixturevalue(name)
@@ -159,7 +161,7 @@ def states(folder: Path) -> dict[int, str]:
 def test_a_slow_s3_pauses_pg_dump_and_the_spool_keeps_within_its_limit(
     bulk: Cluster, moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 1.0)
+    monkeypatch.setattr(reporting, "INTERVAL_SECONDS", 1.0)
     log = Log()
     client = moto.client()
     bucket = moto.create_bucket("slow")
@@ -183,7 +185,7 @@ def test_a_slow_s3_pauses_pg_dump_and_the_spool_keeps_within_its_limit(
     client.meta.events.register("before-send.s3.UploadPart", wait_before_part)
     limit = 64 * MIB
     request = BackupRequest(
-        source=libpq.parameters(
+        source=postgres_connection.parameters(
             database="bounds",
             keywords={"host": bulk.host, "port": bulk.port, "user": bulk.user, "password": bulk.password},
         ),

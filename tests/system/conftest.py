@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lab.postgres import Cluster
-from lab.s3 import Moto
+from testkit.postgres import Cluster
+from testkit.s3 import Moto
 
 DAGS = Path(__file__).parents[2] / "dags"
 BUNDLE = "shipped"

@@ -13,7 +13,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from lab.compare import compare_databases
+from testkit.database_equality import compare_databases
 
 DAGS = Path(__file__).parents[2] / "dags"
 

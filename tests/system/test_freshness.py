@@ -13,7 +13,7 @@ from airflow.utils.session import create_session
 
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 from airflow_pg_s3.triggers import freshness as triggers
-from tests.shelf import RESTORED, Shelf
+from tests.support.stored_backups import RESTORED, Shelf
 from tests.system.conftest import BUNDLE
 
 DAGS = Path(__file__).parents[2] / "dags"

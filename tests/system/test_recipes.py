@@ -11,7 +11,7 @@ import pytest
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 
-from airflow_pg_s3.core.repository import read_manifest
+from airflow_pg_s3.core.repository.repository import read_manifest
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.hard import create_bulk_database
-from lab.standalone import Standalone, wait_until
+from testkit.airflow_standalone import Standalone, wait_until
+from testkit.databases import create_bulk_database
 
 BUCKET = "standalone"
 REPOSITORY = f"s3://{BUCKET}/backups"

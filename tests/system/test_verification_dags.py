@@ -11,8 +11,8 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from airflow_pg_s3.core.evidence import Evidence, read_evidence
-from airflow_pg_s3.core.repository import read_manifest
+from airflow_pg_s3.core.repository.repository import read_manifest
+from airflow_pg_s3.core.repository.verification_record import Evidence, read_evidence
 
 DAGS = Path(__file__).parents[2] / "dags"
 BOTH = ["pg_s3_restore_verification", "pg_s3_verify_new_backup"]

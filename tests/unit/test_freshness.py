@@ -1,4 +1,4 @@
-"""What the sensor and its trigger do with what was found; tests/integration/test_freshness.py has S3."""
+"""What the sensor and its trigger do with what was found; tests/integration/retention/test_freshness.py has S3."""
 
 import asyncio
 import importlib
@@ -19,7 +19,7 @@ from airflow.triggers.base import BaseTrigger
 import airflow_pg_s3.sensors
 import airflow_pg_s3.triggers
 from airflow_pg_s3.core.errors import InputError, StorageError
-from airflow_pg_s3.core.freshness import Freshness
+from airflow_pg_s3.core.repository.freshness import Freshness
 from airflow_pg_s3.get_provider_info import get_provider_info
 from airflow_pg_s3.sensors import freshness as sensors
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor

@@ -1,11 +1,11 @@
-"""Nothing that comes from outside does harm, or ends in anything but our own error (lab/fuzz.py)."""
+"""Nothing that comes from outside does harm, or ends in anything but our own error (testkit/fuzz_targets.py)."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_pg_s3.core.toc import parse_toc
-from lab.fuzz import SEEDS, TARGETS
+from airflow_pg_s3.core.postgres.archive.toc import parse_toc
+from testkit.fuzz_targets import SEEDS, TARGETS
 
 
 @st.composite

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow_pg_s3 import connections
-from airflow_pg_s3.core.backup import (
-    DEFAULT_COMPRESSION_LEVEL,
-    DEFAULT_SPOOL_LIMIT,
-    BackupRequest,
-    BackupResult,
-    back_up,
-)  # fmt: skip
-from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3 import arguments
+from airflow_pg_s3.core.backup.backup import BackupResult, back_up
+from airflow_pg_s3.core.backup.request import DEFAULT_COMPRESSION_LEVEL, DEFAULT_SPOOL_LIMIT, BackupRequest
+from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
@@ -92,17 +88,17 @@ class PgS3BackupOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Make the backup and return its facts."""
         with self._failing_for_good():
-            database = connections.as_database(self.database, otherwise="the connection's own")
+            database = arguments.as_database(self.database, otherwise="the connection's own")
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = BackupRequest(
                 source=connections.postgres_parameters(self.postgres_conn_id, database),
-                jobs=connections.as_int(self.jobs, "jobs"),
+                jobs=arguments.as_int(self.jobs, "jobs"),
                 compression_level=self.compression_level,
-                pg_dump_options=connections.as_list(self.pg_dump_options, "pg_dump_options"),
+                pg_dump_options=arguments.as_list(self.pg_dump_options, "pg_dump_options"),
                 s3_extra_args=extra_args,
-                age_recipients=connections.as_list(self.age_recipients, "age_recipients"),
-                labels=connections.as_labels(self.labels),
-                include_globals=connections.as_bool(self.include_globals, "include_globals"),
+                age_recipients=arguments.as_list(self.age_recipients, "age_recipients"),
+                labels=arguments.as_labels(self.labels),
+                include_globals=arguments.as_bool(self.include_globals, "include_globals"),
                 spool_dir=self.spool_dir or None,
                 spool_limit=self.spool_limit,
                 client_path=connections.client_path(),

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_pg_s3 import connections
-from airflow_pg_s3.core.catalog import Entry, Selection, select
+from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.listing import BackupRef
-from airflow_pg_s3.core.progress import human
-from airflow_pg_s3.core.repository import Repository
-from airflow_pg_s3.core.table import aligned, human_age
+from airflow_pg_s3.core.reporting import aligned, human, human_age
+from airflow_pg_s3.core.repository.catalog import Entry, Selection, select
+from airflow_pg_s3.core.repository.listing import BackupRef
+from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
@@ -99,19 +99,19 @@ class PgS3ListBackupsOperator(PgS3Operator):
         return rows
 
     def _selection(self) -> Selection:
-        database = connections.as_database(self.database, otherwise="the backups of every database")
+        database = arguments.as_database(self.database, otherwise="the backups of every database")
         if self.pattern and database:
             raise InputError(
                 f"database={self.database!r} cannot be asked for together with a pattern, as nothing tells which "
                 "database another tool's archive is of: let the pattern or the repository's prefix say it"
             )
-        limit = None if self.limit in (None, "") else connections.as_int(self.limit, "limit")
+        limit = None if self.limit in (None, "") else arguments.as_int(self.limit, "limit")
         if limit is not None and limit < 1:
             raise InputError(f"limit must be at least 1, not {limit}")
         return Selection(
             database=database,
             before=_parse_time(self.before),
-            labels=connections.as_labels(self.labels),
+            labels=arguments.as_labels(self.labels),
             verified_only=self.verified_only,
             limit=limit,
         )

@@ -7,11 +7,12 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from airflow_pg_s3 import connections
+from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.prune import DEFAULT_ORPHAN_AGE, Pruned, PruneRequest, prune
-from airflow_pg_s3.core.repository import Repository
-from airflow_pg_s3.core.retention import Retention
+from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.core.retention.policy import RetentionPolicy
+from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE, Pruned, PruneRequest, prune
+from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
 LISTED = 100
@@ -98,7 +99,7 @@ class PgS3PruneOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Prune, and return what was done."""
         with self._failing_for_good():
-            retention = Retention(
+            retention = RetentionPolicy(
                 keep_last=_number(self.keep_last, "keep_last"),
                 keep_hourly=_number(self.keep_hourly, "keep_hourly"),
                 keep_daily=_number(self.keep_daily, "keep_daily"),
@@ -111,7 +112,7 @@ class PgS3PruneOperator(PgS3Operator):
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = PruneRequest(
                 retention=retention,
-                database=connections.as_database(
+                database=arguments.as_database(
                     self.database, otherwise="the backups of every database, each by itself"
                 ),
                 orphan_age=self.orphan_age,
@@ -151,7 +152,7 @@ def _entry(database: str, backup_id: str, reasons: Iterable[str]) -> dict[str, A
 
 
 def _number(value: Any, parameter: str) -> int:
-    return 0 if value in (None, "", "None") else connections.as_int(value, parameter)
+    return 0 if value in (None, "", "None") else arguments.as_int(value, parameter)
 
 
 def _flag(value: bool | str, parameter: str) -> bool:

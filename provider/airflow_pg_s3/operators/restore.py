@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-from airflow_pg_s3 import connections
-from airflow_pg_s3.core.choice import Wanted
+from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.foreign import is_foreign, restore_foreign
-from airflow_pg_s3.core.restore import IfExists, RestoreRequest, restore
-from airflow_pg_s3.core.thaw import ask_for
+from airflow_pg_s3.core.repository.repository import is_external
+from airflow_pg_s3.core.repository.thaw import ask_for
+from airflow_pg_s3.core.restore.external.restore import restore_external
+from airflow_pg_s3.core.restore.request import IfExists, RestoreRequest, Selection
+from airflow_pg_s3.core.restore.restore import restore
+from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
 if TYPE_CHECKING:
@@ -190,7 +192,7 @@ class PgS3RestoreOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Restore the backup and return the facts."""
         with self._failing_for_good():
-            database = connections.as_database(self.database, otherwise="the connection's own")
+            database = arguments.as_database(self.database, otherwise="the connection's own")
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = RestoreRequest(
                 backup=self.backup,
@@ -198,25 +200,25 @@ class PgS3RestoreOperator(PgS3Operator):
                 is_target_named=database is not None,
                 if_exists=cast("IfExists", self.if_exists),
                 keep_previous=self.keep_previous,
-                allow_partial=connections.as_bool(self.allow_partial, "allow_partial"),
-                single_transaction=connections.as_bool(self.single_transaction, "single_transaction"),
-                jobs=connections.as_int(self.jobs, "jobs"),
+                allow_partial=arguments.as_bool(self.allow_partial, "allow_partial"),
+                single_transaction=arguments.as_bool(self.single_transaction, "single_transaction"),
+                jobs=arguments.as_int(self.jobs, "jobs"),
                 create_database=self.create_database,
-                wanted=Wanted(
-                    tables=connections.as_list(self.tables, "tables"),
-                    schemas=connections.as_list(self.schemas, "schemas"),
-                    exclude_tables=connections.as_list(self.exclude_tables, "exclude_tables"),
+                wanted=Selection(
+                    tables=arguments.as_list(self.tables, "tables"),
+                    schemas=arguments.as_list(self.schemas, "schemas"),
+                    exclude_tables=arguments.as_list(self.exclude_tables, "exclude_tables"),
                     schema_only=self.schema_only,
                     data_only=self.data_only,
                 ),
-                pg_restore_options=connections.as_list(self.pg_restore_options, "pg_restore_options"),
-                no_owner=connections.as_bool(self.no_owner, "no_owner"),
-                no_privileges=connections.as_bool(self.no_privileges, "no_privileges"),
-                restore_globals=connections.as_bool(self.restore_globals, "restore_globals"),
-                managed_service=connections.as_bool(self.managed_service, "managed_service"),
-                pre_restore_sql=connections.as_commands(self.pre_restore_sql, "pre_restore_sql"),
-                pre_data_sql=connections.as_commands(self.pre_data_sql, "pre_data_sql"),
-                post_restore_sql=connections.as_commands(self.post_restore_sql, "post_restore_sql"),
+                pg_restore_options=arguments.as_list(self.pg_restore_options, "pg_restore_options"),
+                no_owner=arguments.as_bool(self.no_owner, "no_owner"),
+                no_privileges=arguments.as_bool(self.no_privileges, "no_privileges"),
+                restore_globals=arguments.as_bool(self.restore_globals, "restore_globals"),
+                managed_service=arguments.as_bool(self.managed_service, "managed_service"),
+                pre_restore_sql=arguments.as_commands(self.pre_restore_sql, "pre_restore_sql"),
+                pre_data_sql=arguments.as_commands(self.pre_data_sql, "pre_data_sql"),
+                post_restore_sql=arguments.as_commands(self.post_restore_sql, "post_restore_sql"),
                 spool_dir=self.spool_dir or None,
                 client_path=connections.client_path(),
                 identities=connections.age_identities(self.age_identity_conn_id),
@@ -224,7 +226,7 @@ class PgS3RestoreOperator(PgS3Operator):
             )
             if self.thaw:
                 self._wait_for_thaw(self.thaw, client)
-            if is_foreign(self.backup):
+            if is_external(self.backup):
                 return self._report(context, self._restore_foreign(request, client))
             result = restore(request, client, cancel=self._cancel, log=self.log)
         return self._report(
@@ -246,7 +248,7 @@ class PgS3RestoreOperator(PgS3Operator):
         return self.execute(context)
 
     def _wait_for_thaw(self, tier: str, client: S3Client) -> None:
-        days = connections.as_int(self.thaw_days, "thaw_days")
+        days = arguments.as_int(self.thaw_days, "thaw_days")
         while ask_for(client, self.backup, tier=tier, days=days, cancel=self._cancel, log=self.log):
             if self.deferrable:
                 self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on")
@@ -254,7 +256,7 @@ class PgS3RestoreOperator(PgS3Operator):
                 raise Cancelled("stopped while waiting for S3 to give out what is archived")
 
     def _restore_foreign(self, request: RestoreRequest, client: S3Client) -> dict[str, Any]:
-        result = restore_foreign(request, client, cancel=self._cancel, log=self.log)
+        result = restore_external(request, client, cancel=self._cancel, log=self.log)
         return {
             "database": result.database,
             "backup_id": result.name,

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_pg_s3 import connections
+from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import IntegrityError
-from airflow_pg_s3.core.evidence import Level
-from airflow_pg_s3.core.verify import VerifyRequest, VerifyResult, verify
+from airflow_pg_s3.core.repository.verification_record import Level
+from airflow_pg_s3.core.verify.verify import VerifyRequest, VerifyResult, verify
+from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
@@ -98,9 +99,9 @@ class PgS3VerifyOperator(PgS3Operator):
                 if self.postgres_conn_id
                 else None,
                 level=cast("Level", self.level),
-                jobs=connections.as_int(self.jobs, "jobs"),
-                checks=connections.as_list(self.checks, "checks"),
-                pre_restore_sql=connections.as_commands(self.pre_restore_sql, "pre_restore_sql"),
+                jobs=arguments.as_int(self.jobs, "jobs"),
+                checks=arguments.as_list(self.checks, "checks"),
+                pre_restore_sql=arguments.as_commands(self.pre_restore_sql, "pre_restore_sql"),
                 locate_differences=self.locate_differences,
                 identities=connections.age_identities(self.age_identity_conn_id),
                 spool_dir=self.spool_dir or None,

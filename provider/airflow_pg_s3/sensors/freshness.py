@@ -16,10 +16,11 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )  # fmt: skip
 
-from airflow_pg_s3 import connections
+from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
-from airflow_pg_s3.core.freshness import look
-from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core.repository.freshness import look
+from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.task_errors import final_error
 from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
 
@@ -79,7 +80,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         try:
             if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
                 raise InputError(f"max_age must be a timedelta above zero, not {self.max_age!r}")
-            connections.as_database(self.database)
+            arguments.as_database(self.database)
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             repository = Repository(client, self.repository)
             found = look(

@@ -10,10 +10,10 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_pg_s3 import connections
 from airflow_pg_s3.core.errors import InputError, PgS3Error
-from airflow_pg_s3.core.freshness import Freshness, look
-from airflow_pg_s3.core.repository import Repository
+from airflow_pg_s3.core.repository.freshness import Freshness, look
+from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.hooks import connections
 
 
 class BackupFreshnessTrigger(BaseTrigger):

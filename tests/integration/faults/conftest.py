@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lab.postgres import Cluster
-from lab.proxy import FaultProxy
-from lab.s3 import Ceph, S3Server
+from testkit.fault_proxy import FaultProxy
+from testkit.postgres import Cluster
+from testkit.s3 import Ceph, S3Server
 from tests.integration.faults.world import BEFORE, World
 
 

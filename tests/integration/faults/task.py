@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from airflow_pg_s3.core.libpq import ConnectionParameters
-from lab.task import told
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from testkit.task_process import told
 from tests.integration.conftest import processes_in
 from tests.integration.faults.world import World
-from tests.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,7 +50,7 @@ class Task:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lab.task"],
+            [sys.executable, "-m", "testkit.task_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.core.retention import Retention
-from lab.postgres import Cluster
-from lab.proxy import FaultProxy, Request
+from airflow_pg_s3.core.retention.policy import RetentionPolicy
+from testkit.fault_proxy import FaultProxy, Request
+from testkit.postgres import Cluster
 from tests.integration.faults.task import Task
 from tests.integration.faults.verbs import WHOLE, Backup
 from tests.integration.faults.world import DATABASE, FILL, World
-from tests.tally import TALLY, each, sample
+from tests.support.fault_tally import TALLY, each, sample
 
 AT_ONCE = 8
 JOBS = 2
@@ -80,7 +80,7 @@ def test_a_restore_whose_backup_is_pruned_at_any_moment_is_whole_or_fails_clean(
 
         def rule(request: Request) -> None:
             if request.index == index:
-                world.prune(prefix, retention=Retention(keep_last=1))
+                world.prune(prefix, retention=RetentionPolicy(keep_last=1))
 
         proxy.reset(rule)
         end = "success"

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_pg_s3.core.errors import PgS3Error
 from tests.integration.faults.world import BEFORE, World
-from tests.tally import SEED, TALLY, TORTURE, each, sample
+from tests.support.fault_tally import SEED, TALLY, TORTURE, each, sample
 
 FLIPS = 200
 # In CI; of these, the restores are tried with some only, as reading is quicker.

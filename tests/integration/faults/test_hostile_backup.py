@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from backports import zstd
 
-from airflow_pg_s3.core.codec import Decoder
 from airflow_pg_s3.core.errors import IntegrityError, PgS3Error
-from airflow_pg_s3.core.pack import PackReader, tar_header, tar_padding
-from airflow_pg_s3.core.toc import _Reader, parse_toc, read_folder
-from lab.postgres import Cluster
+from airflow_pg_s3.core.postgres.archive.toc import _Reader, parse_toc, read_folder
+from airflow_pg_s3.core.repository.codec import Decoder
+from airflow_pg_s3.core.repository.pack import PackReader, tar_header, tar_padding
+from testkit.postgres import Cluster
 from tests.integration.faults.task import Task
 from tests.integration.faults.world import DATABASE, World
-from tests.shelf import sealed_json
-from tests.tally import TALLY
+from tests.support.fault_tally import TALLY
+from tests.support.stored_backups import sealed_json
 
 GIB = 1 << 30
 PATH = b"../../../../../../../etc/hostname"

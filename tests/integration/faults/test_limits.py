@@ -12,11 +12,11 @@ import pytest
 from botocore.config import Config
 
 from airflow_pg_s3.core.errors import PgS3Error
-from lab.s3 import REGION
+from testkit.s3 import REGION
 from tests.integration.faults.task import Task
 from tests.integration.faults.verbs import VERBS
 from tests.integration.faults.world import World
-from tests.tally import TALLY, each, sample
+from tests.support.fault_tally import TALLY, each, sample
 
 SAMPLE = 4
 OPEN_FILES = range(24)

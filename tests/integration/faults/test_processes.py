@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from lab.postgres import Cluster
+from testkit.postgres import Cluster
 from tests.integration.faults.task import Task
 from tests.integration.faults.verbs import VERBS, Verb
 from tests.integration.faults.world import World
-from tests.tally import SEED, TALLY, TORTURE, each
-from tests.waiting import wait_until
+from tests.support.fault_tally import SEED, TALLY, TORTURE, each
+from tests.support.waiting import wait_until
 
 CASES = 12 if TORTURE else 1
 WHILE_SECONDS = 0.7

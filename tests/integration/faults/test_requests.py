@@ -8,10 +8,10 @@ from typing import Any
 import botocore.endpoint
 import pytest
 
-from airflow_pg_s3.core import download
-from airflow_pg_s3.core import evidence as evidences
 from airflow_pg_s3.core.errors import PgS3Error
-from lab.proxy import (
+from airflow_pg_s3.core.repository import verification_record as evidences
+from airflow_pg_s3.core.s3 import download
+from testkit.fault_proxy import (
     DENIED,
     EXPIRED,
     INTERNAL_ERROR,
@@ -30,7 +30,7 @@ from lab.proxy import (
 )
 from tests.integration.faults.verbs import WHOLE
 from tests.integration.faults.world import World
-from tests.tally import TALLY, each, sample
+from tests.support.fault_tally import TALLY, each, sample
 
 # Of each operation, kind of fault and duration, in CI.
 SAMPLE = 2

@@ -24,10 +24,10 @@ from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.prune import PgS3PruneOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
-from lab.dumps import dump
-from lab.postgres import Cluster
-from lab.s3 import S3Server
-from tests.tally import TALLY
+from testkit.dumps import dump
+from testkit.postgres import Cluster
+from testkit.s3 import S3Server
+from tests.support.fault_tally import TALLY
 
 PASSWORD = "c4nary Passw0rd:of\\role"
 SSLPASSWORD = "c4nary-sslpassword"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.integration.faults.world import World
-from tests.tally import TALLY
+from tests.support.fault_tally import TALLY
 
 WHOLE = ["large", "small"]
 

@@ -8,21 +8,23 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from airflow_pg_s3.core.backup import BackupRequest, BackupResult, back_up
-from airflow_pg_s3.core.codec import Decoder
-from airflow_pg_s3.core.download import Downloader
+from airflow_pg_s3.core.backup.backup import BackupResult, back_up
+from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.core.evidence import Evidence, read_evidence
-from airflow_pg_s3.core.libpq import ConnectionParameters, parameters
-from airflow_pg_s3.core.prune import Pruned, PruneRequest, prune
-from airflow_pg_s3.core.repository import Repository, StoredManifest, read_manifest
-from airflow_pg_s3.core.restore import RestoreRequest, restore
-from airflow_pg_s3.core.retention import Retention
-from airflow_pg_s3.core.served import ServedArchive
-from airflow_pg_s3.core.verify import VerifyRequest, VerifyResult, verify
-from airflow_pg_s3.core.workspace import Workspace
-from lab.postgres import Cluster, installations
-from lab.s3 import S3Server
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
+from airflow_pg_s3.core.repository.codec import Decoder
+from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
+from airflow_pg_s3.core.repository.verification_record import Evidence, read_evidence
+from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
+from airflow_pg_s3.core.restore.request import RestoreRequest
+from airflow_pg_s3.core.restore.restore import restore
+from airflow_pg_s3.core.retention.policy import RetentionPolicy
+from airflow_pg_s3.core.retention.prune import Pruned, PruneRequest, prune
+from airflow_pg_s3.core.s3.download import Downloader
+from airflow_pg_s3.core.verify.verify import VerifyRequest, VerifyResult, verify
+from airflow_pg_s3.core.workspace.workspace import Workspace
+from testkit.postgres import Cluster, installations
+from testkit.s3 import S3Server
 
 MIB = 1 << 20
 DATABASE = "faulted"
@@ -95,7 +97,7 @@ class World:
 
     def prune(self, prefix: str, client: Any = None, **arguments: Any) -> list[Pruned]:
         repository = Repository(client or self.client, f"s3://{self.bucket}/{prefix}")
-        request = PruneRequest(**{"retention": Retention(keep_last=1)} | arguments)
+        request = PruneRequest(**{"retention": RetentionPolicy(keep_last=1)} | arguments)
         return list(prune(request, repository, cancel=threading.Event(), log=LOG))
 
     def params(self, database: str) -> ConnectionParameters:
@@ -162,7 +164,7 @@ class World:
             Workspace() as workspace,
             Downloader(self.client, self.bucket, cancel=threading.Event(), threads=2) as downloader,
         ):
-            archive = ServedArchive(manifest, base, downloader, Decoder(manifest.encryption, ()), workspace)
+            archive = ArchiveFolder(manifest, base, downloader, Decoder(manifest.encryption, ()), workspace)
             for member in manifest.members:
                 archive.read(member, lambda _: None)
 

@@ -1,0 +1,46 @@
+"""What to back up, where to, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.repository.pack import PACK_BYTES, SMALL_BYTES
+from airflow_pg_s3.core.s3.upload import PART_BYTES, PARTS_PER_VOLUME
+
+DEFAULT_SPOOL_LIMIT = 1 << 30
+DEFAULT_COMPRESSION_LEVEL = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupRequest:
+    """What to back up, and how.
+
+    :param source: the database.
+    :param jobs: parallel pg_dump jobs; pg_dump opens one connection more.
+    :param spool_limit: bytes of disk for what pg_dump has written and S3 has not got.
+    :param s3_extra_args: arguments for the S3 requests that accept them.
+    :param labels: kept in the manifest, for finding the backup again.
+    :param include_globals: store roles, memberships, settings of roles and tablespaces too, without passwords.
+    :param client_path: folders to look for `pg_dump` in, before the usual ones.
+    :param small_bytes: members up to this size travel in packs.
+    """
+
+    source: ConnectionParameters
+    jobs: int = 2
+    compression_level: int = DEFAULT_COMPRESSION_LEVEL
+    pg_dump_options: Sequence[str] = ()
+    s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
+    age_recipients: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    include_globals: bool = False
+    spool_dir: str | None = None
+    spool_limit: int = DEFAULT_SPOOL_LIMIT
+    client_path: Sequence[str] = ()
+    producer: Mapping[str, Any] = field(default_factory=dict)
+    part_bytes: int = PART_BYTES
+    parts_per_volume: int = PARTS_PER_VOLUME
+    small_bytes: int = SMALL_BYTES
+    pack_bytes: int = PACK_BYTES

@@ -1,0 +1,88 @@
+"""A backup being made, and the line that makes it exist: `StagedBackup.commit`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pg_s3.core.errors import DataConflict, PgS3Error, StorageError
+from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.repository.repository import BEGUN, Begun, Repository
+from airflow_pg_s3.core.s3 import requests as s3_requests
+
+
+class StagedBackup:
+    """A backup being made. Leaving the context without `commit` removes all that was stored for it."""
+
+    def __init__(self, repository: Repository, begun: Begun, extra_args: Mapping[str, Any]) -> None:
+        self._repository = repository
+        self._begun = begun
+        self._extra_args = extra_args
+        self._remove_on_exit = True
+        self._committed = False
+        self.base = repository.base(begun.database)
+        self.folder = f"{self.base}{begun.backup_id}/"
+        self.manifest_key = repository.manifest_key(begun.database, begun.backup_id)
+
+    def __enter__(self) -> StagedBackup:
+        if self._repository.is_committed(self._begun.database, self._begun.backup_id):
+            raise DataConflict(f"{self._repository.uri(self.manifest_key)} exists already, and is not ours")
+        record = json.dumps({"instance": self._begun.instance}).encode()
+        # Must not exist: from here on, all that is in the folder is ours.
+        s3_requests.put_if_absent(
+            self._repository.client, self._repository.bucket, self.folder + BEGUN, record, self._extra_args
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self._committed and error is None:
+            # Not needed any more, and harmless if it stays.
+            with contextlib.suppress(ClientError, BotoCoreError):
+                self._repository.client.delete_object(Bucket=self._repository.bucket, Key=self.folder + BEGUN)
+        if not self._remove_on_exit:
+            return
+        try:
+            self._repository.remove_data(self._begun.database, self._begun.backup_id)
+        except PgS3Error as trouble:
+            if error is None:
+                raise
+            error.add_note(f"{trouble}; the next backup of this database will try again")
+
+    def retract(self) -> None:
+        """Make a backup that was committed not exist; its objects stay for the next run to remove.
+
+        :raises StorageError: the manifest cannot be deleted.
+        """
+        self._repository.retract(self._begun.database, self._begun.backup_id)
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make the backup exist: its manifest is stored, and only if there is none under its key.
+
+        :raises StorageError: an object of it is not there, or the manifest cannot be written.
+        :raises DataConflict: a manifest of somebody else has its key.
+        """
+        expected = {self.base + record.key: record.stored_bytes for record in manifest.objects}
+        missing = self._repository.missing_objects(manifest.database, manifest.backup_id, expected)
+        if missing:
+            raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
+        # From here on the manifest may come to exist at any moment, even after an error, and then its objects
+        # must as well. Only S3's clear no gives leave to remove them.
+        self._remove_on_exit = False
+        try:
+            s3_requests.put_if_absent(
+                self._repository.client,
+                self._repository.bucket,
+                self.manifest_key,
+                manifest.to_json(),
+                self._extra_args,
+            )
+        except s3_requests.OutcomeUnknown:
+            raise
+        except PgS3Error:
+            self._remove_on_exit = True
+            raise
+        self._committed = True

@@ -1,0 +1,245 @@
+"""Finds the PostgreSQL client programs on this machine, by major version."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from airflow_pg_s3.core.errors import ClientProgramError, InputError
+from airflow_pg_s3.core.postgres.redaction import redacted
+from airflow_pg_s3.core.workspace.resources import is_resource_exhaustion
+
+STANDARD_PLACES = (
+    "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu and their PGDG packages
+    "/usr/pgsql-*/bin",  # Red Hat's PGDG packages
+    "/usr/libexec/postgresql*",  # Alpine
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+)
+OLDEST_MAJOR = 13
+_PROGRAMS = ("pg_dump", "pg_restore")
+# All else stays here: a worker's environment holds connections and keys, and PG* variables would lead elsewhere.
+_INHERITED = re.compile("HOME|PATH|TMPDIR|LD_LIBRARY_PATH|USER|LOGNAME|KRB5.*|SSL_CERT.*|OPENSSL_CONF")
+# Archive format versions: an older pg_restore refuses a newer one ("unsupported version in file header").
+_FIRST_MAJOR_OF_ARCHIVE = {13: (1, 14), 14: (1, 14), 15: (1, 14), 16: (1, 15), 17: (1, 16), 18: (1, 16)}
+_FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT = 17
+
+
+def rejects_transaction_timeout(tools: ClientTools, target_version: int) -> bool:
+    """Whether the target does not know a setting that pg_restore sends."""
+    return tools.major >= _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT > target_version // 10000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientTools:
+    """One installation of the client programs.
+
+    :param major: major version, such as 16.
+    :param version: full version, such as ``16.14``.
+    :param folder: where `pg_dump` and `pg_restore` are.
+    """
+
+    major: int
+    version: str
+    folder: Path
+
+    def is_of_minor(self, server_version: int) -> bool:
+        """Whether it is of a server's major version, and no older than the server.
+
+        Of another major version, the number does not tell which is older.
+
+        :param server_version: ``server_version_num``, such as 160014.
+        """
+        minor = re.fullmatch(r"\d+\.(\d+)", self.version)
+        return self.major == server_version // 10000 and server_version % 10000 <= (int(minor[1]) if minor else 0)
+
+    def path(self, program: str) -> str:
+        """Absolute path of a program of this installation."""
+        return str(self.folder / program)
+
+    def ask_pg_restore(self, *arguments: str) -> bytes:
+        """Return what `pg_restore` prints of an archive.
+
+        :raises ClientProgramError: it cannot read it.
+        """
+        return self.ask("pg_restore", *arguments)
+
+    def ask(self, program: str, *arguments: str) -> bytes:
+        """Return what a program prints.
+
+        :raises ClientProgramError: it fails, or is killed.
+        """
+        done = subprocess.run(
+            [self.path(program), *arguments],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=environment(),
+            check=False,
+        )
+        if done.returncode != 0:
+            raise failure(program, done.returncode, done.stderr)
+        return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """What a client program gets of this process's environment, so that it runs, and speaks English."""
+    # Messages are read by people who search for them, and in one place by us.
+    return {k: v for k, v in os.environ.items() if _INHERITED.fullmatch(k)} | {"LC_ALL": "C", "LANGUAGE": "C"}
+
+
+def for_dump(server_version: int, *, search: Sequence[str] = ()) -> list[ClientTools]:
+    """List the installations whose `pg_dump` takes a server, the best first.
+
+    The best are of the server's own major version, and of its minor version or a later one. Then come the others
+    of that major version, then newer ones.
+
+    :param server_version: ``server_version_num``, such as 160014.
+    :param search: folders to look in before ``PATH`` and the standard places.
+    :raises InputError: every `pg_dump` found is older than the server; the message lists them.
+    """
+    major = server_version // 10000
+    # pg_dump refuses servers that are newer than itself.
+    fitting = [tools for tools in installed(search) if tools.major >= major]
+    if fitting:
+        return sorted(fitting, key=lambda tools: (tools.major, not tools.is_of_minor(server_version)))
+    raise none_fits(f"PostgreSQL {major} is to be dumped, which takes pg_dump {major} or newer", major, search)
+
+
+def for_restore(*, dumped_by: str, target_version: int, search: Sequence[str] = ()) -> ClientTools:
+    """Choose the `pg_restore`: the oldest that reads the archive and is not older than the target.
+
+    :param dumped_by: version of the `pg_dump` that made the archive, such as ``16.14``.
+    :param target_version: ``server_version_num`` of the target.
+    :param search: folders to look in before ``PATH`` and the standard places.
+    :raises InputError: none fits; the message lists those found.
+    """
+    dump_major = _major(dumped_by)
+    target_major = target_version // 10000
+    return _oldest(
+        (t for t in installed(search) if t.major >= target_major and _reads(t.major, dump_major)),
+        target_version=target_version,
+        need=f"an archive of pg_dump {dumped_by} is to be restored into PostgreSQL {target_major}, "
+        f"which takes pg_restore {max(dump_major, target_major)} or newer",
+        package=max(dump_major, target_major),
+        search=search,
+    )
+
+
+def for_archive(version: tuple[int, int], *, target_version: int, search: Sequence[str] = ()) -> ClientTools:
+    """Choose the `pg_restore` for an archive of unknown make: the oldest that reads it and fits the target.
+
+    :param version: of the archive's format, such as (1, 15).
+    :param target_version: ``server_version_num`` of the target.
+    :param search: folders to look in before ``PATH`` and the standard places.
+    :raises InputError: none fits; the message lists those found.
+    """
+    newest = max(_FIRST_MAJOR_OF_ARCHIVE)
+    reading = [major for major, latest in _FIRST_MAJOR_OF_ARCHIVE.items() if latest >= version]
+    first = max(min(reading, default=newest + 1), target_version // 10000)
+    return _oldest(
+        (tools for tools in installed(search) if tools.major >= first),
+        target_version=target_version,
+        need=f"an archive of format {version[0]}.{version[1]} is to be restored into PostgreSQL "
+        f"{target_version // 10000}, which takes pg_restore {first} or newer",
+        package=first,
+        search=search,
+    )
+
+
+def installed(search: Sequence[str] = ()) -> list[ClientTools]:
+    """List the installations found, one for each folder, those named in `search` first."""
+    found: dict[Path, ClientTools] = {}
+    for folder in _folders(search):
+        version = _version(folder)
+        if version and folder not in found:
+            found[folder] = ClientTools(major=_major(version), version=version, folder=folder)
+    return [tools for tools in found.values() if tools.major >= OLDEST_MAJOR]
+
+
+def _major(version: str) -> int:
+    # "16.14", and "19beta1" as well.
+    return int(re.split(r"\D", version, maxsplit=1)[0])
+
+
+def _reads(restore_major: int, dump_major: int) -> bool:
+    if restore_major >= dump_major:
+        return True
+    archive = _FIRST_MAJOR_OF_ARCHIVE.get(dump_major)
+    return archive is not None and _FIRST_MAJOR_OF_ARCHIVE.get(restore_major) == archive
+
+
+def none_fits(need: str, package: int, search: Sequence[str], *, version: str | None = None) -> InputError:
+    """The error that names what was found, and what to install.
+
+    :param need: what is to be done, and what that takes.
+    :param package: major version of the package to install.
+    :param version: the oldest version of it that will do.
+    """
+    least = f" in version {version} or newer" if version else ""
+    found = ", ".join(f"{tools.version} in {tools.folder}" for tools in installed(search)) or "none"
+    return InputError(
+        f"{need}; found on this worker: {found}. Install the package postgresql-client-{package}{least} "
+        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path"
+    )
+
+
+def _oldest(
+    fitting: Iterator[ClientTools], *, target_version: int, need: str, package: int, search: Sequence[str]
+) -> ClientTools:
+    # Of one major version, rather one that is no older than the server.
+    best = min(fitting, key=lambda tools: (tools.major, not tools.is_of_minor(target_version)), default=None)
+    if best is None:
+        raise none_fits(need, package, search)
+    return best
+
+
+def _folders(search: Sequence[str]) -> Iterator[Path]:
+    for folder in (*search, *os.environ.get("PATH", "").split(os.pathsep)):
+        if folder:
+            # Absolute, as the programs are started in another working directory.
+            yield Path(folder).absolute()
+    for pattern in STANDARD_PLACES:
+        for match in sorted(glob.glob(pattern)):
+            yield Path(match)
+
+
+def failure(program: str, returncode: int, stderr: bytes) -> ClientProgramError:
+    """The error of a program that has ended with another status than 0."""
+    return ClientProgramError(program, returncode, redacted(stderr.decode(errors="replace"))[-2000:])
+
+
+def said_version(program: str) -> str | None:
+    """The version that a program says it has, such as ``16.14``; None if it is none of PostgreSQL's.
+
+    :raises OSError: it cannot be started.
+    :raises subprocess.SubprocessError: it fails.
+    """
+    answer = subprocess.run(
+        [program, "--version"], capture_output=True, timeout=60, check=True, env=environment()
+    ).stdout.decode(errors="replace")
+    match = re.search(r"\(PostgreSQL\) (\d+[\w.]*)", answer)
+    return match.group(1) if match else None
+
+
+@lru_cache(maxsize=64)
+def _version(folder: Path) -> str | None:
+    programs = [folder / name for name in _PROGRAMS]
+    if not all(os.access(program, os.X_OK) for program in programs):
+        return None
+    # Debian's /usr/bin/pg_dump is a script that chooses a version by the local clusters.
+    if any(program.resolve().name == "pg_wrapper" for program in programs):
+        return None
+    try:
+        return said_version(str(programs[0]))
+    except OSError as error:
+        if is_resource_exhaustion(error):
+            raise
+        return None
+    except subprocess.SubprocessError:
+        return None

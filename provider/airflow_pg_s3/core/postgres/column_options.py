@@ -1,0 +1,99 @@
+"""Options of columns that a server keeps for itself, and the pg_dump that leaves them out.
+
+Servers from 15.20 and 17.12 on keep ``pg_attver`` for every column. A pg_dump that does not know of it writes it,
+as it does what a user has set, and such a backup restores nowhere else. No number tells which pg_dump knows, as
+each major version has minor ones of its own: so it is asked, with one table.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
+from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres.client_program import running
+from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.keywords import check_keywords
+from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.workspace.workspace import Workspace
+
+_LOOK_SECONDS = 0.005
+# Rather a table that everybody may read, and nobody locks; but a server that was upgraded in place may not keep
+# the option for its columns. The name comes in the database's encoding. pg_dump leaves out tables of extensions.
+_INTERNAL = r"""
+select split_part(option, '=', 1), convert_to(format('%I.%I', nspname, relname), getdatabaseencoding())
+from pg_attribute join pg_class c on c.oid = attrelid join pg_namespace n on n.oid = relnamespace
+     cross join unnest(attoptions) option
+where option like 'pg\_%' and attnum > 0 and not attisdropped and relkind in ('r', 'p', 'f', 'm')
+      and nspname !~ '^pg_' and not exists (
+          select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
+order by nspname <> 'information_schema', not has_table_privilege(c.oid, 'select') limit 1
+"""
+
+
+def choose_pg_dump(
+    connection: psycopg.Connection[tuple[Any, ...]],
+    source: ConnectionParameters,
+    server: Server,
+    *,
+    search: Sequence[str],
+    spool_dir: str | None,
+    cancel: threading.Event,
+) -> ClientTools:
+    """Choose the `pg_dump` for a database: the best that leaves out what the server keeps for itself.
+
+    :param connection: to the database.
+    :param search: folders to look in before ``PATH`` and the standard places.
+    :raises InputError: there is none; the message lists those found, and says what to install; or the best does
+        not know a keyword of the connection.
+    :raises Cancelled: told to stop.
+    """
+    fitting = client_tools.for_dump(server.version_num, search=search)
+    check_keywords(source, fitting[0].folder, fitting[0].version)
+    if fitting[0].is_of_minor(server.version_num):
+        return fitting[0]
+    row = connection.execute(_INTERNAL).fetchone()
+    if row is None:
+        return fitting[0]
+    option, table = row
+    with Workspace(spool_dir) as workspace:
+        env = source.environment(workspace.folder) | workspace.environment
+        file = workspace.folder / "table.sql"
+        arguments = [
+            "--schema-only",
+            "--no-password",
+            f"--encoding={server.encoding}",
+            f"--table={os.fsdecode(table)}",
+            f"--file={file}",
+            f"--dbname={source.dbname_argument()}",
+        ]
+        for tools in fitting:
+            check_keywords(source, tools.folder, tools.version)
+            is_dumped = _succeeds([tools.path("pg_dump"), *arguments], env, cancel)
+            if is_dumped and f"{option}=".encode() not in file.read_bytes():
+                return tools
+    raise client_tools.none_fits(
+        f"PostgreSQL {server.version} keeps {option} for itself among the options of columns, and a backup that "
+        f"holds it restores nowhere else: this takes a pg_dump that leaves it out, as {server.version} does",
+        server.version_num // 10000,
+        search,
+        version=server.version,
+    )
+
+
+def _succeeds(argv: list[str], env: dict[str, str], cancel: threading.Event) -> bool:
+    with running(argv, env=env) as program:
+        while program.poll() is None:
+            if cancel.wait(_LOOK_SECONDS):
+                raise Cancelled("stopped while pg_dump was asked what it writes; nothing was touched")
+        try:
+            program.check()
+        except ClientProgramError:
+            return False
+    return True

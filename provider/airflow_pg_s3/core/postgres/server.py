@@ -1,0 +1,170 @@
+"""What must be known of a PostgreSQL server before, during and after a backup or restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.encodings import codec_of
+from airflow_pg_s3.core.record import Record
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+# Composite types have columns too. System objects have oids below 16384, and none of money's but functions.
+_HAS_MONEY = """
+with money as (select unnest(array['money'::regtype, 'money[]'::regtype]) as type)
+select exists (select from pg_attribute join money on atttypid = type where attnum > 0 and not attisdropped)
+    or exists (select from pg_type join money on typbasetype = type)
+    or exists (select from pg_range join money on rngsubtype = type)
+    or exists (select from pg_proc p join money on type = any (proargtypes) where p.oid >= 16384)
+"""
+
+
+class Extension(Record):
+    """An installed extension."""
+
+    name: str
+    version: str
+
+
+class Server(Record):
+    """The source server and database, as a restore needs to know them.
+
+    :param version_num: ``server_version_num``.
+    :param system_identifier: of the cluster, None where the role may not read it.
+    :param locale_provider: ``libc``, ``icu`` or ``builtin``.
+    :param locale: the ICU or builtin locale, None for libc.
+    """
+
+    version: str
+    version_num: int
+    system_identifier: str | None
+    host: str
+    encoding: str
+    collate: str
+    ctype: str
+    locale_provider: str
+    locale: str | None
+    icu_rules: str | None
+    extensions: list[Extension]
+
+    @property
+    def codec(self) -> str:
+        """Python's codec for `encoding`; see `codec_of`."""
+        return codec_of(self.encoding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFacts:
+    """A server and one of its databases, at one moment.
+
+    :param server: what the manifest records.
+    :param now: the server's clock.
+    :param started_at: when the server process started; with the system identifier, it tells a server from its
+        own standbys.
+    :param size_bytes: ``pg_database_size``.
+    :param options: for ``PGOPTIONS``, where settings would make values look other than they do by default, and
+        pg_dump would not care.
+    :param lc_monetary: in which locale money is to be written; None where there is none.
+    """
+
+    server: Server
+    now: datetime
+    started_at: datetime
+    size_bytes: int
+    options: str
+    lc_monetary: Literal["C"] | None
+
+    @property
+    def instance(self) -> str:
+        """Names the running server process, whose locks tell who is alive."""
+        return f"{self.server.system_identifier}/{self.started_at.isoformat()}"
+
+
+def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFacts:
+    """Ask a server about itself and the connected database."""
+    version_num = connection.info.server_version
+    row = _row(
+        connection,
+        """
+        select current_setting('server_version'), pg_encoding_to_char(encoding), datcollate, datctype,
+               facts ->> 'datlocprovider', coalesce(facts ->> 'datlocale', facts ->> 'daticulocale'),
+               facts ->> 'daticurules', clock_timestamp(), pg_postmaster_start_time(), pg_database_size(oid)
+        from pg_database d, to_jsonb(d) facts where datname = current_database()
+        """,
+    )
+    version, encoding, collate, ctype, provider, locale, icu_rules, now, started_at, size = row
+    extensions = connection.execute("select extname, extversion from pg_extension order by extname").fetchall()
+    # Not where they are as they should be: poolers refuse options.
+    odd = connection.execute(
+        "select name, boot_val from pg_settings "
+        "where name in ('bytea_output', 'quote_all_identifiers') and setting <> boot_val"
+    ).fetchall()
+    return ServerFacts(
+        server=Server(
+            version=version.split(" ")[0],
+            version_num=version_num,
+            system_identifier=_system_identifier(connection),
+            host=params.host,
+            encoding=encoding,
+            collate=collate,
+            ctype=ctype,
+            locale_provider={None: "libc", "c": "libc", "i": "icu", "b": "builtin"}.get(provider, provider),
+            locale=locale,
+            icu_rules=icu_rules,
+            extensions=[Extension(name=name, version=text) for name, text in extensions],
+        ),
+        now=now,
+        started_at=started_at,
+        size_bytes=size,
+        options=" ".join(f"-c {name}={value}" for name, value in odd),
+        lc_monetary="C" if _row(connection, _HAS_MONEY)[0] else None,
+    )
+
+
+@contextmanager
+def shared_snapshot(
+    connection: _Connection, facts: ServerFacts, *, given: str | None, is_serializable: bool
+) -> Iterator[str | None]:
+    """A snapshot for pg_dump: as only sessions of one server can share it, all that is dumped is of that server.
+
+    `connection` is in a transaction meanwhile.
+
+    :param facts: of the server that it must be.
+    :param given: a snapshot to share; a new one if None.
+    :param is_serializable: take one as ``pg_dump --serializable-deferrable`` does, which may have to wait for it.
+    :return: the snapshot; None if `connection` does not lead to that server.
+    """
+    level = "serializable, read only, deferrable" if is_serializable else "repeatable read, read only"
+    connection.execute(f"begin isolation level {level}".encode())
+    try:
+        if given is not None:
+            connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(given)))
+        snapshot, started_at = _row(connection, "select pg_export_snapshot(), pg_postmaster_start_time()")
+        known = facts.server.system_identifier
+        is_same = known is None or _system_identifier(connection) == known
+        yield (given or snapshot) if is_same and started_at == facts.started_at else None
+    finally:
+        # If the session is gone, `confirm_lock` says so.
+        with suppress(psycopg.Error):
+            connection.execute("rollback")
+
+
+def _system_identifier(connection: _Connection) -> str | None:
+    try:
+        return str(_row(connection, "select system_identifier from pg_control_system()")[0])
+    except psycopg.errors.InsufficientPrivilege:
+        return None
+
+
+def _row(connection: _Connection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
+    if row is None:
+        raise LookupError(query)
+    return row

@@ -1,0 +1,79 @@
+"""Subscriptions: what ties a database to slots of other servers, which serve the database that was backed up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.reporting import Log
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_OF_DATABASE = """
+select subname, subslotname, subenabled from pg_subscription
+where subdbid = (select oid from pg_database where datname = coalesce(%s, current_database())) order by subname
+"""
+
+
+class Subscription(NamedTuple):
+    """A subscription.
+
+    :param slot: of its publisher; None if it is detached from it.
+    """
+
+    name: str
+    slot: str | None
+    is_enabled: bool
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it receives, or could, and to drop it would drop its slot."""
+        return self.is_enabled or self.slot is not None
+
+
+def subscriptions_of(connection: _Connection, database: str | None = None) -> list[Subscription]:
+    """List those of a database of the server.
+
+    :param database: None for the one that is connected to.
+    """
+    return [Subscription(*row) for row in connection.execute(_OF_DATABASE, [database]).fetchall()]
+
+
+def detach(connection: _Connection, names: Collection[str]) -> list[Subscription]:
+    """Let subscriptions of the database that is connected to forget their slots, which stay on the publishers.
+
+    Neither this nor dropping them then connects to a publisher, and both can be done in a transaction.
+
+    :return: those that were attached, as they were.
+    """
+    found = [each for each in subscriptions_of(connection) if each.name in names and each.is_attached]
+    for each in found:
+        name = sql.Identifier(each.name)
+        connection.execute(sql.SQL("alter subscription {} disable").format(name))
+        connection.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(name))
+    return found
+
+
+def detach_restored(connection: _Connection, names: Collection[str], log: Log) -> list[str]:
+    """Detach subscriptions that were restored, from slots that may serve the source.
+
+    :return: a sentence for each, for `RestoreResult.warnings`; they have been logged.
+    """
+    warnings = [
+        f"subscription {each.name} was restored without its slot {each.slot}, which may serve the source: it "
+        "receives nothing until ALTER SUBSCRIPTION gives it a slot (SET (slot_name = ...)) and enables it (ENABLE)"
+        for each in detach(connection, names)
+    ]
+    for warning in warnings:
+        log.warning("%s", warning)
+    return warnings
+
+
+def drop_subscriptions(connection: _Connection) -> None:
+    """Drop those of the database that is connected to, which they would keep; their slots stay."""
+    names = [each.name for each in subscriptions_of(connection)]
+    detach(connection, names)
+    for name in names:
+        connection.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))

@@ -1,0 +1,89 @@
+"""What is written for people: the log, progress, sizes, ages, tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+INTERVAL_SECONDS = 10.0
+
+
+class Log(Protocol):
+    """Where messages for people go; Airflow's task log, or any `logging.Logger`."""
+
+    def info(self, message: str, /, *args: Any) -> Any:
+        """Say what happens."""
+
+    def warning(self, message: str, /, *args: Any) -> Any:
+        """Say what somebody should look at."""
+
+
+class Progress:
+    """A line at most every ten seconds, and one at the end.
+
+    :param say: takes the line.
+    :param line: makes it from the seconds since the beginning.
+    """
+
+    def __init__(self, say: Callable[[str], object], line: Callable[[float], str]) -> None:
+        self._say = say
+        self._line = line
+        self._began = time.monotonic()
+        self._last = self._began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._began
+
+    def tick(self) -> None:
+        """Say a line, if it is time for one."""
+        if time.monotonic() - self._last >= INTERVAL_SECONDS:
+            self.end()
+
+    def end(self) -> None:
+        """Say a line now."""
+        self._last = time.monotonic()
+        self._say(self._line(self.seconds))
+
+
+def human(size: float) -> str:
+    """Format a number of bytes for people, with decimal units as disks and networks have them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Format a time for people, such as ``40 s``, ``5 min`` and ``2 h 10 min``."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> list[str]:
+    """Lay a table out in lines, its columns aligned.
+
+    :param numbers: names of the columns that are aligned to the right.
+    """
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    return [
+        "  ".join(
+            cell.rjust(width) if name in numbers else cell.ljust(width)
+            for name, cell, width in zip(header, row, widths, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def human_age(seconds: float) -> str:
+    """Say how old something is, to a precision that people care for; no sign."""
+    for unit, unit_seconds, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if abs(seconds) < most * unit_seconds:
+            return f"{abs(seconds) // unit_seconds:.0f} {unit}"
+    return f"{abs(seconds) // 86400:.0f} d"

@@ -1,0 +1,199 @@
+"""The backups that there are, with what their manifests and their evidence say."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from airflow_pg_s3.core.errors import InputError, IntegrityError
+from airflow_pg_s3.core.reporting import Log, human_age
+from airflow_pg_s3.core.repository.listing import BackupRef
+from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
+from airflow_pg_s3.core.repository.verification_record import Evidence, Level, Outcome, read_evidence
+from airflow_pg_s3.core.s3 import requests as s3_requests
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+_READS_AT_ONCE = 8
+_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a verification has found, without the details.
+
+    :param at: when it began.
+    """
+
+    outcome: Outcome
+    level: Level
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One complete backup.
+
+    :param created_at: when the dump began, by the source server's clock.
+    :param left_out_by: options of pg_dump that left something out.
+    :param is_verified: whether it was restored and compared, and no later verification has failed.
+    :param newest_verdict: of the newest verification, whatever it has found; None if there is none.
+    """
+
+    ref: BackupRef
+    backup_id: str
+    database: str
+    created_at: datetime
+    labels: Mapping[str, str]
+    stored_bytes: int
+    raw_bytes: int
+    tables: int
+    rows: int
+    left_out_by: Sequence[str]
+    is_verified: bool
+    newest_verdict: Verdict | None
+
+    def state(self, now: datetime) -> str:
+        """Say in a few words whether it is verified."""
+        verdict = self.newest_verdict
+        if verdict is None:
+            return "not verified"
+        ago = f"{human_age((now - verdict.at).total_seconds())} ago"
+        if verdict.outcome == "verified" and verdict.level == "checksum":
+            return f"{'verified; ' if self.is_verified else ''}checksums right {ago}"
+        if verdict.outcome == "could not verify" and self.is_verified:
+            return f"verified; could not verify again {ago}"
+        return f"{verdict.outcome} {ago}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which backups are wanted.
+
+    :param database: None for those of all databases.
+    :param before: only those made before this time.
+    :param labels: only those that carry all of these.
+    :param limit: the newest so many.
+    """
+
+    database: str | None = None
+    before: datetime | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    verified_only: bool = False
+    limit: int | None = None
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether this is one of those wanted."""
+        # Ids have whole seconds, so that only the manifest tells whether a backup is before itself.
+        return (
+            (self.before is None or entry.created_at < self.before)
+            and self.labels.items() <= entry.labels.items()
+            and (entry.is_verified or not self.verified_only)
+        )
+
+
+def select(repository: Repository, selection: Selection, log: Log) -> list[Entry]:
+    """List the backups that are wanted, newest first, reading no more than that takes.
+
+    :raises InputError: there is no such bucket, no right to use it, or S3 gives out none of the manifests.
+    :raises StorageError: S3 failed.
+    """
+    refs = _refs(repository, selection)
+    if selection.verified_only:
+        refs = (ref for ref in refs if ref.has_evidence)
+    # Without other wishes, exactly the newest ones will fit; otherwise nobody knows.
+    all_fit = not (selection.verified_only or selection.labels or selection.before)
+    batch = min(selection.limit, _BATCH) if selection.limit and all_fit else _READS_AT_ONCE
+    with contextlib.closing(_entries(repository.client, refs, log, batch)) as entries:
+        return list(islice(filter(selection.fits, entries), selection.limit))
+
+
+def read_entry(client: S3Client, ref: BackupRef, log: Log) -> Entry | None:
+    """Read what is known of a backup; None, and a warning, if nothing can be restored from it.
+
+    One that was pruned meanwhile, is damaged, archived or of a later format must not hide the others.
+
+    :raises Refused: there is no right to read it.
+    :raises StorageError: S3 failed.
+    """
+    entry = _read(client, ref, log)
+    return None if isinstance(entry, s3_requests.Unreadable) else entry
+
+
+def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_requests.Unreadable | None:
+    try:
+        stored = read_manifest(client, ref.uri)
+    except s3_requests.AccessDenied:
+        raise
+    except s3_requests.Unreadable as error:
+        log.warning("left out: %s", error)
+        return error
+    except (InputError, IntegrityError) as error:
+        log.warning("left out: %s", error)
+        return None
+    evidence = _evidence_of(client, ref, stored, log) if ref.has_evidence else None
+    newest = evidence.verifications[0] if evidence else None
+    manifest = stored.manifest
+    return Entry(
+        ref=ref,
+        backup_id=manifest.backup_id,
+        database=manifest.database,
+        created_at=manifest.created_at,
+        labels=manifest.labels,
+        stored_bytes=manifest.stored_bytes,
+        raw_bytes=manifest.raw_bytes,
+        tables=manifest.tables,
+        rows=manifest.rows,
+        left_out_by=manifest.dump.left_out_by,
+        is_verified=evidence is not None and evidence.is_verified,
+        newest_verdict=Verdict(outcome=newest.outcome, level=newest.level, at=newest.began_at) if newest else None,
+    )
+
+
+def _evidence_of(client: S3Client, ref: BackupRef, stored: StoredManifest, log: Log) -> Evidence | None:
+    try:
+        evidence = read_evidence(client, ref.bucket, stored)
+    except s3_requests.Unreadable as error:
+        log.warning("not verified: %s", error)
+        return None
+    if evidence is None:
+        log.warning("not verified: the evidence of %s is damaged, or speaks of another manifest", ref.uri)
+    return evidence
+
+
+def _refs(repository: Repository, selection: Selection) -> Iterable[BackupRef]:
+    """List what may be wanted, newest first; as it is asked for, if there is a limit."""
+    before = selection.before
+    databases = [selection.database] if selection.database else repository.databases()
+    if selection.limit is None:
+        refs = sorted((ref for name in databases for ref in repository.backups(name)), reverse=True)
+        return [ref for ref in refs if before is None or ref.created_at < before]
+    return heapq.merge(*(repository.newest_first(name, before) for name in databases), reverse=True)
+
+
+def _entries(client: S3Client, refs: Iterable[BackupRef], log: Log, batch: int) -> Generator[Entry, None, None]:
+    """Read manifests and evidence, `batch` at first and then more at a time, as they are asked for.
+
+    :raises Unreadable: S3 gives out none of them.
+    """
+    remaining = iter(refs)
+    some_are_read, refusal = False, None
+    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="manifest") as pool:
+        while some := list(islice(remaining, batch)):
+            for entry in pool.map(lambda ref: _read(client, ref, log), some):
+                if isinstance(entry, s3_requests.Unreadable):
+                    refusal = entry
+                elif entry is not None:
+                    some_are_read = True
+                    yield entry
+            batch = min(max(2 * batch, _READS_AT_ONCE), _BATCH)
+    if refusal is not None and not some_are_read:
+        raise refusal

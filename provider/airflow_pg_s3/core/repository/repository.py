@@ -1,0 +1,287 @@
+"""Where backups lie on S3. docs/format.md describes the layout for others.
+
+::
+
+    s3://bucket/prefix/<database>/<backup id>.json     the manifest: exists <=> the backup is complete
+    s3://bucket/prefix/<database>/<backup id>/...      its objects
+    s3://bucket/prefix/<database>/<backup id>/begun    only while it is being made: who makes it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, unquote
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
+from airflow_pg_s3.core.repository import manifest as manifests
+from airflow_pg_s3.core.repository.backup_id import time_of
+from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX, BackupRef, Listing
+from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.s3 import requests as s3_requests
+from airflow_pg_s3.core.s3.deletion import Deleter
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+BEGUN = "begun"
+_MANIFEST_LIMIT_BYTES = 1 << 30
+
+
+def is_external(uri: str) -> bool:
+    """Whether an URI leads to something other than one of our manifests, whose keys end in ``.json``."""
+    return isinstance(uri, str) and not uri.endswith(MANIFEST_SUFFIX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What is recorded while a backup is being made.
+
+    :param instance: the source server that holds the lock (`ServerFacts.instance`).
+    """
+
+    backup_id: str
+    database: str
+    instance: str
+
+
+class Repository:
+    """The backups under one prefix of one bucket.
+
+    :param client: boto3 S3 client.
+    :param uri: ``s3://bucket/any/prefix``.
+    :raises InputError: a malformed URI.
+    """
+
+    def __init__(self, client: S3Client, uri: str) -> None:
+        self.client = client
+        self.bucket, key = s3_requests.parse_uri(uri, parameter="repository")
+        self._prefix = key.strip("/") + "/" if key.strip("/") else ""
+        if "//" in self._prefix or any(part in (".", "..") for part in self._prefix.split("/")):
+            raise InputError(f"repository {uri!r} has an empty, '.' or '..' path segment")
+
+    def base(self, database: str) -> str:
+        """Key prefix of a database's backups."""
+        name = quote(database, safe="")
+        # Some tools take these for directories.
+        return f"{self._prefix}{name.replace('.', '%2E') if set(name) == {'.'} else name}/"
+
+    def manifest_key(self, database: str, backup_id: str) -> str:
+        """Key of a backup's manifest."""
+        return f"{self.base(database)}{backup_id}{MANIFEST_SUFFIX}"
+
+    def uri(self, key: str) -> str:
+        """URI of a key of this repository's bucket."""
+        return f"s3://{self.bucket}/{key}"
+
+    def databases(self) -> list[str]:
+        """List the databases that something is stored for."""
+        _, folders = self._list(self._prefix)
+        return [unquote(folder.removeprefix(self._prefix).rstrip("/")) for folder in folders]
+
+    def backups(self, database: str) -> list[BackupRef]:
+        """List the complete backups of one database, newest first."""
+        return self._listing(database).complete()
+
+    def newest_first(self, database: str, before: datetime | None = None) -> Iterator[BackupRef]:
+        """Yield the complete backups of one database, newest first, listing only as far back as is asked for.
+
+        :param before: only those whose id is of this time or older; ids have whole seconds.
+        """
+        return self._listing(database).newest_first(before)
+
+    def _listing(self, database: str) -> Listing:
+        return Listing(self.client, bucket=self.bucket, base=self.base(database), database=database)
+
+    def foreign_archives(self, pattern: str) -> list[BackupRef]:
+        """List objects of any other tool whose key below the prefix matches a glob pattern, newest first."""
+        found = []
+        for entry in self._pages(self._prefix):
+            name = entry["Key"].removeprefix(self._prefix)
+            if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.rpartition("/")[2], pattern):
+                found.append(
+                    BackupRef(
+                        created_at=entry["LastModified"].astimezone(UTC),
+                        key=entry["Key"],
+                        bucket=self.bucket,
+                        database=None,
+                        backup_id=None,
+                        object_bytes=entry["Size"],
+                        has_evidence=False,
+                    )
+                )
+        return sorted(found, reverse=True)
+
+    def abandoned(self, database: str) -> Iterator[Begun]:
+        """Yield the backups that were begun and not committed; some of them may still be being made."""
+        base = self.base(database)
+        objects, folders = self._list(base)
+        complete = {entry["Key"].removesuffix(MANIFEST_SUFFIX) for entry in objects}
+        for folder in folders:
+            backup_id = folder.removeprefix(base).rstrip("/")
+            if time_of(backup_id) and folder.rstrip("/") not in complete:
+                instance = self._maker(folder + BEGUN)
+                if instance is not None:
+                    yield Begun(backup_id=backup_id, database=database, instance=instance)
+
+    def _maker(self, key: str) -> str | None:
+        """Which server's backup it is, by its record; None if there is none that can be read."""
+        try:
+            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read(4096)
+            return str(json.loads(body)["instance"])
+        except (self.client.exceptions.NoSuchKey, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        except ClientError as error:
+            refusal = s3_requests.explain_unreadable(error, self.bucket, key)
+            if isinstance(refusal, s3_requests.Unreadable):
+                return None
+            raise refusal from error
+        except BotoCoreError as error:
+            raise StorageError(f"{self.uri(key)} cannot be read: {error}") from error
+
+    def is_committed(self, database: str, backup_id: str) -> bool:
+        """Whether the backup's manifest exists."""
+        try:
+            self.client.head_object(Bucket=self.bucket, Key=self.manifest_key(database, backup_id))
+        except ClientError as error:
+            if s3_requests.status_of(error) == 404:
+                return False
+            raise StorageError(f"cannot tell whether backup {backup_id} is complete: {error}") from error
+        except BotoCoreError as error:
+            raise StorageError(f"cannot tell whether backup {backup_id} is complete: {error}") from error
+        return True
+
+    def remove_data(self, database: str, backup_id: str) -> int:
+        """Abort the uploads and delete the objects of a backup that has no manifest.
+
+        :returns: how many objects were deleted.
+        :raises StorageError: something could not be removed.
+        """
+        folder = f"{self.base(database)}{backup_id}/"
+        try:
+            for upload in self._uploads(folder):
+                with contextlib.suppress(self.client.exceptions.NoSuchUpload):
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+            keys = [entry["Key"] for entry in self._pages(folder)]
+            # The record of the backup goes last: while it is there, the rest is found.
+            keys.sort(key=lambda key: key == folder + BEGUN)
+            for refused in Deleter(self.client, self.bucket).delete(keys):
+                for one in refused:
+                    raise StorageError(f"cannot delete {one['Key']}: {one.get('Message')}")
+        except (ClientError, BotoCoreError) as error:
+            raise StorageError(f"cannot remove what is left in {self.uri(folder)}: {error}") from error
+        return len(keys)
+
+    def retract(self, database: str, backup_id: str) -> None:
+        """Delete the manifest of a backup whose objects may not all be there, so that it is none any more.
+
+        :raises StorageError: it cannot be deleted.
+        """
+        key = self.manifest_key(database, backup_id)
+        try:
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        except (ClientError, BotoCoreError) as error:
+            raise StorageError(
+                f"{self.uri(key)} may be incomplete, and cannot be deleted: delete it: {error}"
+            ) from error
+
+    def check_access(self, database: str) -> None:
+        """Make sure that the bucket exists and may be listed.
+
+        :raises InputError: it doesn't, or may not.
+        """
+        try:
+            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.base(database), MaxKeys=1)
+        except ClientError as error:
+            raise s3_requests.explain_refusal(error, self.bucket) from error
+        except BotoCoreError as error:
+            raise s3_requests.unreachable(error) from error
+
+    def missing_objects(self, database: str, backup_id: str, expected: Mapping[str, int]) -> list[str]:
+        """List the keys that do not exist with the expected size."""
+        stored = {e["Key"]: e["Size"] for e in self._pages(f"{self.base(database)}{backup_id}/")}
+        differing = [key for key, size in expected.items() if stored.get(key) != size]
+        # On some stores lists lag behind: what they lack is asked for by its name.
+        return [key for key in differing if self._size_of(key) != expected[key]]
+
+    def _size_of(self, key: str) -> int | None:
+        with s3_requests.translate_errors(self.bucket):
+            try:
+                return int(self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+            except ClientError as error:
+                if s3_requests.status_of(error) == HTTPStatus.NOT_FOUND:
+                    return None
+                raise
+
+    def _list(self, prefix: str) -> tuple[list[Any], list[str]]:
+        objects: list[Any] = []
+        folders: list[str] = []
+        with s3_requests.translate_errors(self.bucket):
+            for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+                objects += page.get("Contents", [])
+                folders += [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
+        return objects, folders
+
+    def _pages(self, prefix: str) -> Iterator[Any]:
+        with s3_requests.translate_errors(self.bucket):
+            for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=prefix):
+                yield from page.get("Contents", [])
+
+    def _uploads(self, prefix: str) -> Iterable[Any]:
+        for page in self.client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        ):
+            yield from page.get("Uploads", [])
+
+
+class StoredManifest(NamedTuple):
+    """A manifest as it lies on S3.
+
+    :param base: key prefix that its objects' keys are relative to.
+    :param sha256: of its bytes.
+    """
+
+    manifest: Manifest
+    base: str
+    sha256: str
+
+
+def read_manifest(client: S3Client, uri: str) -> StoredManifest:
+    """Read the manifest at an URI.
+
+    :raises InputError: there is none, or this version cannot read it.
+    :raises Unreadable: S3 does not give it out.
+    :raises Refused: there is no right to read it.
+    :raises IntegrityError: it isn't one, or a hostile one.
+    """
+    bucket, key = s3_requests.parse_uri(uri, parameter="backup")
+    try:
+        answer = client.get_object(Bucket=bucket, Key=key)
+        if answer["ContentLength"] > _MANIFEST_LIMIT_BYTES:
+            raise IntegrityError(f"{uri} is no manifest: it has {answer['ContentLength']} bytes")
+        data = answer["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+            raise InputError(f"there is no backup {uri}: list the backups to see which there are") from error
+        raise s3_requests.explain_unreadable(error, bucket, key) from error
+    except BotoCoreError as error:
+        raise StorageError(f"{uri} cannot be read: {error}") from error
+    manifest = manifests.parse(data, where=uri)
+    base, _, name = key.rpartition("/")
+    if name != manifest.backup_id + MANIFEST_SUFFIX:
+        raise IntegrityError(f"{uri} is the manifest of another backup, {manifest.backup_id}")
+    return StoredManifest(manifest, f"{base}/" if base else "", hashlib.sha256(data).hexdigest())

@@ -1,0 +1,217 @@
+"""What ``if_exists="clean"`` drops in the target: what the archive holds, by pg_restore's own commands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error, ServerError
+from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statement
+from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.encodings import psycopg_knows
+from airflow_pg_s3.core.postgres.redaction import redacted
+from airflow_pg_s3.core.postgres.subscriptions import detach
+from airflow_pg_s3.core.reporting import Log
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_FIRST_WITH_TRANSACTION_TIMEOUT = 170000
+_INHERITED_CONSTRAINT = "42P16"
+_UNDEFINED_COLUMN = "42703"
+_DEPENDENT_OBJECTS = "2BP01"
+CLEAN = ("--clean", "--if-exists")
+LOCKS_ADVICE = "raise max_locks_per_transaction on the server, or give single_transaction=False"
+# Rows that pg_dump dumps of tables that extensions have made.
+_DELETE_ROWS_OF_EXTENSIONS = """
+select format('delete from %%I.%%I %%s', nspname, relname, extcondition[array_position(extconfig, c.oid)])
+from unnest(%s::text[], %s::text[]) with ordinality as restored (schema, name, number)
+join pg_namespace n on nspname = schema join pg_class c on relnamespace = n.oid and relname = name
+join pg_extension on c.oid = any(extconfig) where relkind in ('r', 'p') order by number desc
+"""
+
+
+class TooManyLocks(ServerError):
+    """The server has not as many locks as a transaction takes."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What is dropped before a restore.
+
+    :param commands: of pg_restore, the settings and drops in front of all entries.
+    :param entries: what is restored.
+    :param codec: Python codec of the archive's encoding.
+    :param tolerated: SQLSTATEs with which the server may refuse to drop an object, which then stays.
+    :param warnings: a sentence for each thing that the user should know of.
+    """
+
+    commands: Definition
+    entries: Sequence[Entry]
+    codec: str
+    log: Log
+    tolerated: Collection[str] = ()
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self, connection: _Connection) -> None:
+        """Drop what the archive holds, as far as it is there, or nothing.
+
+        :raises DataConflict: what is not in the archive depends on something of it; the message names all of it.
+        :raises TooManyLocks: they are too many for one transaction.
+        :raises ServerError: the server refuses for another reason.
+        """
+        with connection.transaction():
+            for statement in self.commands.statements:
+                if statement.is_setting:
+                    apply_setting(connection, statement, self.codec)
+            self._detach_subscriptions(connection)
+            try:
+                with connection.transaction():
+                    for statement in self._drops:
+                        self._drop(connection, statement)
+            except psycopg.Error as error:
+                if connection.closed:
+                    raise
+                if (too_many := too_many_locks(error)) is not None:
+                    raise too_many from None
+                self._drop_one_by_one(connection)
+            self._delete_rows_of_extensions(connection)
+
+    def run_for_good(self, connection: _Connection) -> None:
+        """Drop it, before it is restored by other sessions; raises as `run`."""
+        try:
+            self.run(connection)
+        except TooManyLocks as error:
+            self.log.warning("what the backup holds is dropped one by one: %s", error)
+            self.warnings.clear()
+            self._detach_subscriptions(connection)
+            for statement in self._drops:
+                try:
+                    self._drop(connection, statement)
+                except psycopg.Error as refusal:
+                    raise _refused([(statement, refusal)], "what comes before it was dropped") from None
+            self._delete_rows_of_extensions(connection)
+
+    @property
+    def _drops(self) -> list[Statement]:
+        return [statement for statement in self.commands.statements if not statement.is_setting]
+
+    def _drop(self, connection: _Connection, statement: Statement) -> None:
+        """Drop an object, unless it is the key of a partition, which goes with the partition.
+
+        pg_restore drops it before the partitioned table's own, which the server refuses.
+        """
+        command = statement.encoded(self.codec)
+        if not any(word.is_bare("CONSTRAINT") for word in statement.said):
+            connection.execute(command)
+            return
+        try:
+            with connection.transaction():
+                connection.execute(command)
+        except psycopg.Error as error:
+            if error.sqlstate != _INHERITED_CONSTRAINT:
+                raise
+
+    def _drop_one_by_one(self, connection: _Connection) -> None:
+        """Drop all but what the server refuses; raise for that, unless it is tolerated."""
+        refused: list[tuple[Statement, psycopg.Error]] = []
+        for statement in self._drops:
+            try:
+                with connection.transaction():
+                    self._drop(connection, statement)
+            except psycopg.Error as error:
+                if connection.closed:
+                    raise
+                if error.sqlstate == _UNDEFINED_COLUMN:
+                    continue  # a default that is not there, for which there is no IF EXISTS
+                if error.sqlstate in self.tolerated:
+                    said = redacted(error.diag.message_primary or "")
+                    self._warn(f"not dropped: {statement.on_one_line}: {said}")
+                    continue
+                refused.append((statement, error))
+                self._drop_with_dependants(connection, statement)
+        if refused:
+            raise _refused(refused, "nothing was dropped")
+
+    def _drop_with_dependants(self, connection: _Connection, statement: Statement) -> None:
+        """So that what comes later is not refused for the same reason. All of it will be rolled back."""
+        try:
+            with connection.transaction():
+                connection.execute(statement.encoded(self.codec) + b" CASCADE")
+        except psycopg.Error:
+            if connection.closed:
+                raise
+
+    def _detach_subscriptions(self, connection: _Connection) -> None:
+        """Else it would be their slots that are dropped, which others may use; and not in a transaction."""
+        for each in detach(connection, {entry.name for entry in self.entries if entry.kind == "SUBSCRIPTION"}):
+            self._warn(
+                f"the target's subscription {each.name} is dropped, and its slot {each.slot} stays on its "
+                "publisher: drop it there if nothing uses it"
+            )
+
+    def _delete_rows_of_extensions(self, connection: _Connection) -> None:
+        """Extensions stay, so the rows in their tables that are restored would be there twice."""
+        names = [
+            (entry.schema, entry.name)
+            for entry in self.entries
+            if entry.kind == "TABLE DATA" and entry.schema.isascii() and entry.name.isascii()
+        ]
+        parameters = [[schema for schema, _ in names], [name for _, name in names]]
+        # The last first, as foreign keys want it.
+        for (command,) in connection.execute(_DELETE_ROWS_OF_EXTENSIONS, parameters).fetchall():
+            connection.execute(command)
+
+    def _warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+        self.log.warning("%s", warning)
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse an archive whose commands cannot be run by us.
+
+    :param encoding: of the archive, as PostgreSQL names it.
+    :raises InputError: psycopg does not know it.
+    """
+    if not psycopg_knows(encoding):
+        raise InputError(
+            f"if_exists='clean' does not work with an archive in the encoding {encoding}, which psycopg does not "
+            "know: give if_exists='replace', or an empty database"
+        )
+
+
+def apply_setting(connection: _Connection, statement: Statement, codec: str) -> None:
+    """Set what holds for the commands behind it, unless the server does not know it, and does not need it."""
+    is_unknown = connection.info.server_version < _FIRST_WITH_TRANSACTION_TIMEOUT
+    if not (is_unknown and statement.begins("SET", "TRANSACTION_TIMEOUT")):
+        connection.execute(statement.encoded(codec))
+
+
+def too_many_locks(error: psycopg.Error) -> TooManyLocks | None:
+    """Return the error that says what to do, if a transaction has taken more locks than the server has."""
+    if "max_locks_per_transaction" not in (error.diag.message_hint or ""):
+        return None
+    return TooManyLocks(
+        f"PostgreSQL failed ({error.sqlstate}): {error.diag.message_primary}: {LOCKS_ADVICE}; nothing was changed"
+    )
+
+
+def _refused(refused: Sequence[tuple[Statement, psycopg.Error]], outcome: str) -> PgS3Error:
+    """Name all that the server does not drop, and why."""
+    said = []
+    for statement, error in refused:
+        if (too_many := too_many_locks(error)) is not None:
+            return too_many
+        what = redacted(error.diag.message_primary or str(error).strip())
+        if error.sqlstate != _DEPENDENT_OBJECTS:
+            said.append(f"{statement.on_one_line}: PostgreSQL failed ({error.sqlstate}): {what}")
+            continue
+        said.append(f"{what}: {', '.join((error.diag.message_detail or '').splitlines())}")
+    if any(error.sqlstate != _DEPENDENT_OBJECTS for _, error in refused):
+        return ServerError(f"if_exists='clean': {'; '.join(said)}; {outcome}")
+    return DataConflict(
+        f"if_exists='clean': others depend on what would be dropped, and are not in what is restored; {outcome}: "
+        f"{'; '.join(said)}. Select these as well, if the backup has them, or drop them first, or restore into "
+        "another database"
+    )

@@ -1,0 +1,357 @@
+"""A database that is restored beside the live one, and then takes its place in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
+from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.database_settings import set_command
+from airflow_pg_s3.core.postgres.databases import (
+    comment_on,
+    connect_beside,
+    create_database,
+    drop_beside,
+    is_used,
+    sibling_name,
+    value_of,
+)
+from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
+from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
+from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.postgres.subscriptions import subscriptions_of
+from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.request import RestoreRequest
+from airflow_pg_s3.core.restore.target import InPlaceTarget
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_LOCK_PATIENCE_SECONDS = 15.0
+_SWAP_TRIES = 6
+_TERMINATE_EVERY_SECONDS = 0.02
+
+
+def open_target(request: RestoreRequest, cancel: threading.Event, log: Log) -> InPlaceTarget | SwapTarget:
+    """Where to restore to, as `if_exists` says."""
+    if request.if_exists == "replace":
+        return SwapTarget(
+            request.target,
+            jobs=request.jobs,
+            keep_previous=request.keep_previous,
+            managed_service=request.managed_service,
+            cancel=cancel,
+            log=log,
+        )
+    return InPlaceTarget(
+        request.target,
+        must_be_empty=request.if_exists == "fail",
+        may_create=request.create_database,
+    )
+
+
+class SwapTarget:
+    """Makes a database beside the live one; `promote` swaps their names.
+
+    The live database is not touched before. The swap is one transaction: it has happened or it has not. What a run
+    leaves that was killed, the next one removes; an advisory lock on the server keeps two of them apart.
+
+    :param live: the database to replace, which need not exist.
+    :param jobs: connections that the restore will open.
+    :param keep_previous: keep the old database, as ``<name>__before_<6 hex digits>``.
+    :param managed_service: go on without those of its properties that the role may not set, and say so.
+    :param cancel: set if the server is lost, so that the restore ends.
+    """
+
+    def __init__(
+        self,
+        live: ConnectionParameters,
+        *,
+        jobs: int,
+        keep_previous: bool,
+        managed_service: bool = False,
+        cancel: threading.Event,
+        log: Log,
+    ) -> None:
+        self._live = live.database
+        self._jobs = jobs
+        self._keep_previous = keep_previous
+        self._managed_service = managed_service
+        self._cancel = cancel
+        self._log = log
+        self.warnings: list[str] = []
+        token = secrets.token_hex(3)
+        self._before = sibling_name(self._live, "before", token)
+        self._live_params = live
+        self.params = live.of(sibling_name(self._live, "restore", token))
+        self.previous: str | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> SwapTarget:
+        self._connection = self._stack.enter_context(connect_beside(self._live_params))
+        self._live_params = self._live_params.pinned(self._connection)
+        self.params = self.params.pinned(self._connection)
+        what = f"the connection that keeps other restores from replacing {self._live!r}"
+        self._stack.enter_context(Heartbeat(self._connection, what, self._cancel))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None:
+                with contextlib.suppress(psycopg.Error, InputError):
+                    drop_beside(self._connection, self.params)
+        finally:
+            self._stack.__exit__(kind, error, traceback)
+
+    @property
+    def version(self) -> int:
+        """The server's ``server_version_num``."""
+        return self._connection.info.server_version
+
+    @property
+    def connection(self) -> _Connection:
+        """A connection to another database of the server."""
+        return self._connection
+
+    @property
+    def exists(self) -> bool:
+        """Whether what is restored goes into a database that was there before."""
+        return False
+
+    def holds(self, entry: Entry) -> bool:
+        """Nothing is in a new database."""
+        return False
+
+    def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
+        """Check all that can be checked before anything is touched.
+
+        :raises InputError: the swap could not work; the message names every reason.
+        :raises DataConflict: another restore is replacing the same database.
+        """
+        reasons = list(_obstacles(self._connection, self._live, self._jobs))
+        if reasons:
+            raise InputError(f"the database {self._live!r} cannot be replaced: {'; '.join(reasons)}")
+        self._lock()
+
+    def prepare(self, like: Server | None) -> None:
+        """Remove what earlier runs left, and create the database.
+
+        :param like: the source, whose encoding and locale the database gets; None for the server's defaults.
+        :raises InputError: the server refuses.
+        """
+        self._remove_leftovers()
+        name = self.params.database
+        create_database(self._connection, name, like)
+        self._connection.execute(comment_on(name, self._mark("is being restored")))
+
+    def promote(self) -> None:
+        """Give the new database the live one's owner, privileges, settings and name.
+
+        :raises PgS3Error: sessions kept the live database busy; it is as it was.
+        """
+        exists, comment = self._take_on_properties()
+        commands = [sql.SQL("alter database {} rename to {}").format(_id(self.params.database), _id(self._live))]
+        if exists:
+            rename = sql.SQL("alter database {} rename to {}").format(_id(self._live), _id(self._before))
+            # In the same transaction, so that whoever comes after a crash knows what to do with it.
+            mark = comment_on(self._before, comment if self._keep_previous else self._mark("was replaced"))
+            commands = [rename, *commands, mark]
+        commands.append(comment_on(self._live, comment))
+        began = time.monotonic()
+        # In the new one as well: a pooler keeps sessions that nobody uses any more.
+        with _ending_sessions(self._live_params, [self._live, self.params.database]):
+            self._swap(commands)
+        self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
+        if exists and self._keep_previous:
+            self.previous = self._before
+            self._log.info("the old database is kept as %s: drop it when you need it no more", self._before)
+        elif exists:
+            self._drop_leftover(self._before)
+
+    def _swap(self, commands: list[sql.Composed]) -> None:
+        for attempt in range(1, _SWAP_TRIES + 1):
+            try:
+                with self._connection.transaction():
+                    for command in commands:
+                        self._connection.execute(command)
+            except psycopg.errors.ObjectInUse as error:
+                # The server itself has waited five seconds for the sessions to end.
+                if attempt == _SWAP_TRIES:
+                    raise PgS3Error(
+                        f"the database {self._live!r} was not replaced, as sessions kept it busy: {error}"
+                    ) from error
+            else:
+                return
+
+    def _lock(self) -> None:
+        key = int.from_bytes(
+            hashlib.sha256(f"airflow-pg-s3 replace {self._live}".encode()).digest()[:8], signed=True
+        )
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        # A killed run's session is over as soon as the server notices, which takes a moment.
+        while not value_of(self._connection, "select pg_try_advisory_lock(%s)", key):
+            if time.monotonic() > deadline:
+                raise DataConflict(f"another restore is replacing the database {self._live!r} right now")
+            time.sleep(0.2)
+
+    def _remove_leftovers(self) -> None:
+        being_restored, replaced = self._mark("is being restored"), self._mark("was replaced")
+        names = self._connection.execute(
+            "select datname, shobj_description(oid, 'pg_database') from pg_database where datname <> %s",
+            [self._live],
+        ).fetchall()
+        # One that was killed just after it was created has no mark yet; its name tells, if all of it is there.
+        unmarked = re.compile(re.escape(self._live) + "__restore_[0-9a-f]{6}")
+        for name, comment in names:
+            is_ours = comment == being_restored or (comment is None and unmarked.fullmatch(name))
+            if is_ours and is_used(self._connection, name):
+                # Its restore may be at work, with its lock's session cut off, and about to notice.
+                self._log.warning("%s is of another restore, and in use: the next one will drop it", name)
+            elif (is_ours or comment == replaced) and self._drop_leftover(name):
+                self._log.info("removed %s, which a restore that was killed had left", name)
+
+    def _drop_leftover(self, name: str) -> bool:
+        """Drop a database that is in nobody's way; what keeps it is only said."""
+        try:
+            drop_beside(self._connection, self._live_params.of(name))
+        except psycopg.Error as error:
+            if self._connection.closed:
+                raise
+            self._warn(f"the database {name} is still there, as it cannot be dropped: {error}")
+            return False
+        return True
+
+    def _mark(self, state: str) -> str:
+        return f"airflow-provider-pg-s3: {self._live} {state}"
+
+    def _take_on_properties(self) -> tuple[bool, str | None]:
+        """Copy the live database's properties; say whether it exists, and its comment."""
+        row = self._connection.execute(
+            "select d.oid, pg_get_userbyid(datdba), datconnlimit, datacl is not null, shobj_description(d.oid,"
+            " 'pg_database') from pg_database d where datname = %s",
+            [self._live],
+        ).fetchone()
+        if row is None:
+            return False, None
+        oid, owner, limit, has_acl, comment = row
+        new = _id(self.params.database)
+        query = self._connection.execute
+        self._take_on(sql.SQL("alter database {} connection limit {}").format(new, sql.Literal(limit)))
+        for role, setting in query(
+            "select rolname, unnest(setconfig) from pg_db_role_setting left join pg_roles r on r.oid = setrole"
+            " where setdatabase = %s",
+            [oid],
+        ).fetchall():
+            command = set_command(new, role, setting)
+            if command is None:
+                who = "" if role is None else f" of the role {role}"
+                self._warn(f"not set: {setting.partition('=')[0]}{who}, as no command can say its value")
+            else:
+                self._take_on(command)
+        # First the owner: a change of owner turns the old one's privileges into the new one's.
+        self._take_on(sql.SQL("alter database {} owner to {}").format(new, _id(owner)))
+        if has_acl:
+            self._take_on(sql.SQL("revoke all on database {} from public, {}").format(new, _id(owner)))
+            for grantee, privilege, grantable in query(
+                "select rolname, privilege_type, is_grantable"
+                " from pg_database d, aclexplode(datacl) left join pg_roles r on r.oid = grantee where d.oid = %s",
+                [oid],
+            ).fetchall():
+                self._take_on(
+                    sql.SQL("grant {} on database {} to {}{}").format(
+                        sql.SQL(privilege),  # a word of the server's own: CONNECT, CREATE or TEMPORARY
+                        new,
+                        sql.SQL("public") if grantee is None else _id(grantee),
+                        sql.SQL(" with grant option" if grantable else ""),
+                    )
+                )
+        return True, comment
+
+    def _take_on(self, command: sql.Composed) -> None:
+        tolerated = RIGHTS if self._managed_service else ()
+        reason = try_execute(self._connection, command, tolerated=tolerated, heed_warnings=True)
+        if reason is not None:
+            self._warn(f"not done: {command.as_string(self._connection)}: {reason}")
+
+    def _warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+        self._log.warning("%s", warning)
+
+
+def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
+    """What stands in the way of replacing a database, so far as it can be seen."""
+    if not value_of(connection, "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"):
+        yield "the role may not create databases (ALTER ROLE ... CREATEDB)"
+    free = value_of(
+        connection,
+        "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+        " - count(*) from pg_stat_activity where backend_type = 'client backend'",
+    )
+    if free < jobs + 2:
+        yield f"the server has {free} connections left, and {jobs} jobs take {jobs + 2}"
+    if not value_of(connection, "select count(*) from pg_database where datname = %s", live):
+        return
+    if not value_of(connection, "select pg_has_role(datdba, 'usage') from pg_database where datname = %s", live):
+        yield "the role is neither its owner nor a member of it that inherits its rights"
+    attached = [each.name for each in subscriptions_of(connection, live) if each.is_attached]
+    if attached:
+        yield (
+            f"its subscriptions {', '.join(attached)} would stay with the old one: detach them first (ALTER "
+            "SUBSCRIPTION ... DISABLE, then SET (slot_name = NONE))"
+        )
+    for what, query in (
+        ("prepared transactions", "select count(*) from pg_prepared_xacts where database = %s"),
+        ("replication slots", "select count(*) from pg_replication_slots where database = %s"),
+    ):
+        count = value_of(connection, query, live)
+        if count:
+            yield f"it has {count} {what}, which would stay with the old one: remove them first"
+
+
+@contextlib.contextmanager
+def _ending_sessions(params: ConnectionParameters, databases: Sequence[str]) -> Iterator[None]:
+    """End the sessions of databases again and again, for the time of a block."""
+    stop = threading.Event()
+
+    def terminate(connection: _Connection) -> None:
+        with contextlib.suppress(psycopg.Error):
+            while not stop.wait(_TERMINATE_EVERY_SECONDS):
+                # By their oids: names are about to become others'. The server itself ends autovacuum.
+                pids = connection.execute(
+                    "select pid from pg_stat_activity"
+                    " where datid = any(%s) and backend_type <> 'autovacuum worker'",
+                    [oids],
+                    prepare=True,
+                ).fetchall()
+                for (pid,) in pids:
+                    # One that this role must not end keeps the others from nothing.
+                    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                        connection.execute("select pg_terminate_backend(%s)", [pid], prepare=True)
+
+    with connect_beside(params) as connection:
+        query = "select array_agg(oid) from pg_database where datname = any(%s)"
+        oids = value_of(connection, query, databases)
+        thread = threading.Thread(target=terminate, args=[connection], name="end sessions", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _id(name: str) -> sql.Identifier:
+    return sql.Identifier(name)

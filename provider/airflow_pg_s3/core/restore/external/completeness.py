@@ -1,0 +1,61 @@
+"""How an archive ends if it is whole. The end of its bytes proves nothing: a dump that died leaves one too."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+
+from airflow_pg_s3.core.errors import InputError, IntegrityError
+
+_TAR_END = b"\0" * (2 * tarfile.BLOCKSIZE)
+_TAIL_BYTES = 4096
+_PLAIN_END = re.compile(
+    rb"\n--\r?\n-- PostgreSQL database dump complete\r?\n--\s*(?:\\unrestrict (?P<key>\w+)\s*)?\Z"
+)
+
+
+class NotAnArchive(InputError):
+    """Bytes that are none of pg_dump's formats; the message is what one would say of their object."""
+
+
+def whole_tar(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Pass a tar archive on, its last chunk only if it ends as one.
+
+    :raises IntegrityError: it does not.
+    """
+    return _whole(chunks, _check_tar)
+
+
+def whole_plain(chunks: Iterator[bytes], restrict_key: bytes | None) -> Iterator[bytes]:
+    r"""Pass a plain dump on, its last chunk only if it ends as one.
+
+    :param restrict_key: of the ``\restrict`` that it begins with, which must end it too.
+    :raises IntegrityError: it does not.
+    """
+
+    def check(tail: bytes, size: int) -> None:
+        match = _PLAIN_END.search(tail)
+        if match is None or match["key"] != restrict_key:
+            raise IntegrityError(
+                "ends too early: its last lines are not those of a whole dump (PostgreSQL database dump complete)"
+            )
+
+    return _whole(chunks, check)
+
+
+def _check_tar(tail: bytes, size: int) -> None:
+    if size % tarfile.BLOCKSIZE or not tail.endswith(_TAR_END):
+        raise IntegrityError("ends too early: the two empty blocks are missing that end a tar archive")
+
+
+def _whole(chunks: Iterator[bytes], check: Callable[[bytes, int], None]) -> Iterator[bytes]:
+    tail, size, held_back = b"", 0, b""
+    for chunk in chunks:
+        if held_back:
+            yield held_back
+        held_back = chunk
+        size += len(chunk)
+        tail = (tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+    check(tail, size)
+    yield held_back

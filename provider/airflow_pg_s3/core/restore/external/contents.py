@@ -1,0 +1,130 @@
+"""What an archive holds and where it comes from, as its table of contents says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_pg_s3.core.errors import IntegrityError
+from airflow_pg_s3.core.postgres.archive.table_data import IDENTIFIER
+from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc, TocCutShort, read_toc
+from airflow_pg_s3.core.postgres.archive.use_list import listed_ids
+from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.workspace.resources import require_free_space
+
+_FIRST_TRY_BYTES = 1 << 16
+# As each try begins anew: so all of them together take half as long again as the last.
+_NEXT_TRY = 4
+_LIMIT_BYTES = 1 << 30
+_VERSION = re.compile(r"\d+(?:\.\d+)?")
+_CREATE = re.compile(rb"CREATE DATABASE %b WITH TEMPLATE = template0" % IDENTIFIER)
+_OPTION = re.compile(r" (?P<key>[A-Z_]+) = (?:(?P<word>\w+)|'(?P<text>(?:[^']|'')*)')")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSummary:
+    """An archive's table of contents.
+
+    :param toc: all of it.
+    :param entries: those that are restored.
+    :param version: of the server that was dumped, such as ``16.14``.
+    :param server: it with its encoding and locale; None if the archive does not hold those of the database (a dump
+        of some tables).
+    """
+
+    toc: Toc
+    entries: list[Entry]
+    version: str
+    server: Server | None
+
+    @property
+    def codec(self) -> str:
+        """Python codec of the archive's encoding, which names are in."""
+        return self.toc.codec
+
+    @property
+    def tables(self) -> int:
+        """Number of tables whose data it holds."""
+        return sum(entry.kind == "TABLE DATA" for entry in self.entries)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether it holds the planner's statistics."""
+        return any(entry.kind == "STATISTICS DATA" for entry in self.entries)
+
+    @property
+    def has_partition_keys(self) -> bool:
+        """Whether partitions in it have keys that belong to those of their tables."""
+        return any(entry.kind == "INDEX ATTACH" for entry in self.entries)
+
+
+def read_beginning(chunks: Iterator[bytes], path: Path) -> Toc:
+    """Take from a stream what holds the table of contents, and little more, and write it to a file.
+
+    :param chunks: a custom or tar archive.
+    :raises IntegrityError: the table of contents has no end, or says what pg_dump would not have written.
+    :raises InputError: it is of a version that is not known here, or the disk has no room for it.
+    """
+    saved, enough = 0, _FIRST_TRY_BYTES
+    with path.open("wb", buffering=0) as file:
+        for chunk in chunks:
+            saved += len(chunk)
+            if saved > _LIMIT_BYTES:
+                raise IntegrityError(f"has a table of contents of more than {_LIMIT_BYTES} bytes")
+            require_free_space(path.parent, len(chunk), what="its table of contents")
+            file.write(chunk)
+            if saved >= enough:
+                try:
+                    return read_toc(path)
+                except TocCutShort:
+                    enough = saved * _NEXT_TRY
+    return read_toc(path)
+
+
+def summarize(archive: Path, toc: Toc, *, tools: ClientTools, options: Sequence[str] = ()) -> ArchiveSummary:
+    """Tell what a table of contents says of the source, and what of it is restored.
+
+    :param archive: the archive, or as much of its beginning as `read_beginning` keeps.
+    :param options: of pg_restore; they may leave entries out.
+    :raises ClientProgramError: pg_restore cannot read it.
+    :raises IntegrityError: it is not what pg_dump writes, although pg_restore may read it.
+    """
+    version = _VERSION.match(toc.server_version)
+    if version is None:
+        raise IntegrityError("is damaged: its table of contents does not say what was dumped")
+    server = _server(version.group(), toc)
+    return ArchiveSummary(
+        toc=toc,
+        entries=[toc.by_id[number] for number in listed_ids(archive, tools=tools, arguments=options)],
+        version=version.group(),
+        server=server if server.collate else None,
+    )
+
+
+def _server(version: str, toc: Toc) -> Server:
+    """Make what CREATE DATABASE says of encoding and locale into a record of the server."""
+    command = next((entry.definition for entry in toc.entries if entry.kind == "DATABASE"), b"")
+    created = _CREATE.match(command)
+    text = command[created.end() :].decode(toc.codec, errors="surrogateescape") if created else ""
+    options: dict[str, str] = {}
+    while match := _OPTION.match(text):
+        options[match["key"]] = match["word"] or match["text"].replace("''", "'")
+        text = text[match.end() :]
+    locale = options.get("LOCALE", "")
+    major, _, minor = version.partition(".")
+    return Server(
+        version=version,
+        version_num=int(major) * 10000 + int(minor or 0),
+        system_identifier=None,
+        host="",
+        encoding=options.get("ENCODING", toc.encoding),
+        collate=options.get("LC_COLLATE", locale),
+        ctype=options.get("LC_CTYPE", locale),
+        locale_provider=options.get("LOCALE_PROVIDER", "libc"),
+        locale=options.get("BUILTIN_LOCALE") or options.get("ICU_LOCALE"),
+        icu_rules=options.get("ICU_RULES"),
+        extensions=[],
+    )

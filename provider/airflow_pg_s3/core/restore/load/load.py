@@ -1,0 +1,312 @@
+"""The load: definitions by pg_restore, rows by COPY of our own, indexes as soon as a table's rows are there."""
+
+from __future__ import annotations
+
+import graphlib
+import threading
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from airflow_pg_s3.core.errors import Cancelled, CopyError, InputError, IntegrityError
+from airflow_pg_s3.core.postgres.archive.table_data import copy_target
+from airflow_pg_s3.core.postgres.archive.toc import PRE_DATA, Entry, Toc, list_large_objects
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.encodings import psycopg_knows
+from airflow_pg_s3.core.reporting import Log, Progress, human
+from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
+from airflow_pg_s3.core.restore.load.lanes import Lanes, Task
+from airflow_pg_s3.core.restore.load.loading_session import LoadingOptions, LoadingSession
+from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
+from airflow_pg_s3.core.restore.load.plan import Copy, make_plan
+
+# To start pg_restore takes 20 ms, in which that much is copied twice over.
+_BUILD_AT_ONCE_BYTES = 32 << 20
+_LARGE_OBJECTS_AT_ONCE = 500
+_LARGE_OBJECT_BYTES_AT_ONCE = 8 << 20
+# Foreign keys of the target, and what they refer to; of partitioned tables, the partitions, which hold the rows.
+# A database without encoding holds names that are no UTF-8.
+_FOREIGN_KEYS = """
+with names as (
+    select c.oid, convert_to(nspname, encoding) as schema, convert_to(relname, encoding) as name
+    from pg_class c join pg_namespace n on n.oid = relnamespace,
+        (select case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end) e (encoding)
+)
+select a.schema, a.name, b.schema, b.name
+from pg_constraint k
+cross join lateral (select relid from pg_partition_tree(conrelid) where isleaf union select conrelid) f (relid)
+cross join lateral (select relid from pg_partition_tree(confrelid) where isleaf union select confrelid) t (relid)
+join names a on a.oid = f.relid join names b on b.oid = t.relid
+where contype = 'f' and conparentid = 0 and f.relid <> t.relid
+"""
+_Names = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """A restore of an archive's entries into a database.
+
+    :param entries: what is restored, in the order of restoring.
+    :param made: dump ids of the tables that this restore makes, by whatever means.
+    :param pg_restore: for definitions, and the rows of small tables.
+    :param options: how sessions of ours load rows.
+    :param jobs: connections at work at the same time.
+    :param before_data: what is to be done between definitions and rows.
+    :param stop: set by a failure, so that downloads end.
+    """
+
+    archive: ArchiveFolder
+    entries: Sequence[Entry]
+    made: Collection[int]
+    target: ConnectionParameters
+    pg_restore: PgRestore
+    options: LoadingOptions
+    jobs: int
+    data_only: bool
+    before_data: Callable[[], None] | None
+    cancel: threading.Event
+    stop: threading.Event
+    log: Log
+
+    def run(self) -> None:
+        """Restore all.
+
+        :raises InputError: foreign keys of tables that are there refer to each other; nothing was touched.
+        :raises ClientProgramError: pg_restore failed.
+        :raises CopyError: PostgreSQL does not take a table's rows.
+        :raises IntegrityError: a member is not what was backed up; nothing of it was committed.
+        :raises Cancelled: told to stop.
+        """
+        references: Mapping[int, set[int]] = {}
+        if self.data_only and not self.options.disables_triggers:
+            references = references_between(self.entries, self.archive.toc, self.target)
+
+        def of_extension(entry: Entry) -> bool:
+            return not self.data_only and not any(number in self.made for number in entry.dependencies)
+
+        plan = make_plan(
+            self.archive.toc,
+            self.entries,
+            made=self.made,
+            is_ours=lambda entry: (
+                psycopg_knows(self.archive.toc.encoding)
+                and (entry.dump_id in references or is_large(self._member(entry)) or of_extension(entry))
+            ),
+            builds_at_once=lambda entry: self._member(entry).raw_bytes >= _BUILD_AT_ONCE_BYTES,
+            jobs=self.jobs,
+        )
+        first = plan.first
+        if self.before_data is not None:
+            section_of = self.archive.toc.section_of
+            self._run_first([entry for entry in first if section_of[entry.dump_id] == PRE_DATA])
+            self.before_data()
+            first = [entry for entry in first if section_of[entry.dump_id] != PRE_DATA]
+        self._run_first(first)
+        loading = [self._copy_task(copy, references) for copy in plan.copies]
+        loading += self._large_object_tasks(plan.large_objects)
+        self._run_tasks(loading, [task for copy in plan.copies for task in self._build_tasks(copy)])
+        for run in plan.rest:
+            self._run_pg_restore(run.entries, jobs=1 if run.is_serial else self.jobs, cancel=self.cancel)
+
+    def _run_first(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            self.archive.save([self._member(entry) for entry in entries if entry.kind == "TABLE DATA"])
+            self._run_pg_restore(entries, jobs=self.jobs, cancel=self.cancel)
+
+    def _run_pg_restore(self, entries: Sequence[Entry], *, jobs: int, cancel: threading.Event) -> None:
+        self.pg_restore.run(
+            self.archive.folder, jobs=jobs, dump_ids=[entry.dump_id for entry in entries], cancel=cancel
+        )
+
+    def _member(self, entry: Entry) -> Member:
+        return member_of(entry, self.archive)
+
+    def _run_tasks(
+        self, loading: Sequence[Task[LoadingSession]], building: Sequence[Task[LoadingSession]]
+    ) -> None:
+        if not loading:
+            return
+        total = sum(task.size for task in loading)
+        progress = Progress(
+            self.log.info,
+            lambda seconds: (
+                f"loaded {human(self.archive.read_bytes)} of {human(total)} of the large tables, "
+                f"{human(self.archive.read_bytes / max(seconds, 0.001))}/s"
+            ),
+        )
+
+        def look() -> None:
+            if self.cancel.is_set():
+                raise Cancelled(f"the restore was stopped; {self.target.database!r} is incomplete")
+            progress.tick()
+
+        lanes = Lanes(self.jobs, lambda: LoadingSession(self.target, self.options), stop=self.stop)
+        lanes.run([*loading, *building], look=look)
+        progress.end()
+
+    def _copy_task(self, copy: Copy, references: Mapping[int, set[int]]) -> Task[LoadingSession]:
+        member = self._member(copy.entry)
+        return Task(
+            key=copy.entry.dump_id,
+            size=member.raw_bytes,
+            work=partial(copy_table, self.archive, copy, member),
+            after={*copy.after, *references.get(copy.entry.dump_id, ())},
+        )
+
+    def _build_tasks(self, copy: Copy) -> Iterator[Task[LoadingSession]]:
+        before: list[Hashable] = [copy.entry.dump_id]
+        for number, entries in enumerate(copy.builds):
+            if entries:
+                key = ("build", copy.entry.dump_id, number)
+                size = self._member(copy.entry).raw_bytes
+                yield Task(key=key, size=size, work=partial(self._build, entries), after=list(before))
+                if number == 0:
+                    # Constraints lock the table for themselves; indexes do not mind each other.
+                    before.append(key)
+
+    def _build(self, entries: Sequence[Entry], session: LoadingSession) -> None:
+        # pg_restore takes its place among the connections.
+        session.close()
+        self._run_pg_restore(entries, jobs=1, cancel=self.stop)
+
+    def _large_object_tasks(self, lists: Sequence[Entry]) -> Iterator[Task[LoadingSession]]:
+        for number, members in enumerate(grouped(large_objects_in(lists, self.archive))):
+            yield Task(
+                key=("large objects", number),
+                size=sum(member.raw_bytes for _, member in members),
+                work=partial(fill_large_objects, self.archive, members),
+            )
+
+
+def references_between(entries: Iterable[Entry], toc: Toc, target: ConnectionParameters) -> dict[int, set[int]]:
+    """Ask the target for its foreign keys, and which data must be loaded before which.
+
+    :return: data of tables with foreign keys, or that such refer to: each with what must be loaded before.
+    :raises InputError: they refer to each other.
+    """
+    data_of: dict[_Names, list[int]] = {}
+    for entry in entries:
+        if entry.kind == "TABLE DATA":
+            table = copy_target(entry)
+            data_of.setdefault(_decoded(table.schema, table.name, toc.codec), []).append(entry.dump_id)
+    references: dict[int, set[int]] = {}
+    with target.connect() as connection:
+        for schema, name, to_schema, to_name in connection.execute(_FOREIGN_KEYS, binary=True):
+            needed = data_of.get(_decoded(to_schema, to_name, "utf-8"), [])
+            for data in data_of.get(_decoded(schema, name, "utf-8"), []):
+                references.setdefault(data, set()).update(needed)
+            references.update({number: references.get(number, set()) for number in needed})
+    try:
+        list(graphlib.TopologicalSorter(references).static_order())
+    except graphlib.CycleError as error:
+        names = " and ".join(f"{toc.by_id[n].schema}.{toc.by_id[n].name}" for n in sorted(set(error.args[1])))
+        raise InputError(
+            f"data_only: foreign keys of {names} refer to each other, so that neither can be loaded first: "
+            'give pg_restore_options=["--disable-triggers"], which takes a superuser'
+        ) from error
+    return references
+
+
+def on_one_lane(
+    target: ConnectionParameters,
+    options: LoadingOptions,
+    work: Callable[[LoadingSession], None],
+    *,
+    cancel: threading.Event,
+    stop: threading.Event,
+    cancelled: str,
+) -> None:
+    """Work in a session of its own that may wait for locks, and be told to stop meanwhile.
+
+    :param stop: set when it fails or is stopped.
+    :param cancelled: what to say then.
+    :raises Cancelled: told to stop.
+    """
+
+    def look() -> None:
+        if cancel.is_set():
+            raise Cancelled(cancelled)
+
+    lanes = Lanes(1, lambda: LoadingSession(target, options), stop=stop)
+    lanes.run([Task(key="all", size=0, work=work)], look=look)
+
+
+def is_large(member: Member) -> bool:
+    """Whether a session of ours loads it: of small ones, which come as files, pg_restore is quicker."""
+    return not member.packed
+
+
+def member_of(entry: Entry, archive: ArchiveFolder) -> Member:
+    """Return the member that holds a table's rows.
+
+    :raises IntegrityError: the manifest names none.
+    """
+    member = archive.members.get(entry.file)
+    if member is None:
+        raise IntegrityError(f"the manifest has no member for the table data {entry.schema}.{entry.name}")
+    return member
+
+
+def copy_table(archive: ArchiveFolder, copy: Copy, member: Member, session: LoadingSession) -> None:
+    """Load a table's rows; raises as `LoadingSession.copy`."""
+    name = f"{copy.entry.schema}.{copy.entry.name}"
+    try:
+        session.copy(copy.target, partial(archive.read, member), name=name, is_new=copy.is_new)
+    except CopyError as error:
+        if not archive.toc.is_of_extension(copy.entry):
+            raise
+        told = CopyError(error.table, error.said, error.sqlstate, is_of_extension=True)
+        raise told.with_traceback(error.__traceback__) from None
+
+
+def large_objects_in(lists: Iterable[Entry], archive: ArchiveFolder) -> Iterator[tuple[int, Member]]:
+    """Yield oids and members of the large objects in some lists.
+
+    :raises IntegrityError: a list is not what was backed up, or names a file that the manifest does not.
+    """
+    for entry in lists:
+        archive.save([member_of(entry, archive)])
+        for oid, name in list_large_objects(archive.folder / entry.file):
+            if name not in archive.members:
+                raise IntegrityError(f"the manifest has no member for the large object {oid}")
+            yield oid, archive.members[name]
+
+
+def fill_large_objects(
+    archive: ArchiveFolder, members: Sequence[tuple[int, Member]], session: LoadingSession
+) -> None:
+    """Fill large objects, each of which is whole or empty whatever happens."""
+    ((oid, first), *others) = members
+    if not others:
+        session.fill_large_object(oid, partial(archive.read, first))
+        return
+    contents = []
+    for number, member in members:
+        pieces: list[bytes] = []
+        archive.read(member, pieces.append)
+        contents.append((number, b"".join(pieces)))
+    session.fill_large_objects(contents)
+
+
+def grouped(found: Iterable[tuple[int, Member]]) -> Iterator[list[tuple[int, Member]]]:
+    """Group large objects, so that small ones take one round trip together, and those of a pack come together."""
+    group: list[tuple[int, Member]] = []
+    size = 0
+    for oid, member in found:
+        if member.raw_bytes > _LARGE_OBJECT_BYTES_AT_ONCE or not member.packed:
+            yield [(oid, member)]
+            continue
+        if group and (
+            len(group) == _LARGE_OBJECTS_AT_ONCE or size + member.raw_bytes > _LARGE_OBJECT_BYTES_AT_ONCE
+        ):
+            yield group
+            group, size = [], 0
+        group.append((oid, member))
+        size += member.raw_bytes
+    if group:
+        yield group
+
+
+def _decoded(schema: bytes, name: bytes, codec: str) -> _Names:
+    return schema.decode(codec, errors="surrogateescape"), name.decode(codec, errors="surrogateescape")

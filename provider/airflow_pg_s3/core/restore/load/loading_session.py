@@ -1,0 +1,195 @@
+"""A session that fills tables and large objects. Whatever ends it, a table is whole or as it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.postgres.archive.table_data import CopyTarget
+from airflow_pg_s3.core.postgres.client_options import Given
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters, settings_for_values
+from airflow_pg_s3.core.postgres.encodings import psycopg_knows
+from airflow_pg_s3.core.postgres.errors import copy_error
+from airflow_pg_s3.core.postgres.heartbeat import is_stale
+
+# Calls its argument with all bytes, in order; returns only if they are those that were backed up.
+Feed = Callable[[Callable[[bytes], object]], None]
+# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), as far as it is about rows,
+# and all sessions of ours do not.
+_SETTINGS = {
+    "check_function_bodies": "off",
+    "xmloption": "content",
+    "client_min_messages": "warning",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingOptions:
+    """How rows are loaded.
+
+    :param encoding: of the archive, as PostgreSQL names it.
+    :param lc_monetary: the locale that money is in; None for the server's own.
+    :param role: to become; None to stay who we are.
+    :param superuser: who may disable triggers, if it is somebody else.
+    :param disables_triggers: none of them fires, and no foreign key is checked.
+    :param row_security: heed policies, rather than fail where there are some for us.
+    """
+
+    encoding: str
+    lc_monetary: Literal["C"] | None = None
+    role: str | None = None
+    superuser: str | None = None
+    disables_triggers: bool = False
+    row_security: bool = False
+
+
+def loading_options(
+    encoding: str, given: Iterable[Given], *, data_only: bool, lc_monetary: Literal["C"] | None
+) -> LoadingOptions:
+    """Read what pg_restore's options say of rows.
+
+    :param given: those options.
+    :param data_only: whether the tables were there before; else they have no triggers yet.
+    """
+    values = dict(given)
+    return LoadingOptions(
+        encoding=encoding,
+        lc_monetary=lc_monetary,
+        role=values.get("role"),
+        superuser=values.get("superuser"),
+        disables_triggers=data_only and "disable-triggers" in values,
+        row_security="enable-row-security" in values,
+    )
+
+
+class LoadingSession:
+    """A connection to the target, made when it is needed. Used on one thread; `abort` may come from another."""
+
+    def __init__(self, target: ConnectionParameters, options: LoadingOptions) -> None:
+        self._target = target
+        self._options = options
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._used = 0.0
+        self._is_aborted = False
+        self._closing = threading.Lock()
+
+    @property
+    def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """The connection, with pg_restore's settings.
+
+        :raises InputError: the server refuses the role.
+        :raises psycopg.Error: it cannot be reached.
+        """
+        if self._connection is not None and is_stale(self._connection, self._used):
+            self.close()
+        if self._connection is None:
+            self._connection = self._target.connect()
+            self._set_up(self._connection)
+        self._used = time.monotonic()
+        if self._is_aborted:
+            raise Cancelled("stopped while rows were loaded")
+        return self._connection
+
+    def abort(self) -> None:
+        """Break the connection, whatever it does; the server rolls back what is not committed."""
+        self._is_aborted = True
+        # A socket of our own to the same connection, as libpq's belongs to the other thread; which must not close
+        # it meanwhile, as its number could be another file's by then.
+        with self._closing, contextlib.suppress(OSError, psycopg.Error):
+            if self._connection is not None:
+                with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+                    ours.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Leave the server until the connection is needed again."""
+        with self._closing:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        settings = _SETTINGS | settings_for_values(self._options.lc_monetary)
+        settings["row_security"] = "on" if self._options.row_security else "off"
+        self._become(connection)
+        if psycopg_knows(self._options.encoding):
+            # Last: from then on the server's messages come in the archive's encoding.
+            settings["client_encoding"] = self._options.encoding
+        for name, value in settings.items():
+            connection.execute("select pg_catalog.set_config(%s, %s, false)", [name, value])
+
+    def _become(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        if self._options.role is not None:
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(self._options.role)))
+
+    def copy(self, table: CopyTarget, feed: Feed, *, name: str, is_new: bool) -> None:
+        """Load a table's rows in one transaction.
+
+        :param name: the table's, for people.
+        :param is_new: this restore has made the table, so that nothing is lost by truncating it. Then its rows are
+            written without WAL where ``wal_level`` is minimal, and frozen.
+        :raises CopyError: the server does not take them.
+        :raises IntegrityError: they are not what was backed up.
+        """
+        options = b" WITH (FREEZE)" if is_new else b""
+        connection = self.connection  # what goes wrong until here is not about rows
+        try:
+            with connection.transaction(), connection.cursor() as cursor:
+                if is_new:
+                    cursor.execute(b"TRUNCATE ONLY " + table.quoted)
+                with self._without_triggers(table), cursor.copy(table.command + options) as copy:
+                    feed(copy.write)
+        except psycopg.Error as error:
+            # Not chained, as its own text quotes rows.
+            raise copy_error(name, error).with_traceback(error.__traceback__) from None
+
+    def fill_large_objects(self, contents: Sequence[tuple[int, bytes]]) -> None:
+        """Fill some empty large objects, in one transaction.
+
+        :param contents: oids, and all bytes of each.
+        """
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            # In one round trip: psycopg sends them as a pipeline.
+            cursor.executemany("select pg_catalog.lo_put(%s::oid, 0, %b)", contents)
+
+    def fill_large_object(self, oid: int, feed: Feed) -> None:
+        """Fill an empty large object of any size, in one transaction.
+
+        :raises IntegrityError: its bytes are not what was backed up.
+        """
+        offset = 0
+
+        def write(chunk: bytes) -> None:
+            nonlocal offset
+            self.connection.execute("select pg_catalog.lo_put(%s::oid, %s, %b)", [oid, offset, chunk])
+            offset += len(chunk)
+
+        with self.connection.transaction():
+            feed(write)
+
+    @contextlib.contextmanager
+    def _without_triggers(self, table: CopyTarget) -> Iterator[None]:
+        if self._options.disables_triggers:
+            self._as_superuser(b"ALTER TABLE %b DISABLE TRIGGER ALL" % table.quoted)
+        yield
+        if self._options.disables_triggers:
+            self._as_superuser(b"ALTER TABLE %b ENABLE TRIGGER ALL" % table.quoted)
+
+    def _as_superuser(self, command: bytes) -> None:
+        if self._options.superuser is None:
+            self.connection.execute(command)
+            return
+        name = sql.Identifier(self._options.superuser)
+        self.connection.execute(sql.SQL("set session authorization {}").format(name))
+        self.connection.execute(command)
+        self.connection.execute("reset session authorization")
+        self._become(self.connection)

@@ -1,0 +1,335 @@
+"""The restore by a role that is no superuser, as on RDS or Azure: what it may not do is left out.
+
+Nobody but the server knows what a role may do there: these services give their administrators some of a
+superuser's rights, each others. So the server is asked, by running the archive's definitions one by one, in the
+order of pg_restore. What it refuses for lack of rights, and does not hold data, is left out and said. pg_restore
+loads the rest: data, indexes, constraints, triggers. Owners and privileges come last, as a role must not give away
+what it still has to fill.
+
+Docs: docs/managed-services.md, whose tables are those below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+
+from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
+from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statement, definitions_of
+from airflow_pg_s3.core.postgres.archive.requirements import GRANTEE, OWNER, Requirements
+from airflow_pg_s3.core.postgres.archive.toc import PRE_DATA, Entry, Toc
+from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.connection import settings_for_values
+from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
+from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.clean import CLEAN, Cleaning, apply_setting
+from airflow_pg_s3.core.restore.existing_objects import change_owner_of_public
+from airflow_pg_s3.core.restore.load.plan import PRIVILEGES, rows_of_extensions
+from airflow_pg_s3.core.restore.one_transaction import run_definition
+from airflow_pg_s3.core.restore.ownership import OwnershipRestorer
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+# Kinds of entries that may be left out, and the errors that mean that they must be. Every other kind, and every
+# other error, ends the restore. https://www.postgresql.org/docs/current/errcodes-appendix.html
+TOLERATED: Mapping[str, Collection[str]] = {
+    **dict.fromkeys(
+        (
+            "ACCESS METHOD", "ACL", "CAST", "COLLATION", "COMMENT", "CONVERSION", "DEFAULT ACL", "EVENT TRIGGER",
+            "FOREIGN DATA WRAPPER", "FOREIGN TABLE", "FUNCTION", "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY",
+            "PROCEDURAL LANGUAGE", "PROCEDURE", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",
+            "SERVER", "SHELL TYPE", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "TEXT SEARCH PARSER",
+            "TEXT SEARCH TEMPLATE", "TRANSFORM", "TYPE",
+        ),
+        RIGHTS,
+    ),
+    # Not offered, or only with other settings of the server, or, as its script says, in another database (P0001).
+    "EXTENSION": RIGHTS | {"0A000", "58P01", "55000", "F0000", "P0001"},
+    # "aggregate transition data type cannot be internal", except for superusers.
+    "AGGREGATE": RIGHTS | {"42P13"},
+    # "server ... does not exist": it was left out, and pg_dump does not say that the mapping needs it.
+    "USER MAPPING": RIGHTS | {"42704"},
+    # "security label provider ... is not loaded"
+    "SECURITY LABEL": RIGHTS | {"22023"},
+}  # fmt: skip
+# What is left out along with what it needs. INDEX: but for unique ones.
+_LEFT_OUT_WITH = {
+    *TOLERATED, "DOMAIN", "INDEX", "STATISTICS", "STATISTICS DATA", "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY", "TRIGGER", "VIEW",
+}  # fmt: skip
+# Not worth a word of their own, where the object itself is left out.
+_ABOUT_ANOTHER = ("ACL", "COMMENT", "SECURITY LABEL", "STATISTICS DATA")
+_SHARING = (
+    "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE",
+)  # fmt: skip
+_LAST = (*_SHARING, *PRIVILEGES, "COMMENT", "SECURITY LABEL", "EVENT TRIGGER")
+_RELATION = "select to_regclass(format('%%I.%%I', %s::text, %s::text))"
+# Left to pg_restore, or nothing that it runs.
+_NOT_DEFINED_HERE = ("BLOB", "BLOB METADATA", "BLOBS", "DATABASE", "DATABASE PROPERTIES")
+# Roles of the services themselves, which no other server has, and which nobody can create.
+_OF_A_SERVICE = re.compile(r"rds\w*|cloudsql\w*|azure\w*|alloydb\w*")
+
+
+class UnprivilegedRestore:
+    """Restores, by a role of few rights, all of an archive but its data, indexes, constraints and triggers.
+
+    :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
+    :param toc: its table of contents.
+    :param entries: what is restored, in the order of restoring.
+    :param options: of pg_restore; they may leave out owners and privileges.
+    :param clean: first drop what the archive holds.
+    :param public: the schema of that name, if it gets the owner that it has in the archive.
+    :param lc_monetary: the locale that money is in; None for the server's own.
+    """
+
+    def __init__(
+        self,
+        archive: Path,
+        toc: Toc,
+        entries: Sequence[Entry],
+        *,
+        tools: ClientTools,
+        options: Sequence[str],
+        clean: bool,
+        public: Entry | None = None,
+        lc_monetary: Literal["C"] | None = None,
+        cancel: threading.Event,
+        log: Log,
+    ) -> None:
+        self.warnings: list[str] = []
+        self._archive = archive
+        self._toc = toc
+        self._tools = tools
+        self._codec = toc.codec
+        self._options = list(options)
+        self._clean = clean
+        self._public = public
+        self._settings = settings_for_values(lc_monetary)
+        self._cancel = cancel
+        self._log = log
+        self._entries = {entry.dump_id: entry for entry in entries}
+        self._skipped: dict[int, str] = {}
+        self._absent_roles: set[str] = set()
+        self._definitions: list[Definition] = []
+        self._labels: dict[int, str] = {}
+
+    def waive_requirements(self, needs: Requirements, connection: _Connection) -> None:
+        """Take out of `needs` what the restore can do without; it is left out then.
+
+        :param connection: to any database of the target's server.
+        :raises InputError: a table needs an extension that the server does not offer; nothing was touched.
+        """
+        # Whether owners can be changed will be seen.
+        needs.roles_to_become.clear()
+        for role in needs.roles.keys() - _column(connection, "select rolname from pg_roles"):
+            if _OF_A_SERVICE.fullmatch(role) and needs.roles[role] <= {OWNER, GRANTEE}:
+                self._absent_roles.add(role)
+                del needs.roles[role]
+        tablespaces = needs.tablespaces - _column(connection, "select spcname from pg_tablespace")
+        if tablespaces:
+            self._options.append("--no-tablespaces")
+            self._warn(f"no tablespaces are used, as there is no {', '.join(sorted(tablespaces))}")
+            needs.tablespaces.clear()
+        available = _column(connection, "select name from pg_available_extensions")
+        self._read_definitions()
+        for entry in self._entries.values():
+            if (
+                entry.kind == "EXTENSION"
+                and (name := self._labels[entry.dump_id].partition(" ")[2]) not in available
+            ):
+                self._skip(entry, "the server does not offer it")
+                needs.extensions.discard(name)
+        self._skip_dependants(self._entries.values(), InputError)
+
+    @property
+    def options(self) -> list[str]:
+        """Options of pg_restore for what is left for it, once all is defined."""
+        return [*self._options, "--no-owner", "--no-privileges"]
+
+    @property
+    def entries_to_load(self) -> list[Entry]:
+        """What is left for pg_restore, and for sessions that load rows, once all is defined."""
+        defined = self._before_data()
+        return [
+            entry
+            for number, entry in self._entries.items()
+            if number not in self._skipped and entry.kind not in _LAST and number not in defined
+        ]
+
+    def define(self, connection: _Connection, early: Collection[int] = ()) -> None:
+        """Drop what is to be dropped, and create what must be there before the data; or drop nothing.
+
+        :param early: dump ids of what else is to be created, which would be left for pg_restore.
+        :raises DataConflict: something else depends on what would be dropped.
+        :raises PgS3Error: a table cannot be created for want of something that the role may not create.
+        :raises psycopg.Error: the server refuses what must not be left out.
+        """
+        self._set_up(connection)
+        with connection.transaction() if self._clean else contextlib.nullcontext():
+            if self._clean:
+                entries = list(self._entries.values())
+                Cleaning(
+                    self._definitions[0], entries, self._codec, self._log, tolerated=RIGHTS, warnings=self.warnings
+                ).run(connection)
+            self._define_all(connection)
+            self._define_rest(connection, early)
+
+    def complete(self, connection: _Connection, late: Collection[int] = ()) -> None:
+        """Do what must come after the data: comments, owners, privileges, publications, event triggers.
+
+        :param late: dump ids of what is to be created before, which would be left for pg_restore.
+        :raises psycopg.Error: the server refuses something for another reason than that the role may not do it.
+        """
+        self._set_up(connection)
+        self._define_rest(connection, late)
+        last = [(d, self._entries[d.dump_id]) for d in self._definitions[1:] if d.dump_id not in self._skipped]
+        triggers = {entry.dump_id for _, entry in last if entry.kind == "EVENT TRIGGER"}
+        about = [(d, e) for d, e in last if e.kind in ("COMMENT", "SECURITY LABEL")]
+        for definition, entry in [
+            *((d, e) for d, e in last if e.kind in _SHARING),
+            *((d, e) for d, e in about if triggers.isdisjoint(e.dependencies)),
+        ]:
+            self._try_to_define(connection, definition, entry)
+        handover = OwnershipRestorer(
+            connection, codec=self._codec, absent_roles=self._absent_roles, warn=self._warn, log=self._log
+        )
+        if self._public is not None:
+            self.warnings += change_owner_of_public(connection, self._public, self._log)
+        handover.apply([(d, e) for d, e in last if d.dump_id not in self._skipped])
+        # Else they would fire at all this.
+        for definition, entry in [
+            *((d, e) for d, e in last if e.kind == "EVENT TRIGGER"),
+            *((d, e) for d, e in about if not triggers.isdisjoint(e.dependencies)),
+        ]:
+            self._try_to_define(connection, definition, entry)
+            if definition.dump_id not in self._skipped:
+                handover.change_owner(definition, entry)
+        handover.report_unassigned()
+
+    # -- the archive ---------------------------------------------------------------------------------
+
+    def _read_definitions(self) -> None:
+        self._definitions = definitions_of(
+            self._archive,
+            self._entries.values(),
+            tools=self._tools,
+            codec=self._codec,
+            options=[*self._options, *(CLEAN if self._clean else [])],
+        )
+        self._labels = {n: f"{entry.kind} {entry.schema} {entry.name}" for n, entry in self._entries.items()} | {
+            definition.dump_id: definition.label for definition in self._definitions
+        }
+
+    def _before_data(self) -> set[int]:
+        """What is created before the data; large objects are left to pg_restore."""
+        return {
+            number
+            for number, entry in self._entries.items()
+            if self._toc.section_of[number] == PRE_DATA and entry.kind not in _NOT_DEFINED_HERE
+        }
+
+    # -- leaving out ---------------------------------------------------------------------------------
+
+    def _skip(self, entry: Entry, reason: str) -> None:
+        self._skipped[entry.dump_id] = reason
+        if entry.kind not in _ABOUT_ANOTHER or self._skipped.keys().isdisjoint(entry.dependencies):
+            self._warn(f"left out: {self._labels[entry.dump_id]}: {reason}")
+
+    def _skip_dependants(self, entries: Iterable[Entry], error: type[PgS3Error]) -> None:
+        """Leave out what needs something that is left out; or raise, where that must not be."""
+        for entry in entries:
+            needed = next((number for number in entry.dependencies if number in self._skipped), None)
+            if needed is None or entry.dump_id in self._skipped:
+                continue
+            if entry.kind not in _LEFT_OUT_WITH or self._is_unique_index(entry):
+                raise error(
+                    f"{self._labels[entry.dump_id]} cannot be restored, as it needs {self._labels[needed]}, "
+                    f"which was left out: {self._skipped[needed]}. Let somebody restore it who may create that, "
+                    "or leave out what needs it (exclude_tables)"
+                )
+            self._skip(entry, f"it needs {self._labels[needed]}")
+
+    def _is_unique_index(self, entry: Entry) -> bool:
+        return entry.kind == "INDEX" and any(
+            definition.dump_id == entry.dump_id
+            and any(s.begins("CREATE", "UNIQUE") for s in definition.statements)
+            for definition in self._definitions
+        )
+
+    def _warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+        self._log.warning("%s", warning)
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    def _set_up(self, connection: _Connection) -> None:
+        for name, value in self._settings.items():
+            connection.execute("select pg_catalog.set_config(%s, %s, false)", [name, value])
+        for statement in self._definitions[0].statements if self._definitions else ():
+            if statement.is_setting:
+                apply_setting(connection, statement, self._codec)
+
+    def _define_all(self, connection: _Connection) -> None:
+        defined = self._before_data()
+        settings: list[Statement] = []
+        for definition in self._definitions[1:]:
+            if self._cancel.is_set():
+                raise Cancelled(f"the restore into {connection.info.dbname!r} was stopped")
+            entry = self._entries[definition.dump_id]
+            if definition.dump_id in defined and entry.kind not in _LAST:
+                self._skip_dependants([entry], PgS3Error)
+                if definition.dump_id not in self._skipped:
+                    while settings:
+                        connection.execute(settings.pop(0).encoded(self._codec))
+                    self._define(connection, definition, entry)
+            # They hold for the entries behind this one.
+            settings += [statement for statement in definition.statements if statement.is_setting]
+        self._skip_dependants(self._entries.values(), PgS3Error)
+        self._refuse_rows_without_tables(connection)
+
+    def _refuse_rows_without_tables(self, connection: _Connection) -> None:
+        """An archive does not say of which extension a table is: what it lacks is seen once all else is there."""
+        extensions = [
+            e.dump_id for e in self._entries.values() if e.kind == "EXTENSION" and e.dump_id in self._skipped
+        ]
+        for entry in rows_of_extensions(list(self._entries.values())) if extensions else ():
+            if connection.execute(_RELATION, [entry.schema, entry.name]).fetchone() == (None,):
+                lacking = "; ".join(f"{self._labels[number]}: {self._skipped[number]}" for number in extensions)
+                raise PgS3Error(
+                    f"the rows of {entry.schema}.{entry.name} cannot be restored, as the table is part of an "
+                    f"extension, and some were left out: {lacking}. Let somebody restore it who may create them"
+                )
+
+    def _define_rest(self, connection: _Connection, numbers: Collection[int]) -> None:
+        """Create what is left for pg_restore, as far as it is among these."""
+        if not numbers:
+            return
+        left = {entry.dump_id for entry in self.entries_to_load}.intersection(numbers)
+        for definition in self._definitions[1:]:
+            kept = [statement for statement in definition.statements if statement.new_owner is None]
+            run_definition(connection, replace(definition, statements=kept), self._codec, left)
+
+    def _define(self, connection: _Connection, definition: Definition, entry: Entry) -> None:
+        commands = [
+            statement.encoded(self._codec)
+            for statement in definition.statements
+            if not statement.is_setting and statement.new_owner is None
+        ]
+        reason = try_execute(connection, *commands, tolerated=TOLERATED.get(entry.kind, ()))
+        if reason is not None:
+            self._skip(entry, reason)
+
+    def _try_to_define(self, connection: _Connection, definition: Definition, entry: Entry) -> None:
+        self._skip_dependants([entry], PgS3Error)
+        if definition.dump_id not in self._skipped:
+            self._define(connection, definition, entry)
+
+
+def _column(connection: _Connection, query: str) -> set[str]:
+    return {str(value) for (value,) in connection.execute(query.encode()).fetchall()}

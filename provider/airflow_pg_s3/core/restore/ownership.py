@@ -1,0 +1,122 @@
+"""Owners and privileges, given by a role that is no superuser after it has filled what it gives away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statement
+from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
+from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.load.plan import PRIVILEGES
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_LINKED_SEQUENCE = "0A000"  # its owner changes with that of its table
+_NO_SUCH_ROLE = "22023"
+_SHOWN = 5
+
+
+class OwnershipRestorer:
+    """Gives objects to their owners, and then grants what the archive grants; what cannot be done is said.
+
+    :param connection: to the database that was filled, by the role that has filled it.
+    :param codec: Python codec of the archive's encoding.
+    :param absent_roles: those that the archive names, and the server need not have.
+    :param warn: takes a sentence for each thing that was not done.
+    """
+
+    def __init__(
+        self,
+        connection: _Connection,
+        *,
+        codec: str,
+        absent_roles: Collection[str],
+        warn: Callable[[str], None],
+        log: Log,
+    ) -> None:
+        self._connection = connection
+        self._codec = codec
+        self._absent_roles = set(absent_roles)
+        self._warn = warn
+        self._log = log
+        self._not_given: dict[str, list[str]] = {}
+        become = "set" if connection.info.server_version >= 160000 else "member"
+        (role,) = connection.execute("select current_setting('role')").fetchone() or ("none",)
+        self._stay_who_we_are = sql.SQL("select pg_catalog.set_config('role', {}, true)").format(role)
+        # Without its rights, what belongs to it could not be completed.
+        rows = connection.execute(
+            "select rolname from pg_roles where pg_has_role(oid, %s) and pg_has_role(oid, 'usage')", (become,)
+        )
+        self._may_become = {str(name) for (name,) in rows}
+
+    def apply(self, defined: Sequence[tuple[Definition, Entry]]) -> None:
+        """Do it for all that was defined, but event triggers, which come later."""
+        schemas = [(d, e) for d, e in defined if e.kind == "SCHEMA"]
+        others = [(d, e) for d, e in defined if e.kind not in ("SCHEMA", "EVENT TRIGGER")]
+        privileges = [(d, e) for d, e in defined if e.kind in PRIVILEGES]
+        of_schemas = [(d, e) for d, e in privileges if not e.schema and e.name.startswith("SCHEMA ")]
+        # Schemas first: an owner must be allowed to create things in the schema.
+        for definition, entry in schemas:
+            self.change_owner(definition, entry)
+        for definition, _ in of_schemas:
+            self._grant(definition)
+        for definition, entry in others:
+            self.change_owner(definition, entry)
+        for definition, entry in privileges:
+            if (definition, entry) not in of_schemas:
+                self._grant(definition)
+
+    def change_owner(self, definition: Definition, entry: Entry) -> None:
+        """Give what an entry defines to its owner."""
+        for statement in definition.statements:
+            if (owner := statement.new_owner) is None:
+                continue
+            if owner not in self._may_become:
+                self._not_given.setdefault(owner, []).append(definition.label)
+                continue
+            try:
+                reason = try_execute(self._connection, statement.encoded(self._codec))
+            except psycopg.Error as error:
+                if not (entry.kind == "SEQUENCE" and error.sqlstate == _LINKED_SEQUENCE):
+                    raise
+            else:
+                if reason is not None:
+                    self._warn(f"not owned by {owner}: {definition.label}: {reason}")
+
+    def report_unassigned(self) -> None:
+        """Say what was not given to its owner; in one line for each owner, as these objects can be many."""
+        user = self._connection.info.user
+        for role, labels in self._not_given.items():
+            for label in labels:
+                self._log.info("%s belongs to %s instead of %s", label, user, role)
+            more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+            self._warn(
+                f"owned by {user} instead of {role}: {', '.join(labels[:_SHOWN])}{more} ({user} is no member of "
+                f"{role}, or does not inherit its rights)"
+            )
+
+    def _grant(self, definition: Definition) -> None:
+        """Run the commands of an entry about privileges, some of which are other roles'."""
+        grantor: Statement | None = None
+        for statement in definition.statements:
+            if statement.begins("SET", "SESSION", "AUTHORIZATION"):
+                grantor = None if statement.said[3].is_bare("DEFAULT") else statement
+            elif statement.said[0].is_bare("RESET"):
+                grantor = None
+            elif not statement.is_setting and (reason := self._failure(statement, grantor)) is not None:
+                self._warn(f"not done: {statement.on_one_line}: {reason}")
+
+    def _failure(self, statement: Statement, grantor: Statement | None) -> str | None:
+        if absent := self._absent_roles.intersection(word.text for word in statement.said):
+            return f"there is no role {min(absent)}"
+        commands: list[Any] = [statement.encoded(self._codec)]
+        if grantor is not None:
+            # Only superusers can be somebody else; a member can take the role.
+            role = grantor.said[3].sql.encode(self._codec, errors="surrogateescape")
+            # In a transaction that goes on, the role would stay.
+            commands = [b"set local role " + role, *commands, self._stay_who_we_are]
+        return try_execute(self._connection, *commands, tolerated={*RIGHTS, _NO_SUCH_ROLE}, heed_warnings=True)

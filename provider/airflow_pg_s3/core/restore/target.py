@@ -1,0 +1,257 @@
+"""The database to restore into."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.errors import DataConflict, InputError
+from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.databases import analyze, connect_beside, create_database, drop_beside, run_sql
+from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
+from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.request import RestoreRequest
+from airflow_pg_s3.core.restore.selection import RELATIONS
+
+_SHOWN = 5
+# Objects that a user made: not the system's own, not members of extensions. Nor extensions themselves: providers
+# install some, and an archive creates only those that are missing.
+_USER_OBJECTS = """
+with own (oid) as (
+    select oid from pg_namespace
+    where nspname not in ('pg_catalog', 'information_schema', 'pg_toast') and nspname !~ '^pg_(toast_)?temp_'
+), part_of_extension (classid, objid) as (select classid, objid from pg_depend where deptype = 'e')
+-- A database without encoding holds names that are no UTF-8.
+select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end) from (
+    select case relkind when 'S' then 'sequence' when 'v' then 'view' when 'm' then 'materialized view'
+               when 'c' then 'type' when 'f' then 'foreign table' else 'table' end as kind,
+           oid::regclass::text as name, 'pg_class'::regclass as classid, oid as objid
+    from pg_class where relnamespace in (select oid from own) and relkind not in ('i', 'I', 't')
+    union all
+    select 'function', oid::regprocedure::text, 'pg_proc'::regclass, oid
+    from pg_proc where pronamespace in (select oid from own)
+    union all
+    select 'type', oid::regtype::text, 'pg_type'::regclass, oid
+    from pg_type where typnamespace in (select oid from own) and typtype in ('d', 'e', 'r')
+    union all
+    select 'schema', quote_ident(nspname), 'pg_namespace'::regclass, oid
+    from pg_namespace where oid in (select oid from own) and nspname <> 'public'
+    union all
+    select 'large object', oid::text, 'pg_largeobject_metadata'::regclass, oid from pg_largeobject_metadata
+    union all
+    select 'event trigger', quote_ident(evtname), 'pg_event_trigger'::regclass, oid from pg_event_trigger
+    union all
+    select 'publication', quote_ident(pubname), 'pg_publication'::regclass, oid from pg_publication
+    union all
+    select 'subscription', quote_ident(subname), 'pg_subscription'::regclass, 0::oid from pg_subscription
+    where subdbid = (select oid from pg_database where datname = current_database())
+) as objects
+where (classid, objid) not in (select classid, objid from part_of_extension)
+order by kind <> 'table', kind, name
+"""
+# Of what an archive's entries need: whether it is there.
+_RELATION = "select to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
+_TYPE = "select to_regtype(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
+# The name of a function comes with its arguments.
+_FUNCTION = """
+select to_regprocedure(format('%%I.%%I', %(schema)s::text, split_part(%(name)s, '(', 1))
+                       || substr(%(name)s, strpos(%(name)s, '(')))
+"""
+# The name of a constraint comes behind its table's.
+_CONSTRAINT = """
+select k.oid from pg_constraint k join pg_class c on c.oid = conrelid join pg_namespace n on n.oid = relnamespace
+where nspname = %(schema)s and relname || ' ' || conname = %(name)s
+"""
+_EXISTS = {
+    "SCHEMA": "select oid from pg_namespace where nspname = %(name)s",
+    "EXTENSION": "select oid from pg_extension where extname = %(name)s",
+    **dict.fromkeys(["TYPE", "DOMAIN", "SHELL TYPE"], _TYPE),
+    **dict.fromkeys(["FUNCTION", "PROCEDURE", "AGGREGATE"], _FUNCTION),
+    **dict.fromkeys([*RELATIONS, "INDEX"], _RELATION),
+    "CONSTRAINT": _CONSTRAINT,
+}
+_EXISTING = """
+select format('%%I.%%I', nspname, relname) from unnest(%s::text[], %s::text[]) as wanted (schema, name)
+join pg_namespace on nspname = schema join pg_class on relnamespace = pg_namespace.oid and relname = name
+"""
+
+
+def run_in(target: ConnectionParameters, commands: Sequence[str]) -> None:
+    """Run commands of the user's, if there are any, in a session of their own."""
+    if commands:
+        with target.connect() as connection:
+            run_sql(connection, commands)
+
+
+def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionParameters, log: Log) -> None:
+    """Run what belongs into the database before anybody uses it.
+
+    :param has_statistics: whether the planner's statistics came with the data.
+    """
+    to_analyze = request.if_exists == "replace" and not has_statistics
+    if not request.post_restore_sql and not to_analyze:
+        return
+    with target.connect() as connection:
+        if request.post_restore_sql:
+            run_sql(connection, request.post_restore_sql)
+        if to_analyze:
+            analyze(connection, log)
+
+
+class InPlaceTarget:
+    """A database to restore into, which need not exist yet.
+
+    If it was created here and the context ends with an error, it is dropped again.
+
+    :param params: server and name of the database.
+    :param must_be_empty: refuse a database that holds anything, or anything of what is restored.
+    :param may_create: create the database if it does not exist.
+    :raises InputError: the server refuses.
+    """
+
+    def __init__(self, params: ConnectionParameters, *, must_be_empty: bool, may_create: bool = True) -> None:
+        self.params = params
+        self._may_create = may_create
+        self.previous: str | None = None
+        self.warnings: list[str] = []
+        self._must_be_empty = must_be_empty
+        self._created = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> InPlaceTarget:
+        try:
+            connection = self.params.connect()
+            self._exists = True
+        except InputError as error:
+            if f'database "{self.params.database}" does not exist' not in str(error):
+                raise
+            connection = connect_beside(self.params)
+            self._exists = False
+        self._connection = self._stack.enter_context(connection)
+        self.params = self.params.pinned(connection)
+        self._stack.enter_context(Heartbeat(connection, "the connection to the target"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._created and error is not None:
+                # Half a database is of no use, and in the way of the next try.
+                with contextlib.suppress(psycopg.Error, InputError):
+                    drop_beside(self._connection, self.params)
+        finally:
+            self._stack.__exit__(kind, error, traceback)
+
+    @property
+    def version(self) -> int:
+        """The server's ``server_version_num``."""
+        return self._connection.info.server_version
+
+    @property
+    def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection to the database if it `exists`, else to another one of its server."""
+        return self._connection
+
+    @property
+    def exists(self) -> bool:
+        """Whether what is restored goes into a database that was there before."""
+        return self._exists
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether the database has an object of an archive's table of contents."""
+        if not self._exists or (query := _EXISTS.get(entry.kind)) is None:
+            return False
+        try:
+            row = self._connection.execute(query, {"schema": entry.schema, "name": entry.name}).fetchone()
+        except psycopg.Error:  # a name that is none here, such as a type of an extension that is missing
+            return False
+        return row is not None and row[0] is not None
+
+    def refuse_rows(self, tables: Sequence[tuple[str, str]]) -> None:
+        """Make sure that tables are there, and that rows restored into them do not double others.
+
+        :raises InputError: one is missing.
+        :raises DataConflict: one holds rows.
+        """
+        if not self._exists:
+            raise InputError(f"data_only: the target database {self.params.database!r} does not exist")
+        for schema, name in tables:
+            table = sql.Identifier(schema, name)
+            try:
+                row = self._connection.execute(sql.SQL("select from {} limit 1").format(table)).fetchone()
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+                raise InputError(f"data_only: the table {schema}.{name} is not in the target: {error}") from error
+            if row is not None:
+                raise DataConflict(f"data_only: the target's table {schema}.{name} holds rows already: empty it")
+
+    def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
+        """Check all that can be checked before the database is touched.
+
+        :param relations: schema and name of what is restored, beside what else is there; None for all.
+        :raises InputError: the database does not exist, and must not be created.
+        :raises DataConflict: the database holds something; the message names some of it.
+        """
+        if not self._exists:
+            if not self._may_create:
+                raise InputError(
+                    f"the target database {self.params.database!r} does not exist: create it, or leave out "
+                    "create_database=False"
+                )
+        elif self._must_be_empty:
+            self._refuse_content(relations)
+
+    def prepare(self, like: Server | None) -> None:
+        """Create the database, if need be.
+
+        :param like: the source, whose encoding and locale a new database gets; None for the server's defaults.
+        :raises InputError: the server refuses.
+        """
+        if not self._exists:
+            create_database(self._connection, self.params.database, like)
+            self._created = True
+
+    def promote(self) -> None:
+        """Nothing is left to do: the data is where it belongs."""
+
+    def _refuse_content(self, relations: Sequence[tuple[str, str]] | None) -> None:
+        found = self._connection.execute(_USER_OBJECTS).fetchall()
+        if relations is not None:
+            schemas, names = [schema for schema, _ in relations], [name for _, name in relations]
+            existing = self._connection.execute(_EXISTING, [schemas, names]).fetchall()
+            found = [("relation", name.encode()) for (name,) in existing]
+        if found:
+            # One line, whatever the names hold.
+            shown = " ".join(
+                ", ".join(f"{kind} {name.decode(errors='replace')}" for kind, name in found[:_SHOWN]).split()
+            )
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            raise DataConflict(
+                f"the target database {self.params.database!r} is not empty, it holds {shown}{more}: restore into "
+                'another database, or give if_exists="clean" to drop what the backup also holds, or '
+                'if_exists="replace" to put the backup in its place'
+            )
+
+
+def refuse_older(version: int, source_version: str) -> None:
+    """Make sure that a server is not older than the source.
+
+    :param version: its ``server_version_num``.
+    :param source_version: such as ``16.14`` or ``19beta1``.
+    :raises InputError: it is.
+    """
+    major = int(re.split(r"\D", source_version, maxsplit=1)[0])
+    if version // 10000 < major:
+        raise InputError(
+            f"the target server is PostgreSQL {version // 10000}, older than the source's {source_version}: "
+            f"restore into PostgreSQL {major} or newer"
+        )

@@ -1,0 +1,54 @@
+"""What ties restored tables to others that the target has: foreign keys to these, membership in publications."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from airflow_pg_s3.core.postgres.archive.definitions import Definition
+from airflow_pg_s3.core.postgres.archive.toc import Toc
+from airflow_pg_s3.core.postgres.redaction import redacted
+from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.clean import apply_setting
+
+# The other end is not there, or is another one than in the source: classes of
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_TOLERATED = ("0A", "23", "3F", "42", "55")
+
+
+def tie(
+    connection: psycopg.Connection[tuple[Any, ...]], script: Sequence[Definition], toc: Toc, log: Log
+) -> list[str]:
+    """Create what the target can have of some entries, each by itself.
+
+    :param connection: in a transaction or not.
+    :param script: the commands of the entries, and of the settings before them.
+    :return: a sentence for each that cannot be created; none about comments on these.
+    :raises psycopg.Error: the server refuses for another reason than what the target holds.
+    """
+    warnings: list[str] = []
+    left_out: set[int] = set()
+    for definition in script:
+        entry = toc.by_id.get(definition.dump_id)
+        if entry is not None and not left_out.isdisjoint(entry.dependencies):
+            continue
+        try:
+            _run(connection, definition, toc.codec)
+        except psycopg.Error as error:
+            if error.sqlstate is None or not error.sqlstate.startswith(_TOLERATED):
+                raise
+            left_out.add(definition.dump_id)
+            warnings.append(f"left out: {definition.label}: {redacted(error.diag.message_primary or str(error))}")
+            log.warning("%s", warnings[-1])
+    return warnings
+
+
+def _run(connection: psycopg.Connection[tuple[Any, ...]], definition: Definition, codec: str) -> None:
+    for statement in definition.statements:
+        if statement.is_setting:
+            apply_setting(connection, statement, codec)
+        else:
+            with connection.transaction():
+                connection.execute(statement.encoded(codec))

@@ -1,0 +1,11 @@
+"""What is kept, and what is deleted.
+
+``policy``
+    The rules, and which backups they keep.
+``inventory``, ``plan``
+    What there is; what becomes of it.
+``prune``
+    The verb.
+``orphans``
+    What killed backups and prunes left.
+"""

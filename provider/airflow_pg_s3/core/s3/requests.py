@@ -1,0 +1,321 @@
+"""S3's URIs, what its refusals mean, and how a small object is stored once."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from airflow_pg_s3.core.errors import DataConflict, InputError, StorageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+# Refusals with status 403 that another attempt may not meet.
+_PASSING = ("ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired")
+# Access points stand in for buckets, by their ARN, which has slashes or colons in it; or by an alias.
+_ACCESS_POINT = (
+    r"arn:[a-z-]+:s3[a-z-]*:[a-z0-9-]*:\d{12}:(?:outpost[/:][a-z0-9-]+[/:])?accesspoint[/:][A-Za-z0-9.-]+"
+)
+_URI = re.compile(rf"s3://([A-Za-z0-9][A-Za-z0-9._-]{{1,254}}|{_ACCESS_POINT})(?:/(.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    initiated: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """An object."""
+
+    key: str
+    stored_bytes: int
+    modified: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """What is stored, and being stored, for one backup."""
+
+    objects: list[Stored]
+    uploads: list[Upload]
+
+
+def list_backup_objects(client: S3Client, bucket: str, folder: str) -> Folder:
+    """List what is in a backup's folder now.
+
+    :param folder: key prefix, with its slash.
+    """
+    with translate_errors(bucket):
+        pages = list_pages(client, Bucket=bucket, Prefix=folder)
+        objects = [
+            Stored(key=entry["Key"], stored_bytes=entry["Size"], modified=entry["LastModified"])
+            for page in pages
+            for entry in page.get("Contents", [])
+        ]
+    return Folder(objects=objects, uploads=list(list_uploads(client, bucket, folder)))
+
+
+def last_part_of(client: S3Client, bucket: str, upload: Upload) -> datetime:
+    """When a multipart upload got its last part; when it was initiated, if it has none."""
+    last = upload.initiated
+    with translate_errors(bucket):
+        try:
+            for page in client.get_paginator("list_parts").paginate(
+                Bucket=bucket, Key=upload.key, UploadId=upload.upload_id
+            ):
+                last = max([last, *(part["LastModified"] for part in page.get("Parts", []))])
+        except client.exceptions.NoSuchUpload:
+            pass  # completed or aborted just now
+    return last
+
+
+def list_uploads(client: S3Client, bucket: str, prefix: str) -> Iterator[Upload]:
+    """Yield the multipart uploads below a prefix that are not finished."""
+    with translate_errors(bucket):
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Uploads", []):
+                yield Upload(key=entry["Key"], upload_id=entry["UploadId"], initiated=entry["Initiated"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """One object as stored.
+
+    :param key: its full key in the bucket.
+    :param stored_bytes: its length.
+    """
+
+    key: str
+    stored_bytes: int
+
+
+def supported_args(client: S3Client, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that an S3 operation accepts."""
+    shape = client.meta.service_model.operation_model(operation).input_shape
+    return {k: v for k, v in arguments.items() if shape is not None and k in shape.members}
+
+
+def sends_checksums(client: S3Client) -> bool:
+    """Whether CRC checksums go with what is stored, as is botocore's default since 1.36."""
+    return getattr(client.meta.config, "request_checksum_calculation", None) != "when_required"
+
+
+def content_md5(client: S3Client, body: bytes | bytearray) -> dict[str, Any]:
+    """The argument ``ContentMD5``, where the connection asks not to send the checksums that are newer.
+
+    Buckets with Object Lock demand one or the other.
+    """
+    return {} if sends_checksums(client) else {"ContentMD5": md5_of(body)}
+
+
+def md5_of(data: bytes | bytearray) -> str:
+    """The MD5 sum as S3 writes it, in Base64."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+class AccessDenied(InputError):
+    """S3 does not let us into the bucket, or has none of that name; no other object of it will be better."""
+
+
+class Unreadable(InputError):
+    """S3 holds an object, and does not give it out as it was asked for; others may well be readable."""
+
+
+class OutcomeUnknown(StorageError):
+    """It is not known whether S3 has done what it was asked."""
+
+
+def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
+    """Split ``s3://bucket/key``, where the ARN of an access point may be the bucket.
+
+    :param parameter: name of the operator's argument, for the message.
+    :raises InputError: it isn't one.
+    """
+    match = _URI.fullmatch(uri) if isinstance(uri, str) else None
+    if match is None:
+        raise InputError(f"{parameter} must look like s3://bucket/prefix, not {uri!r}")
+    return match.group(1), match.group(2) or ""
+
+
+def is_access_point(bucket: str) -> bool:
+    """Whether this is an access point, which lets through what concerns objects, and little of the bucket."""
+    return bucket.startswith("arn:") or bucket.endswith("-s3alias")
+
+
+def put_if_absent(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]) -> None:
+    """Store a small JSON object that must not exist yet.
+
+    :param extra_args: arguments for the request, if it accepts them.
+    :raises DataConflict: it does, and holds something else.
+    :raises StorageError: S3 refused; the object does not exist.
+    :raises Ambiguous: S3 failed, and may still come to store it.
+    """
+    uri = f"s3://{bucket}/{key}"
+    arguments: Any = of_records(client, extra_args) | {
+        "Bucket": bucket,
+        "Key": key,
+        "Body": body,
+        "ContentType": "application/json",
+        **content_md5(client, body),
+    }
+    try:
+        try:
+            client.put_object(**arguments, IfNoneMatch="*")
+        except ClientError as error:
+            # Some stores know no conditional writes. Keys hold 24 random bits, and were looked for before.
+            if status_of(error) != HTTPStatus.NOT_IMPLEMENTED:
+                raise
+            client.put_object(**arguments)
+    except (ClientError, BotoCoreError) as error:
+        # The answer to a first attempt may have been lost on its way: then it is our own that is there.
+        is_ours = _holds(client, bucket, key, body)
+        if is_ours:
+            return
+        if status_of(error) == 412 and (is_ours is False or _is_refused(error)):
+            raise DataConflict(f"{uri} exists already, and is not ours") from error
+        if _is_refused(error):
+            raise StorageError(f"cannot write {uri}: {error}{_advice(client, error)}") from error
+        raise OutcomeUnknown(f"cannot write {uri}: {error}") from error
+
+
+def of_records(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The extra arguments for what is small and read again and again: not the class, which may be an archive."""
+    return {
+        name: v for name, v in supported_args(client, "PutObject", extra_args).items() if name != "StorageClass"
+    }
+
+
+def _holds(client: S3Client, bucket: str, key: str, body: bytes) -> bool | None:
+    """Whether this is what S3 holds; None if that can't be read."""
+    with contextlib.suppress(ClientError, BotoCoreError):
+        return client.get_object(Bucket=bucket, Key=key)["Body"].read() == body
+    return None
+
+
+def _advice(client: S3Client, error: Exception) -> str:
+    """What may help; this is the first request of a backup that carries a checksum."""
+    if status_of(error) in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_IMPLEMENTED) and sends_checksums(client):
+        return (
+            '. If this store does not know CRC checksums, put into the AWS connection\'s extra: {"config_kwargs": '
+            '{"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}}'
+        )
+    return ""
+
+
+def list_pages(client: S3Client, **arguments: Any) -> Iterator[Any]:
+    """Yield the pages of a listing, as ListObjectsV2 answers them.
+
+    :raises StorageError: the store says that there is more, but not how to go on.
+    """
+    page: Any = {}
+    for page in client.get_paginator("list_objects_v2").paginate(**arguments):
+        yield page
+    if page.get("IsTruncated"):
+        raise StorageError(
+            f"the list of s3://{arguments['Bucket']}/{arguments['Prefix']} ends too early: the store says that "
+            "there is more, but not how to go on (NextContinuationToken), so it does not know ListObjectsV2"
+        )
+
+
+@contextlib.contextmanager
+def translate_errors(bucket: str) -> Iterator[None]:
+    """Turn what goes wrong between here and S3 into one sentence that says what to do.
+
+    :raises Refused: there is no such bucket, or no right to use it.
+    :raises StorageError: anything else.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise explain_refusal(error, bucket) from error
+    except BotoCoreError as error:
+        raise unreachable(error) from error
+
+
+def unreachable(error: BotoCoreError) -> StorageError:
+    """Say in one sentence why a request has not come to S3."""
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return StorageError(
+            f"there are no AWS credentials ({error}): put a key into login and password of the AWS connection, a "
+            "role into its extra (role_arn), or give the machine a role"
+        )
+    return StorageError(f"S3 cannot be reached: {error}")
+
+
+def explain_refusal(error: ClientError, bucket: str) -> AccessDenied | StorageError:
+    """Turn S3's refusal into one sentence that says what to do."""
+    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    if code == "NoSuchBucket":
+        return AccessDenied(f"the bucket {bucket!r} does not exist: create it, or correct the URI")
+    if code == "RequestTimeTooSkewed":
+        return StorageError(
+            f"S3 refuses requests whose time differs from its own ({said}): set the clock of the worker or of "
+            "the S3 server right"
+        )
+    if is_about_rights(error):
+        return AccessDenied(
+            f"S3 refuses access to bucket {bucket!r} ({code}), saying {said!r}: check the AWS connection's rights"
+        )
+    return StorageError(f"S3 failed on bucket {bucket!r}: {error}")
+
+
+def explain_unreadable(error: ClientError, bucket: str, key: str) -> Unreadable | AccessDenied | StorageError:
+    """Turn S3's refusal to give out an object into one sentence; `Unreadable` if it is about this object alone."""
+    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    uri = f"s3://{bucket}/{key}"
+    if code == "InvalidObjectState":
+        return Unreadable(
+            f"{uri} lies in an archive storage class, from which S3 gives nothing out before it is asked to "
+            f"({said}): run aws s3api restore-object and wait until it is done, or restore with thaw="
+        )
+    if code.startswith("KMS.") or "kms:" in said:
+        return Unreadable(f"S3 may not decrypt {uri} ({code}): {said}")
+    if status_of(error) == HTTPStatus.BAD_REQUEST and "encrypt" in said.lower():
+        return Unreadable(
+            f"S3 cannot decrypt {uri}: what was stored with SSE-C is read with the same SSECustomerAlgorithm and "
+            f"SSECustomerKey in s3_extra_args, and all else without them ({said})"
+        )
+    return explain_refusal(error, bucket)
+
+
+def is_about_rights(error: ClientError) -> bool:
+    """Whether S3 has refused this to whoever asks, so that trying again changes nothing."""
+    return status_of(error) in (401, 403) and error.response["Error"]["Code"] not in _PASSING
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of S3's answer, 0 if there was none."""
+    if isinstance(error, ClientError):
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    return 0
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether S3 has said no to all of a request, so that nothing of it can happen later.
+
+    A no to a second attempt says nothing of the first; a conflict (409) means that another one is being made.
+    """
+    if not isinstance(error, ClientError) or error.response["ResponseMetadata"].get("RetryAttempts"):
+        return False
+    return 400 <= status_of(error) < 500 and status_of(error) not in (408, 409, 429)

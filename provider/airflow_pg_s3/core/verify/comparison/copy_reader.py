@@ -1,0 +1,191 @@
+"""Reads tables with COPY as pg_dump does, so that the same rows are the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
+from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters, settings_for_values, without_limits
+from airflow_pg_s3.core.postgres.heartbeat import is_stale
+from airflow_pg_s3.core.postgres.redaction import redacted
+from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.workspace.pipes import enlarge, read_all
+
+_BLOCK_BYTES = 1 << 18
+# psql hands 1 MiB on at once, psycopg one row: 300 against 50 to 200 MB/s. But to start and connect takes psql as
+# long as psycopg takes for this much.
+_LARGE_BYTES = 4 << 20
+# Linux takes no argument of more than 128 KiB; so long is the COPY of a table with some 1,600 long columns.
+_LONGEST_ARGUMENT = 100_000
+_CANCEL_SECONDS = 5.0
+# What values look like depends on these. pg_dump sets the first six; docs/format.md names all that matter.
+_SETTINGS = {
+    "datestyle": "ISO",
+    "extra_float_digits": "3",
+    "synchronize_seqscans": "off",
+    "search_path": "",
+    "row_security": "off",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    # Rows of a query, unlike those of a table, come in any order from parallel workers.
+    "max_parallel_workers_per_gather": "0",
+    "client_min_messages": "error",
+}
+_PSQL_ERROR = re.compile(r"^\S+: +([0-9A-Z]{5}): (.*)", re.MULTILINE)
+# A value that is none of its type, no such table, no such column, a table that is none. All else says nothing
+# about the data that was restored.
+_OF_THE_DATA = ("22", "42P01", "42703", "42809")
+
+
+class UnreadableError(PgS3Error):
+    """The server cannot read what the backup says is there: a table, a column, or a stored value."""
+
+
+class CopyReader:
+    """One worker's way to the restored database. For one thread; only `abort` is for others.
+
+    :param manifest: whose encoding and options the data is compared in.
+    :param env: environment for psql, which connects by it.
+    """
+
+    def __init__(
+        self, manifest: Manifest, target: ConnectionParameters, *, tools: ClientTools, env: Mapping[str, str]
+    ) -> None:
+        self._env = dict(env)
+        self._target = target
+        self._argv = [tools.path("psql"), "-X", "-q", "-A", "-t", "-v", "VERBOSITY=verbose", "--no-password"]
+        self._argv += ["-d", target.dbname_argument()]
+        self._has_psql = os.access(tools.path("psql"), os.X_OK)
+        self._aborted = threading.Event()
+        self._psql: subprocess.Popen[bytes] | None = None
+        self._connection = target.connect()
+        self._used = time.monotonic()
+        # COPY sends the rows in it. Names are read as bytes, so that what follows knows no other.
+        self._encoding = manifest.server.encoding
+        self._python_knows_it = manifest.server.codec != "utf-8" or self._encoding in ("UTF8", "SQL_ASCII")
+        settings = {**_SETTINGS, "quote_all_identifiers": "off"}
+        # The only option that begins so, and options can be abbreviated.
+        if any(option.startswith("--q") for option in manifest.dump.options):
+            settings["quote_all_identifiers"] = "on"
+        settings |= settings_for_values(manifest.dump.lc_monetary)
+        self._settings = "; ".join(f"set {name} = '{value}'" for name, value in settings.items())
+        self._connection.execute(self._settings.encode())
+        self._limits = without_limits(self._connection.info.server_version)
+
+    @property
+    def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """The connection, or a new one if it was silent for so long that it may be cut off, as while psql reads.
+
+        :raises InputError: as `ConnectionParameters.connect`.
+        :raises psycopg.Error: the server cannot be reached.
+        """
+        if is_stale(self._connection, self._used):
+            self._connection.close()
+            self._connection = self._target.connect()
+            self._connection.execute(self._settings.encode())
+        self._used = time.monotonic()
+        return self._connection
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._end_psql()
+        self._connection.close()
+
+    def abort(self) -> None:
+        """Make a read in progress fail, from another thread."""
+        self._aborted.set()
+        self._end_psql()
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
+
+    def check(self) -> None:
+        """Raise if told to stop, while something else is read.
+
+        :raises Cancelled: `abort` was called.
+        """
+        if self._aborted.is_set():
+            raise Cancelled("the comparison was stopped")
+
+    def copy(self, command: bytes, *, expected_bytes: int) -> Generator[bytes, None, None]:
+        """Yield what a COPY command sends, in blocks.
+
+        :param command: in the encoding of the dump.
+        :param expected_bytes: about how much it will be.
+        :raises UnreadableError: the server cannot execute it on what was restored.
+        :raises PgS3Error: it cannot be executed for another reason.
+        """
+        self.check()
+        is_short = len(command) < _LONGEST_ARGUMENT
+        if self._has_psql and is_short and (expected_bytes > _LARGE_BYTES or not self._python_knows_it):
+            return self._by_psql(command)
+        return self._by_psycopg(command)
+
+    def _by_psql(self, command: bytes) -> Generator[bytes, None, None]:
+        # The environment's PGCLIENTENCODING counts for the first command already, as the names are in it.
+        env = self._env | {"PGCLIENTENCODING": self._encoding}
+        argv: Sequence[str | bytes] = [*self._argv, "-c", self._limits, "-c", self._settings, "-c", command]
+        self._target.renew_password(env)
+        psql = subprocess.Popen(
+            argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
+        )
+        self._psql = psql
+        assert psql.stdout is not None
+        assert psql.stderr is not None
+        try:
+            self.check()  # abort() may have come just before there was anything to kill
+            enlarge(psql.stdout.fileno())
+            yield from read_all(psql.stdout.fileno())
+            message = redacted(psql.stderr.read().decode(errors="replace"))
+            if psql.wait() != 0:
+                if error := _PSQL_ERROR.search(message):
+                    raise _read_error(error.group(1), error.group(2))
+                raise ClientProgramError("psql", psql.returncode, message[-2000:])
+        finally:
+            self._end_psql()
+            psql.stdout.close()
+            psql.stderr.close()
+
+    def _end_psql(self) -> None:
+        if (psql := self._psql) is not None and psql.poll() is None:
+            psql.kill()
+            psql.wait()
+
+    def _by_psycopg(self, command: bytes) -> Generator[bytes, None, None]:
+        # Only now, as psycopg cannot read anything else in some encodings.
+        self.connection.execute(sql.SQL("set client_encoding = {}").format(sql.Literal(self._encoding)))
+        rows: list[bytes] = []
+        size = 0
+        try:
+            with self.connection.cursor() as cursor, cursor.copy(command) as copy:
+                for row in copy:
+                    rows.append(bytes(row))
+                    size += len(row)
+                    if size >= _BLOCK_BYTES:
+                        yield b"".join(rows)
+                        rows, size = [], 0
+        except psycopg.Error as error:
+            if error.sqlstate is None:
+                raise PgS3Error(f"reading the restored database failed: {error}") from error
+            raise _read_error(error.sqlstate, error.diag.message_primary or str(error)) from error
+        finally:
+            with contextlib.suppress(psycopg.Error):
+                self.connection.execute(b"set client_encoding = 'UTF8'")
+        yield b"".join(rows)
+
+
+def _read_error(sqlstate: str, message: str) -> PgS3Error:
+    message = redacted(message)
+    if sqlstate.startswith(_OF_THE_DATA):
+        return UnreadableError(f"{message} (SQLSTATE {sqlstate})")
+    return PgS3Error(f"reading the restored database failed: {message} (SQLSTATE {sqlstate})")

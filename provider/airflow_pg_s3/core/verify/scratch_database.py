@@ -1,0 +1,180 @@
+"""A database for a verification alone, marked so that the next one knows what a killed one has left."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from collections.abc import Collection
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.databases import (
+    comment_on,
+    connect_beside,
+    create_database,
+    drop_beside,
+    is_used,
+    sibling_name,
+    value_of,
+)
+from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
+from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.reporting import Log
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_MARK = "airflow-provider-pg-s3: scratch database of a verification"
+_NAME = re.compile(r".*__verify_[0-9a-f]{6}", re.DOTALL)
+
+
+class ScratchDatabase:
+    """A new, empty database for a verification, which is dropped in any case.
+
+    An advisory lock says that it is in use, for as long as its owner lives: what is marked and not locked was left
+    by one that was killed, and is dropped as well.
+
+    :param server: where to make it, and who makes it.
+    :param database: the name that its own is made of.
+    :param like: the source, whose encoding and locale it gets.
+    :param is_throwaway: the server is one of ours, and gone soon: a locale that it does not know is replaced by C,
+        and nothing is dropped.
+    :param cancel: set if the server is lost, so that the verification ends.
+    """
+
+    def __init__(
+        self,
+        server: ConnectionParameters,
+        database: str,
+        like: Server,
+        *,
+        is_throwaway: bool,
+        cancel: threading.Event,
+        log: Log,
+    ) -> None:
+        self._like = like
+        self._is_throwaway = is_throwaway
+        self._log = log
+        self.params = server.of(sibling_name(database, "verify", secrets.token_hex(3)))
+        self.missing_locale: str | None = None
+        self._cancel = cancel
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ScratchDatabase:
+        self._connection = self._stack.enter_context(connect_beside(self.params))
+        self.params = self.params.pinned(self._connection)
+        what = "the connection that marks the scratch database as in use"
+        self._stack.enter_context(Heartbeat(self._connection, what, self._cancel))
+        try:
+            self._remove_leftovers()
+            name = self.params.database
+            # First the lock: what has none is anybody's to drop.
+            self._connection.execute("select pg_advisory_lock(%s)", [_lock_key(name)])
+            self._create()
+            self._connection.execute(comment_on(name, _MARK))
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._drop()
+        finally:
+            self._stack.__exit__(kind, error, traceback)
+
+    @property
+    def version(self) -> str:
+        """The server's version, such as ``16.14``."""
+        return str(value_of(self._connection, "show server_version")).split(" ")[0]
+
+    @property
+    def version_num(self) -> int:
+        """The server's ``server_version_num``."""
+        return self._connection.info.server_version
+
+    @property
+    def is_superuser(self) -> bool:
+        """Whether the role may do anything on the server."""
+        return bool(value_of(self._connection, "select rolsuper from pg_roles where rolname = current_user"))
+
+    def lacking_roles(self, names: Collection[str]) -> list[str]:
+        """Those of the roles that the server does not have, sorted."""
+        there = {name for (name,) in self._connection.execute("select rolname from pg_roles")}
+        return sorted(set(names) - there)
+
+    def lacking_tablespaces(self, names: Collection[str]) -> list[str]:
+        """Those of the tablespaces that the server does not have, sorted."""
+        there = {name for (name,) in self._connection.execute("select spcname from pg_tablespace")}
+        return sorted(set(names) - there)
+
+    def create_roles(self, names: Collection[str]) -> None:
+        """Create roles that can own things and be granted things, and nothing else."""
+        for name in names:
+            self._connection.execute(sql.SQL("create role {} nologin").format(sql.Identifier(name)))
+
+    def create_tablespaces(self, names: Collection[str]) -> None:
+        """Create tablespaces within the server's data folder."""
+        for name in names:
+            self._connection.execute("set allow_in_place_tablespaces = on")
+            self._connection.execute(sql.SQL("create tablespace {} location ''").format(sql.Identifier(name)))
+
+    def _create(self) -> None:
+        name = self.params.database
+        try:
+            create_database(self._connection, name, self._like)
+        except InputError as error:
+            if not self._is_throwaway:
+                raise
+            # A worker rarely has the source's locale; and none of the data depends on it, only orders do.
+            plain = {"collate": "C", "ctype": "C", "locale_provider": "libc", "locale": None, "icu_rules": None}
+            create_database(self._connection, name, self._like.model_copy(update=plain))
+            self.missing_locale = self._like.locale or self._like.collate
+            self._log.warning("%s; it is made with the locale C instead", error)
+
+    def _drop(self) -> None:
+        name = self.params.database
+        try:
+            if not self._is_throwaway:
+                drop_beside(self._connection, self.params)
+        except (psycopg.Error, InputError) as error:
+            self._log.warning(
+                "the scratch database %s is still there (the next verification on this server will drop it): %s",
+                name,
+                error,
+            )
+
+    def _remove_leftovers(self) -> None:
+        names = self._connection.execute(
+            "select datname, shobj_description(oid, 'pg_database') from pg_database"
+        ).fetchall()
+        for name, comment in names:
+            # One that was killed just after it was created has no mark yet; its name tells.
+            if comment != _MARK and not (comment is None and _NAME.fullmatch(name)):
+                continue
+            if value_of(self._connection, "select pg_try_advisory_lock(%s)", _lock_key(name)):
+                try:
+                    if is_used(self._connection, name):
+                        # Its verification may be at work, with its lock's session cut off, and about to notice.
+                        self._log.warning(
+                            "%s is of another verification, and in use: the next one will drop it", name
+                        )
+                        continue
+                    drop_beside(self._connection, self.params.of(name))
+                    self._log.info("removed %s, which a verification that was killed had left", name)
+                except (psycopg.Error, InputError) as error:  # another role's, for example
+                    self._log.warning("%s was left by a verification, and cannot be dropped: %s", name, error)
+                finally:
+                    self._connection.execute("select pg_advisory_unlock(%s)", [_lock_key(name)])
+
+
+def _lock_key(database: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"airflow-pg-s3 verify {database}".encode()).digest()[:8], signed=True)

@@ -1,0 +1,226 @@
+"""The verification: it proves a backup, or says what differs, or why nothing could be told; and records that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_pg_s3 import __version__
+from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.errors import server_error, translate_errors
+from airflow_pg_s3.core.reporting import Log, human
+from airflow_pg_s3.core.repository.manifest import Producer
+from airflow_pg_s3.core.repository.repository import StoredManifest, is_external, read_manifest
+from airflow_pg_s3.core.repository.verification_record import Level, Verification, record
+from airflow_pg_s3.core.s3.requests import parse_uri
+from airflow_pg_s3.core.verify.findings import Findings
+from airflow_pg_s3.core.verify.object_check import check_objects
+from airflow_pg_s3.core.verify.outcome import judge, one_line
+from airflow_pg_s3.core.verify.restore_test import Trial, run_restore_test
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+TOOL = "airflow-provider-pg-s3"
+_SHOWN = 3
+_WARNINGS_SHOWN = 20
+# What goes wrong outside, and is no bug.
+_TROUBLE = (PgS3Error, ClientError, BotoCoreError, OSError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest:
+    """What to verify, and how.
+
+    :param backup: URI of the manifest.
+    :param server: where to make a scratch database; None for a throwaway server on this machine.
+    :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object.
+    :param checks: queries for the restored database, each of which must return one value, true.
+    :param pre_restore_sql: commands to run in the scratch database before anything is restored.
+    :param locate_differences: find the first differing row of each table, by a second pass.
+    :param identities: age identities that may open an encrypted backup.
+    :param s3_extra_args: arguments for the S3 requests that accept them.
+    :param producer: of the task that verifies, for the record.
+    """
+
+    backup: str
+    server: ConnectionParameters | None = None
+    level: Level = "restore"
+    jobs: int = 2
+    checks: Sequence[str] = ()
+    pre_restore_sql: Sequence[str] = ()
+    locate_differences: bool = False
+    identities: Sequence[str] = ()
+    spool_dir: str | None = None
+    client_path: Sequence[str] = ()
+    s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
+    producer: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyResult:
+    """What came out of it.
+
+    :param evidence_uri: where it is recorded; None if S3 refused.
+    :param retry_may_help: whether it could not verify, and may the next time.
+    """
+
+    stored: StoredManifest
+    verification: Verification
+    evidence_uri: str | None
+    retry_may_help: bool
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one line."""
+        found = self.verification
+        what = f"backup {self.stored.manifest.backup_id} of {self.stored.manifest.database}"
+        if found.outcome == "verified":
+            how = "restored and compared" if found.level == "restore" else "every object read"
+            return f"{what} is verified: {how}, {len(found.tables)} tables, {found.rows} rows"
+        if found.outcome == "could not verify":
+            return f"{what}: could not verify: {found.reason}"
+        shown = "; ".join(f"{d.kind} {d.name}: {d.detail}" for d in found.differences[:_SHOWN])
+        count = len(found.differences)
+        more = f" (and {count - _SHOWN} more)" if count > _SHOWN else ""
+        return one_line(f"{what} FAILED verification: {shown}{more}")
+
+
+@translate_errors
+def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event, log: Log) -> VerifyResult:
+    """Verify a backup and record the outcome beside its manifest, whatever it is.
+
+    :param client: boto3 S3 client.
+    :param cancel: set from anywhere to stop.
+    :raises InputError: there is no such backup, or the request makes no sense; nothing is recorded.
+    :raises IntegrityError: the manifest itself is damaged; nothing is recorded.
+    :raises StorageError: the manifest cannot be read; nothing is recorded.
+    :raises ServerError: PostgreSQL failed.
+    :raises Cancelled: told to stop; nothing is recorded.
+    """
+    check_request(request)
+    bucket, _ = parse_uri(request.backup, parameter="backup")
+    stored = read_manifest(client, request.backup)
+    findings = Findings()
+    began_at, began = datetime.now(UTC), time.monotonic()
+    trouble: Exception | None = None
+    try:
+        _look(request, client, bucket, stored, findings, cancel=cancel, log=log)
+    except Cancelled:
+        raise
+    except psycopg.Error as error:
+        trouble = server_error(error)
+    except _TROUBLE as error:
+        trouble = error
+    outcome, reason = judge(findings, trouble, stored.manifest.server)
+    verification = Verification(
+        outcome=outcome,
+        level=request.level,
+        reason=reason,
+        began_at=began_at,
+        duration_seconds=round(time.monotonic() - began, 3),
+        restore_seconds=findings.restore_seconds,
+        compare_seconds=findings.compare_seconds,
+        where=findings.where,
+        server_version=findings.server_version,
+        pg_restore_version=findings.pg_restore_version,
+        producer=Producer(tool=TOOL, version=__version__, **request.producer),
+        tables_matching=sum(table.matches for table in findings.tables),
+        rows=sum(table.rows_found or 0 for table in findings.tables),
+        tables=findings.tables,
+        differences=findings.differences,
+        checks=findings.checks,
+        warnings=findings.warnings,
+    )
+    for warning in findings.warnings[:_WARNINGS_SHOWN]:
+        log.warning("%s", warning)
+    uri = None
+    try:
+        uri = record(client, bucket, stored, verification, request.s3_extra_args)
+    except PgS3Error as error:
+        log.warning("the outcome could not be recorded: %s", error)
+    result = VerifyResult(
+        stored=stored,
+        verification=verification,
+        evidence_uri=uri,
+        retry_may_help=outcome == "could not verify" and not isinstance(trouble, InputError),
+    )
+    log.info("%s (%.1f s)", result.sentence, verification.duration_seconds)
+    return result
+
+
+def check_request(request: VerifyRequest) -> None:
+    """Refuse what makes no sense.
+
+    :raises InputError: naming the argument.
+    """
+    if request.level not in ("restore", "checksum"):
+        raise InputError(f"level must be 'restore' or 'checksum', not {request.level!r}")
+    if request.jobs < 1:
+        raise InputError(f"jobs must be at least 1, not {request.jobs}")
+    for_restore = (request.server, request.checks, request.pre_restore_sql, request.locate_differences)
+    if request.level == "checksum" and any(for_restore):
+        raise InputError(
+            'level="checksum" restores nothing: leave out postgres_conn_id, checks, pre_restore_sql and '
+            "locate_differences"
+        )
+    if is_external(request.backup):
+        raise InputError(
+            f"{request.backup} is another tool's archive: it has no manifest to compare with; restore it with "
+            "PgS3RestoreOperator, which checks that it is whole"
+        )
+
+
+def _look(
+    request: VerifyRequest,
+    client: S3Client,
+    bucket: str,
+    stored: StoredManifest,
+    findings: Findings,
+    *,
+    cancel: threading.Event,
+    log: Log,
+) -> None:
+    log.info(
+        "verifying %s of %s (%s) by %s",
+        stored.manifest.backup_id,
+        stored.manifest.database,
+        human(stored.manifest.raw_bytes),
+        "restoring it" if request.level == "restore" else "its checksums",
+    )
+    if request.level == "checksum":
+        check_objects(
+            stored,
+            client,
+            bucket,
+            findings,
+            jobs=request.jobs,
+            identities=request.identities,
+            spool_dir=request.spool_dir,
+            cancel=cancel,
+            log=log,
+        )
+        return
+    trial = Trial(
+        backup=request.backup,
+        bucket=bucket,
+        stored=stored,
+        server=request.server,
+        jobs=request.jobs,
+        checks=request.checks,
+        pre_restore_sql=request.pre_restore_sql,
+        locate_differences=request.locate_differences,
+        identities=request.identities,
+        spool_dir=request.spool_dir,
+        client_path=request.client_path,
+    )
+    run_restore_test(trial, client, findings, cancel=cancel, log=log)

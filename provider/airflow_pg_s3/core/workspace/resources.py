@@ -1,0 +1,40 @@
+"""Room on the spool's disk, looked at before something is written there."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.reporting import human
+
+ADVICE = {
+    errno.ENOSPC: "make room, or give a spool_dir with more",
+    errno.EDQUOT: "make room, or give a spool_dir with more",
+    errno.EMFILE: "raise the worker's limit on open files (ulimit -n), or use fewer jobs",
+    errno.ENFILE: "the machine has too many open files: raise fs.file-max, or run fewer tasks",
+    errno.ENOMEM: "the worker has too little memory: use fewer jobs",
+    errno.EAGAIN: "the worker has too many processes (ulimit -u): use fewer jobs",
+}
+
+
+def is_resource_exhaustion(error: OSError) -> bool:
+    """Whether the machine has not enough of something, so that trying again later may help."""
+    return error.errno in ADVICE
+
+
+def require_free_space(folder: Path, size: int, *, what: str, instead: str = "") -> None:
+    """Refuse what does not fit.
+
+    :param size: bytes that are about to be written.
+    :param what: what they are, for the message.
+    :param instead: what else than a bigger disk would help, for the message.
+    :raises InputError: the disk has less room.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            f"spool_dir has {human(free)} free, but {what} takes {human(size)} there: give a spool_dir with more "
+            f"room{', or ' + instead if instead else ''}"
+        )

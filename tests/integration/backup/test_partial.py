@@ -1,0 +1,159 @@
+"""What a restore or a backup leaves out is never lost in silence: not by options, not by a backup of a part."""
+
+from collections.abc import Iterator
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_pg_s3.operators.verify import PgS3VerifyOperator
+from testkit.dumps import dump
+from testkit.postgres import Cluster
+
+pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
+
+FILL = """
+create table orders (i int primary key);
+insert into orders select generate_series(1, 100);
+create schema audit;
+create table audit.log (i int);
+insert into audit.log values (1), (2);
+create unlogged table sessions (i int);
+"""
+
+
+def rows_of(cluster: Cluster, database: str) -> tuple[int, int]:
+    with cluster.connect(database) as connection:
+        return connection.execute(
+            "select (select count(*) from orders), (select count(*) from audit.log)"
+        ).fetchone()
+
+
+@pytest.fixture
+def live(pg16: Cluster, new_database) -> Iterator[str]:
+    """The name of a live database, all of whose copies are dropped afterwards."""
+    name = new_database(pg16, FILL, name="live")
+    yield name
+    with pg16.connect() as connection:
+        found = connection.execute("select datname from pg_database").fetchall()
+    for (other,) in found:
+        if other.startswith(f"{name}__"):
+            pg16.drop_database(other)
+
+
+SELECTING = [
+    (["--schema-only"], "schema_only=True"),
+    (["-Os"], "schema_only=True"),
+    (["-T", "x"], "restores that object alone"),
+    (["--section=pre-data"], "schema_only=True or data_only=True"),
+    (["--sect", "post-data"], "schema_only=True or data_only=True"),
+    (["-N", "audit"], "exclude_tables="),
+]
+
+
+@pytest.mark.parametrize("if_exists", ["replace", "clean"])
+@pytest.mark.parametrize("form", ["ours", "custom", "directory"])
+def test_options_that_select_do_not_empty_a_live_database(
+    pg16: Cluster, live: str, back_up, put, restore, tmp_path, form: str, if_exists: str
+) -> None:
+    uri = back_up(pg16, live)["uri"] if form == "ours" else put(dump(pg16, live, form, tmp_path))
+    for words, message in SELECTING:
+        with pytest.raises(AirflowFailException, match=f"^pg_restore_options: .*{message}"):
+            restore(pg16, live, backup=uri, if_exists=if_exists, pg_restore_options=words)
+        assert rows_of(pg16, live) == (100, 2), words
+
+
+LEAVING_OUT = {
+    "--exclude-table-data": (["--exclude-table-data=audit.*"], ["replace", "clean"]),
+    "--schema-only": (["-s"], ["replace", "clean"]),
+    "--schema": (["-naudit"], ["replace"]),
+    "--exclude-table": (["--exclude-table", "orders"], ["replace"]),
+    "--no-unlogged-table-data": (["--no-unl"], ["replace", "clean"]),
+    "--section": (["--sect=pre-data"], ["replace", "clean"]),
+    "--no-large-objects": (["-B"], ["replace"]),
+}
+
+
+@pytest.mark.parametrize("option", LEAVING_OUT)
+def test_a_backup_of_a_part_takes_no_live_databases_place_unless_that_is_meant(
+    pg16: Cluster, live: str, back_up, restore, new_name, manifest_of, list_backups, option: str
+) -> None:
+    words, losing = LEAVING_OUT[option]
+    made = back_up(pg16, live, pg_dump_options=["-v", *words])
+    assert manifest_of(made).dump.left_out_by == [option]
+    assert manifest_of(made).dump.options == ["-v", *words]
+    assert made["left_out_by"] == list_backups()[0]["left_out_by"] == [option]
+    for if_exists in losing:
+        with pytest.raises(AirflowFailException) as caught:
+            restore(pg16, live, backup=made["uri"], if_exists=if_exists)
+        assert str(caught.value) == (
+            f"{made['uri']} lacks what {option} left out of it: with if_exists={if_exists!r} this would be gone "
+            f"from {live}. Give allow_partial=True if that is meant, or restore into a database of its own"
+        )
+        assert rows_of(pg16, live) == (100, 2)
+    restore(pg16, new_name(pg16), backup=made["uri"])
+    if "clean" not in losing:
+        restore(pg16, live, backup=made["uri"], if_exists="clean", jobs=1)
+        assert rows_of(pg16, live) == (100, 2)
+
+
+def test_all_that_is_left_out_is_named(pg16: Cluster, live: str, back_up, restore) -> None:
+    made = back_up(pg16, live, pg_dump_options=["-N", "audit", "--exclude-table-data=o*", "-x", "--no-comments"])
+    assert made["left_out_by"] == ["--exclude-schema", "--exclude-table-data"]
+    with pytest.raises(AirflowFailException, match="lacks what --exclude-schema, --exclude-table-data left out"):
+        restore(pg16, live, backup=made["uri"], if_exists="replace")
+    with pytest.raises(AirflowFailException, match="lacks what --exclude-table-data left out"):
+        restore(pg16, live, backup=made["uri"], if_exists="clean")
+
+
+@pytest.mark.parametrize("option", [name for name in LEAVING_OUT if name != "--section"])
+def test_a_backup_of_a_part_is_verified_for_what_it_holds(
+    pg16: Cluster, live: str, back_up, connections, spool_dir, option: str
+) -> None:
+    made = back_up(pg16, live, pg_dump_options=LEAVING_OUT[option][0])
+    connections.set("pg_scratch", pg16.airflow_connection("postgres"))
+    verified = PgS3VerifyOperator(
+        task_id="verify",
+        backup=made["uri"],
+        postgres_conn_id="pg_scratch",
+        aws_conn_id="aws",
+        spool_dir=str(spool_dir),
+    ).execute(context={})
+    assert (verified["outcome"], verified["rows"]) == ("verified", made["rows"])
+
+
+@pytest.mark.parametrize("meant", [True, "True"])
+@pytest.mark.parametrize("if_exists", ["replace", "clean"])
+def test_what_is_meant_is_done(pg16: Cluster, live: str, back_up, restore, if_exists: str, meant) -> None:
+    made = back_up(pg16, live, pg_dump_options=["--exclude-table-data=audit.log"])
+    pg16.psql("delete from orders", live)
+    restore(pg16, live, backup=made["uri"], if_exists=if_exists, allow_partial=meant)
+    assert rows_of(pg16, live) == (100, 0)
+
+
+def test_a_backup_of_a_whole_database_says_so(pg16: Cluster, live: str, back_up, restore, manifest_of) -> None:
+    made = back_up(pg16, live, pg_dump_options=["-Ox", "--no-comments", "--load-via-partition-root"])
+    assert manifest_of(made).dump.left_out_by == []
+    restore(pg16, live, backup=made["uri"], if_exists="replace")
+    assert rows_of(pg16, live) == (100, 2)
+
+
+@pytest.mark.parametrize("if_exists", ["replace", "clean"])
+@pytest.mark.parametrize("form", ["custom", "tar", "directory"])
+def test_another_tools_archive_without_rows_takes_no_live_databases_place(
+    pg16: Cluster, live: str, put, restore, new_name, tmp_path, form: str, if_exists: str
+) -> None:
+    uri = put(dump(pg16, live, form, tmp_path, "--schema-only"))
+    with pytest.raises(AirflowFailException, match=r"holds tables and no rows.*Give allow_partial=True"):
+        restore(pg16, live, backup=uri, if_exists=if_exists)
+    assert rows_of(pg16, live) == (100, 2)
+    restore(pg16, new_name(pg16), backup=uri)
+    restore(pg16, live, backup=uri, if_exists=if_exists, allow_partial=True)
+    assert rows_of(pg16, live) == (0, 0)
+
+
+def test_another_tools_archive_of_empty_tables_is_whole(pg16: Cluster, live: str, put, restore, tmp_path) -> None:
+    pg16.psql("delete from orders; delete from audit.log", live)
+    uri = put(dump(pg16, live, "custom", tmp_path))
+    pg16.psql("insert into orders values (7)", live)
+    restore(pg16, live, backup=uri, if_exists="replace")
+    assert rows_of(pg16, live) == (0, 0)

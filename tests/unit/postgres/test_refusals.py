@@ -1,0 +1,48 @@
+"""What libpq itself refuses, in its own words, as libpq 18 says them before or instead of a login."""
+
+import pytest
+
+from airflow_pg_s3.core.postgres.refusals import refusal
+
+TO = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'root certificate file "/root/.postgresql/root.crt" does not exist\nEither provide the file, or …',
+        'server certificate for "elsewhere" does not match host name "127.0.0.1"',
+        'authentication method requirement "password" failed: server requested SASL authentication',
+        "channel binding required, but SSL not in use",
+        'private key file "/client.key" has group or world access; file must have permissions u=rw (0600)',
+    ],
+)
+def test_what_libpq_refuses_is_refused_in_its_words(said: str) -> None:
+    assert refusal(TO + said) == TO + said
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (TO + "SSL error: certificate verify failed", "correct the connection's sslrootcert, or the"),
+        (TO + "fe_sendauth: no password supplied", "give the connection a password"),
+        ("connection is bad: local user with ID 12345 does not exist", "give the connection a login"),
+    ],
+)
+def test_where_that_leaves_it_open_what_to_do_is_said(said: str, advice: str) -> None:
+    assert str(refusal(said)).startswith(f"{said}; {advice}")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        TO + "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?",
+        TO + "timeout expired",
+        TO + "server closed the connection unexpectedly",
+        TO + "SSL SYSCALL error: EOF detected",
+        TO + "FATAL:  the database system is shutting down",
+        "failed to resolve host 'db': [Errno -3] Temporary failure in name resolution",
+    ],
+)
+def test_what_may_pass_is_no_refusal(said: str) -> None:
+    assert refusal(said) is None

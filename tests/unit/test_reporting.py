@@ -1,0 +1,38 @@
+"""Tables in a log are aligned, and ages are said to a useful precision."""
+
+import pytest
+
+from airflow_pg_s3.core.reporting import aligned, human_age
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_where_their_header_ends():
+    assert aligned(
+        ("name", "rows", "labels"), [("a", "1", ""), ("longer", "12,345", "x=y")], numbers=["rows"]
+    ) == [
+        "name      rows  labels",
+        "a            1",
+        "longer  12,345  x=y",
+    ]
+
+
+def test_a_table_without_rows_is_its_header():
+    assert aligned(("a", "b"), []) == ["a  b"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (119.9, "119 s"),
+        (120, "2 min"),
+        (7199, "119 min"),
+        (7200, "2 h"),
+        (26 * 3600, "26 h"),
+        (48 * 3600 - 1, "47 h"),
+        (48 * 3600, "2 d"),
+        (400 * 86400, "400 d"),
+        (-7200, "2 h"),
+    ],
+)
+def test_an_age_has_two_or_three_digits_at_most_days(seconds, said):
+    assert human_age(seconds) == said

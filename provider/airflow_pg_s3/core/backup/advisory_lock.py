@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.core.postgres.server import _Connection
 from airflow_pg_s3.core.repository.backup_id import time_of
 
+_Connection = psycopg.Connection[tuple[Any, ...]]
 # An entry for each session that has it, and whether it is ours.
 _LOCK = """
 select pid = pg_backend_pid() from pg_locks where locktype = 'advisory' and granted and objsubid = 1

@@ -12,10 +12,10 @@ from airflow_pg_s3.core.backup.dump import PgDump, check_tools
 from airflow_pg_s3.core.backup.dump_watch import DumpWatch
 from airflow_pg_s3.core.backup.estimate import expected_bytes
 from airflow_pg_s3.core.backup.manifest_builder import build_manifest
-from airflow_pg_s3.core.backup.request import BackupRequest
+from airflow_pg_s3.core.backup.request import BackupRequest, check_request
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.backup.standby import warn_of_snapshots
-from airflow_pg_s3.core.errors import InputError, PgS3Error
+from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres import client_options, server
 from airflow_pg_s3.core.postgres.column_options import choose_pg_dump
 from airflow_pg_s3.core.postgres.errors import translate_errors
@@ -29,9 +29,6 @@ from airflow_pg_s3.core.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from airflow_pg_s3.core.postgres.server import ServerFacts
-
-
-_SPOOL_PER_JOB = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     :raises Cancelled: told to stop.
     """
     encoder = Encoder(level=request.compression_level, recipients=request.age_recipients)
-    _check_numbers(request)
+    check_request(request)
     database = request.source.database
     with (
         request.source.connect() as connection,
@@ -140,16 +137,6 @@ def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> No
             "nothing opens this backup without %s: keep a copy outside of Airflow, whose database may be what is "
             "lost, and one of Airflow's Fernet key, without which its connections cannot be read",
             " and ".join(keys),
-        )
-
-
-def _check_numbers(request: BackupRequest) -> None:
-    if request.jobs < 1:
-        raise InputError(f"jobs must be at least 1, not {request.jobs}")
-    least = _SPOOL_PER_JOB * (request.jobs + 1)
-    if request.spool_limit < least:
-        raise InputError(
-            f"spool_limit must be at least {least} bytes for {request.jobs} jobs, not {request.spool_limit}"
         )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.repository.pack import PACK_BYTES, SMALL_BYTES
 from airflow_pg_s3.core.s3.upload import PART_BYTES, PARTS_PER_VOLUME
 
 DEFAULT_SPOOL_LIMIT = 1 << 30
 DEFAULT_COMPRESSION_LEVEL = 1
+_SPOOL_PER_JOB = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +46,17 @@ class BackupRequest:
     parts_per_volume: int = PARTS_PER_VOLUME
     small_bytes: int = SMALL_BYTES
     pack_bytes: int = PACK_BYTES
+
+
+def check_request(request: BackupRequest) -> None:
+    """Refuse numbers that cannot work.
+
+    :raises InputError: naming the argument.
+    """
+    if request.jobs < 1:
+        raise InputError(f"jobs must be at least 1, not {request.jobs}")
+    least = _SPOOL_PER_JOB * (request.jobs + 1)
+    if request.spool_limit < least:
+        raise InputError(
+            f"spool_limit must be at least {least} bytes for {request.jobs} jobs, not {request.spool_limit}"
+        )

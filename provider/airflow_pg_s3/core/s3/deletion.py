@@ -23,6 +23,8 @@ _NOT_KNOWN = (
     HTTPStatus.LENGTH_REQUIRED,
     HTTPStatus.NOT_IMPLEMENTED,
 )
+# What says that the request came otherwise than it was sent: then the list of what is to be deleted may have, too.
+_DAMAGED = ("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch")
 
 
 class Deleter:
@@ -55,7 +57,8 @@ class Deleter:
             try:
                 refusals = self._delete_one(batch[0]) if self._at_once == 1 else self._delete_many(batch)
             except ClientError as error:
-                if self._at_once == 1 or s3_requests.status_of(error) not in _NOT_KNOWN:
+                is_damaged = error.response["Error"].get("Code") in _DAMAGED
+                if self._at_once == 1 or is_damaged or s3_requests.status_of(error) not in _NOT_KNOWN:
                     raise
                 self._at_once = 1
                 continue

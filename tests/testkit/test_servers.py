@@ -1,4 +1,4 @@
-"""The servers of the lab: they ask for passwords, and nothing of them stays, whatever happens."""
+"""The servers of the testkit: they ask for passwords, and nothing of them stays, whatever happens."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import lab.postgres
 import psycopg
 import pytest
 
+import testkit.postgres
 from testkit.postgres import WHEEL, Cluster, Installation, all_installations, with_vector
 from testkit.s3 import S3Server
 
@@ -128,11 +128,11 @@ def test_a_major_that_is_missing_is_named_with_those_that_are_there() -> None:
 
 def test_a_major_is_its_newest_minor_and_others_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"/a": "16.14", "/b": None, "/c": "16.9", "/d": "9.6", "/e": "16.14"}
-    monkeypatch.setattr(lab.postgres, "_folders", lambda: map(Path, versions))
-    monkeypatch.setattr(lab.postgres, "version_of", lambda folder: versions[str(folder)])
-    monkeypatch.setattr(lab.postgres, "all_installations", all_installations.__wrapped__)
-    assert [str(each.folder) for each in lab.postgres.all_installations()] == ["/d", "/c", "/a", "/e"]
-    assert lab.postgres.installations() == {9: Path("/d"), 16: Path("/e")}
+    monkeypatch.setattr(testkit.postgres, "_folders", lambda: map(Path, versions))
+    monkeypatch.setattr(testkit.postgres, "version_of", lambda folder: versions[str(folder)])
+    monkeypatch.setattr(testkit.postgres, "all_installations", all_installations.__wrapped__)
+    assert [str(each.folder) for each in testkit.postgres.all_installations()] == ["/d", "/c", "/a", "/e"]
+    assert testkit.postgres.installations() == {9: Path("/d"), 16: Path("/e")}
     assert Cluster(major=16).version == "16.14"
     assert Cluster(installation=Installation("16.9", Path("/c"))).pg_bin == Path("/c")
 

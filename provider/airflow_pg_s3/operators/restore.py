@@ -227,7 +227,7 @@ class PgS3RestoreOperator(PgS3Operator):
             if self.thaw:
                 self._wait_for_thaw(self.thaw, client)
             if is_external(self.backup):
-                return self._report(context, self._restore_foreign(request, client))
+                return self._report(context, self._restore_external(request, client))
             result = restore(request, client, cancel=self._cancel, log=self.log)
         return self._report(
             context,
@@ -255,7 +255,7 @@ class PgS3RestoreOperator(PgS3Operator):
             if self._cancel.wait(THAW_INTERVAL.total_seconds()):
                 raise Cancelled("stopped while waiting for S3 to give out what is archived")
 
-    def _restore_foreign(self, request: RestoreRequest, client: S3Client) -> dict[str, Any]:
+    def _restore_external(self, request: RestoreRequest, client: S3Client) -> dict[str, Any]:
         result = restore_external(request, client, cancel=self._cancel, log=self.log)
         return {
             "database": result.database,

@@ -191,7 +191,7 @@ def test_the_rights_to_prune_show_locks(ceph: Ceph, locked_bucket: str, grant: C
     owner.put_object_retention(
         Bucket=locked_bucket,
         Key=f"{PREFIX}/shop/{retained}.json",
-        RetentionPolicy={"Mode": "GOVERNANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)},
+        Retention={"Mode": "GOVERNANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)},
     )
     pruner = grant("prune", locked_bucket).client()
     with pytest.raises(ClientError, match="403"):

@@ -299,7 +299,7 @@ def stage(
     for module, verb in (
         (backup_operator, "back_up"),
         (restore_operator, "restore"),
-        (restore_operator, "restore_foreign"),
+        (restore_operator, "restore_external"),
         (verify_operator, "verify"),
         (prune_operator, "prune"),
     ):

@@ -572,7 +572,7 @@ def test_what_object_lock_protects_stays_visible_and_is_no_error(s3, locked_plac
         place.client.put_object_retention(
             Bucket=place.bucket,
             Key=f"{PREFIX}/shop/{name}",
-            RetentionPolicy={"Mode": "GOVERNANCE", "RetainUntilDate": end},
+            Retention={"Mode": "GOVERNANCE", "RetainUntilDate": end},
         )
 
     retain(f"{retained}.json", until)

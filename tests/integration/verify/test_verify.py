@@ -656,7 +656,7 @@ def test_checksums_are_compared_without_any_program_of_postgresql(
 TASK = """
 import logging, os, sys, threading
 sys.path[:0] = {paths!r}
-from airflow_pg_s3.core import trial
+from airflow_pg_s3.core.verify import restore_test
 def hold(*arguments, **keywords):
     print("restored", flush=True)
     sys.stdin.read()

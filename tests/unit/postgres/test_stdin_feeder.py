@@ -19,11 +19,11 @@ from tests.support.waiting import wait_until
 CHUNKS = [random.Random(0).randbytes(1 << 20) for _ in range(3)]
 TASK = """
 import sys, threading, time, logging
-from airflow_pg_s3.core.postgres.stdin_feeder import pour_into
+from airflow_pg_s3.core.postgres.stdin_feeder import run_with_stdin
 def chunks():
     yield b"some bytes"
     time.sleep(600)
-pour_into(sys.argv[1:], env={}, chunks=chunks(), on_line=print, is_hopeless=lambda: False,
+run_with_stdin(sys.argv[1:], env={}, chunks=chunks(), on_line=print, is_hopeless=lambda: False,
     check=lambda program: program.check(), cancel=threading.Event(), log=logging.getLogger())
 """
 

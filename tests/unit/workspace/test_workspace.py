@@ -220,7 +220,7 @@ def test_a_workspace_in_use_is_not_swept_nor_are_its_processes(tmp_path, start):
 
 DYING = """
 import os, signal, sys
-from airflow_pg_s3.core import workspace
+from airflow_pg_s3.core.workspace import workspace
 module, name = sys.argv[2].split(".")
 setattr(getattr(workspace, module), name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 with workspace.Workspace(sys.argv[1]):

@@ -5,15 +5,15 @@
 ``request``
     What users ask for.
 ``dump``, ``spool``
-    pg_dump at work, and the folder that it writes to, which never grows over its limit.
+    Runs pg_dump; the folder that it writes to, kept within a limit.
 ``dump_watch``, ``estimate``
-    What pg_dump is at, and how much is ahead.
+    What pg_dump is doing, and how much is left.
 ``standby``
-    What old standbys get wrong.
+    Standbys whose exported snapshots are wrong.
 ``archive_uploader``
-    Members on their way to S3, while they are written.
+    Uploads the archive's members while pg_dump still writes them.
 ``manifest_builder``, ``staged_backup``
-    The manifest; all that becomes a backup at once, or nothing.
+    Builds the manifest; commits the backup, all of it or nothing.
 ``advisory_lock``, ``abandoned``
-    The lock that says that a backup is alive; what killed backups have left.
+    The lock that marks a running backup; removes what killed ones left.
 """

@@ -23,7 +23,7 @@ def remove_abandoned(
     facts: ServerFacts,
     log: Log,
 ) -> None:
-    """Remove what backups left behind that were killed outright, if this server says that they are dead."""
+    """Remove what killed backups left behind, unless this server shows that they may still be running."""
     database = source.database
     pg_dump = source.keywords.get("application_name", "pg_dump")
     for begun in repository.abandoned(database):

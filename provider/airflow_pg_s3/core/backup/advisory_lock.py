@@ -42,7 +42,7 @@ def hold_lock(connection: _Connection, backup_id: str) -> None:
 def confirm_lock(connection: _Connection, backup_id: str) -> None:
     """Make sure that the lock was held until now.
 
-    :raises PgS3Error: the session is gone, or another one; what was stored may have been taken for abandoned.
+    :raises PgS3Error: the session is gone or was replaced; another run may have removed what was stored.
     """
     try:
         is_held = (True,) in _holders(connection, backup_id)

@@ -33,7 +33,6 @@ from airflow_pg_s3.core.s3.upload import Uploader
 from airflow_pg_s3.core.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from airflow_pg_s3.core.postgres.client_tools import ClientTools
     from airflow_pg_s3.core.postgres.server import ServerFacts
 
 
@@ -44,7 +43,7 @@ _SERIALIZABLE = "serializable-deferrable"
 _SNAPSHOT_OF_ANOTHER = re.compile(
     'invalid snapshot identifier|snapshot ".*" does not exist|import a snapshot from a different database'
 )
-_PROGRAM = "pg_dumpall"
+_PG_DUMPALL = "pg_dumpall"
 
 
 class PgDump:
@@ -110,7 +109,7 @@ class PgDump:
             ) as shipper,
         ):
             progress = Progress(self._log.info, lambda seconds: self._line(spool, uploader, seconds))
-            # No longer than pg_dump needs it: a server has to keep what it shows.
+            # Held no longer than pg_dump needs it: meanwhile the server must keep old row versions.
             with self._snapshot(connection) as snapshot, self._pg_dump(spool, snapshot) as program:
                 self._follow(program, spool, shipper, progress)
             if globals_file is not None:
@@ -234,9 +233,9 @@ def check_tools(tools: ClientTools) -> None:
 
     :raises InputError: pg_dumpall is not where pg_dump is.
     """
-    if not os.access(tools.path(_PROGRAM), os.X_OK):
+    if not os.access(tools.path(_PG_DUMPALL), os.X_OK):
         raise InputError(
-            f"include_globals=True takes {_PROGRAM}, which is not in {tools.folder} beside pg_dump "
+            f"include_globals=True takes {_PG_DUMPALL}, which is not in {tools.folder} beside pg_dump "
             f"{tools.version}: install the whole package postgresql-client-{tools.major}, or leave it out"
         )
 
@@ -244,7 +243,7 @@ def check_tools(tools: ClientTools) -> None:
 def dump_command(tools: ClientTools, source: ConnectionParameters, encoding: str, file: Path) -> list[str]:
     """Command that writes the globals of a server into a file. It takes no superuser, as it reads no passwords."""
     return [
-        tools.path(_PROGRAM),
+        tools.path(_PG_DUMPALL),
         "--globals-only",
         "--no-role-passwords",
         "--no-sync",

@@ -1,4 +1,4 @@
-"""What a running pg_dump is at, as its server knows it: which tables it reads, and whom it waits for.
+"""What a running pg_dump is doing, as its server sees it: which tables it reads, and whose locks it waits for.
 
 pg_dump itself says neither. Without a wait limit it waits for a lock until it gets it.
 """
@@ -37,7 +37,7 @@ from holders left join pg_stat_activity on pid = holder order by depth, holder
 
 
 class DumpWatch:
-    """Asks for the time of a block, on a thread of its own: a server that does not answer must hold nothing up.
+    """Polls the server while a block runs, on its own thread: a server that does not answer must delay nothing.
 
     :param connection: to the same database, as the same user; others may use it meanwhile.
     :param application: pg_dump's ``application_name``.

@@ -98,7 +98,7 @@ class Spool:
 
     def _look_at(self, member: SpooledMember) -> None:
         was_open = os.stat(member.path).st_size > 0
-        # Closed first, then its size: it must be the last one.
+        # First whether it is closed, then its size: only then is that size final.
         member.closed_looks = member.closed_looks + 1 + was_open if self._is_closed(member.path) else 0
         member.size = os.stat(member.path).st_size
 

@@ -70,7 +70,7 @@ class StagedBackup:
         if missing:
             raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
         # From here on the manifest may come to exist at any moment, even after an error, and then its objects
-        # must as well. Only S3's clear no gives leave to remove them.
+        # must as well. Only a definite refusal by S3 allows us to remove them.
         self._remove_on_exit = False
         try:
             s3_requests.put_if_absent(

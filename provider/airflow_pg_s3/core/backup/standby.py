@@ -15,8 +15,8 @@ import psycopg
 from airflow_pg_s3.core.postgres.client_options import Given
 from airflow_pg_s3.core.reporting import Log
 
-# The first minor of each major without the fault; majors before these never get one, later ones have it from their
-# beginning or from their first minor.
+# The first minor release of each major that has the fix. Older majors never get it; newer ones have had it since
+# their first release or first minor.
 _MENDED = {14: 25, 15: 20, 16: 16, 17: 12, 18: 7}
 
 

@@ -1,25 +1,27 @@
-"""Speaking PostgreSQL and its client programs.
+"""Talking to PostgreSQL and running its client programs.
 
 ``connection``
-    Where a database is, and how to connect: for sessions of ours, and for client programs.
+    Where a database is, and how our sessions and client programs connect, with no password in argv.
 ``pooler``, ``refusals``, ``keywords``
-    What is no server; refusals that no further try can mend; keywords that a program's libpq does not know.
+    Transaction poolers; refusals that no retry can mend; keywords that a program's libpq does not know.
 ``heartbeat``
     Pings for sessions that idle for hours.
 ``client_tools``
     Which client programs are installed, of which version, and which fit.
+``column_options``
+    Chooses a pg_dump that leaves out the server's own options of columns.
 ``client_program``, ``stdin_feeder``
-    A client program at work; one that reads from a stream.
+    Runs a client program; feeds a stream to its standard input.
 ``client_options``
     Which options users may give to pg_dump and pg_restore.
 ``server``
     What a server says of itself.
 ``databases``, ``database_settings``, ``subscriptions``
-    Databases created, named, commented, dropped; their settings; their subscriptions, which outlive them.
-``column_options``, ``encodings``, ``sql_text``
-    What PostgreSQL's text means: options of columns, encodings of names, commands.
+    Creates, names and drops databases; their settings; subscriptions, whose slots on other servers outlive them.
+``encodings``, ``sql_text``
+    Encodings of names; how SQL text is split.
 ``errors``, ``redaction``
-    The server's errors as ours, without rows and secrets.
+    Turns the server's errors into ours; hides rows and secrets.
 ``archive``
-    pg_dump's archives, read.
+    Reads pg_dump's archives.
 """

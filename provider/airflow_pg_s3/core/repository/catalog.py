@@ -121,7 +121,7 @@ def read_entry(client: S3Client, ref: BackupRef, log: Log) -> Entry | None:
 
     One that was pruned meanwhile, is damaged, archived or of a later format must not hide the others.
 
-    :raises Refused: there is no right to read it.
+    :raises AccessDenied: there is no right to read it.
     :raises StorageError: S3 failed.
     """
     entry = _read(client, ref, log)

@@ -265,7 +265,7 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
 
     :raises InputError: there is none, or this version cannot read it.
     :raises Unreadable: S3 does not give it out.
-    :raises Refused: there is no right to read it.
+    :raises AccessDenied: there is no right to read it.
     :raises IntegrityError: it isn't one, or a hostile one.
     """
     bucket, key = s3_requests.parse_uri(uri, parameter="backup")

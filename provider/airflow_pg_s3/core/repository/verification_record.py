@@ -147,7 +147,7 @@ def read_evidence(client: S3Client, bucket: str, stored: StoredManifest) -> Evid
     """Read what is known of a backup; None if nothing is, or nothing that speaks of this very manifest.
 
     :raises Unreadable: S3 does not give it out.
-    :raises Refused: there is no right to read it.
+    :raises AccessDenied: there is no right to read it.
     :raises StorageError: S3 failed.
     """
     return _read(client, bucket, stored)[0]

@@ -7,5 +7,5 @@
 ``prune``
     The verb.
 ``orphans``
-    What killed backups and prunes left.
+    Finds what killed backups and prunes left behind.
 """

@@ -38,7 +38,7 @@ def take_inventory(client: S3Client, bucket: str, base: str) -> Inventory:
     """Look at what there is.
 
     :param base: key prefix of the database's backups, with its slash.
-    :raises Refused: there is no such bucket, or no right to list it.
+    :raises AccessDenied: there is no such bucket, or no right to list it.
     :raises StorageError: S3 failed.
     """
     now = datetime.now(UTC)

@@ -35,7 +35,7 @@ class ObjectLocks:
     def protection(self, keys: Iterable[str]) -> str | None:
         """Say what protects any of these objects, and until when; None if nothing does.
 
-        :raises Refused: no right to see locks.
+        :raises AccessDenied: no right to see locks.
         :raises StorageError: S3 failed.
         """
         if not self._may_be_on:

@@ -169,7 +169,7 @@ def put_if_absent(client: S3Client, bucket: str, key: str, body: bytes, extra_ar
     :param extra_args: arguments for the request, if it accepts them.
     :raises DataConflict: it does, and holds something else.
     :raises StorageError: S3 refused; the object does not exist.
-    :raises Ambiguous: S3 failed, and may still come to store it.
+    :raises OutcomeUnknown: S3 failed, and may still come to store it.
     """
     uri = f"s3://{bucket}/{key}"
     arguments: Any = of_records(client, extra_args) | {
@@ -242,7 +242,7 @@ def list_pages(client: S3Client, **arguments: Any) -> Iterator[Any]:
 def translate_errors(bucket: str) -> Iterator[None]:
     """Turn what goes wrong between here and S3 into one sentence that says what to do.
 
-    :raises Refused: there is no such bucket, or no right to use it.
+    :raises AccessDenied: there is no such bucket, or no right to use it.
     :raises StorageError: anything else.
     """
     try:

@@ -82,8 +82,8 @@ def test_the_widest_window_of_zstd_is_taken():
 
 def test_too_little_memory_is_no_damage():
     script = (
-        "from airflow_pg_s3.core.formats import Compression\n"
-        "from airflow_pg_s3.core.unwrap import unwrap\n"
+        "from airflow_pg_s3.core.restore.external.decompress import Compression\n"
+        "from airflow_pg_s3.core.restore.external.decompress import unwrap\n"
         f"list(unwrap([{WINDOW_OF_2_GIB!r}], Compression.ZSTD))"
     )
     done = subprocess.run(

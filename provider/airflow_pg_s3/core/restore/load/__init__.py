@@ -3,11 +3,11 @@
 ``load``, ``plan``
     A restore in the order that the plan gives.
 ``lanes``
-    So many pieces of work at a time, the largest first.
+    Runs a fixed number of tasks at a time, the largest first.
 ``loading_session``
     A session that fills tables and large objects; a COPY ends here.
 ``archive_folder``
     The archive on S3 as pg_restore and these sessions see it.
 ``pg_restore``, ``error_parser``, ``last_login``
-    A run of pg_restore; its errors; the login at its end that does not matter.
+    Runs pg_restore; judges its errors; ignores a failed last login.
 """

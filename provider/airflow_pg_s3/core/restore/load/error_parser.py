@@ -21,8 +21,8 @@ class PgRestoreErrors:
     """Counts pg_restore's errors, and those of them that mean nothing.
 
     What an error quotes (the body of a function, a message that a trigger raises) can hold any text, also that of
-    a harmless error. But it comes behind the first line of its own error, in pg_restore's words and the server's:
-    as soon as such a line is not one of the harmless, all is lost, whatever follows.
+    a harmless error. But each error begins with a line in pg_restore's and the server's own words: once one such
+    line is not of a harmless error, the run has failed, whatever follows.
 
     Parallel workers write to one standard error, each line in pieces (``pg_restore: ``, ``error: ``, the rest),
     which come out mixed. So the lines of the one error that workers make are looked for by pieces, and counted.

@@ -42,7 +42,7 @@ class Task(Generic[R]):
 
 
 class Lanes(Generic[R]):
-    """So many threads, each with a resource of its own.
+    """A fixed number of threads, each with its own resource.
 
     :param open_resource: called on each lane's thread.
     :param stop: set when a task fails, or the caller does, so that the others end.

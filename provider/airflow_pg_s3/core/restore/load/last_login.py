@@ -14,7 +14,7 @@ from collections.abc import Iterable
 _BEGIN = r"(?:\A|pg_restore: )"
 _ITEM = re.compile(_BEGIN + r"(?:processing|launching|skipping) item (\d+) ")
 _ALL_DONE = re.compile(_BEGIN + r"finished main parallel loop\Z")
-# The second as 13 has it.
+# The second alternative is the wording of PostgreSQL 13.
 _NO_LOGIN = re.compile(
     r"pg_restore: error: "
     r"(?:(?:reconnection failed: )?connection to server .+|(?:re)?connection to database \".*\") failed: .+"
@@ -38,7 +38,7 @@ class LastLogin:
         self.has_failed = False
 
     def takes(self, line: str) -> bool:
-        """Take a line of standard error; whether it is for nobody else."""
+        """Take a line of standard error; return whether nobody else needs to see it."""
         self._left.difference_update(int(number) for number in _ITEM.findall(line))
         self._are_workers_done = self._are_workers_done or _ALL_DONE.search(line) is not None
         # Nothing is left: it would have looked, and done nothing.

@@ -24,8 +24,8 @@ from airflow_pg_s3.core.postgres.heartbeat import is_stale
 
 # Calls its argument with all bytes, in order; returns only if they are those that were backed up.
 Feed = Callable[[Callable[[bytes], object]], None]
-# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), as far as it is about rows,
-# and all sessions of ours do not.
+# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), where it affects rows
+# and `ConnectionParameters.set_up` does not set it for all our sessions.
 _SETTINGS = {
     "check_function_bodies": "off",
     "xmloption": "content",
@@ -40,7 +40,7 @@ class LoadingOptions:
     :param encoding: of the archive, as PostgreSQL names it.
     :param lc_monetary: the locale that money is in; None for the server's own.
     :param role: to become; None to stay who we are.
-    :param superuser: who may disable triggers, if it is somebody else.
+    :param superuser: the role that disables triggers, if not the one that loads.
     :param disables_triggers: none of them fires, and no foreign key is checked.
     :param row_security: heed policies, rather than fail where there are some for us.
     """

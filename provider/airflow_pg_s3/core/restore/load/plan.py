@@ -1,4 +1,4 @@
-"""In which runs of pg_restore, and with which rows of ours between them, an archive is restored.
+"""Divides a restore into runs of pg_restore and, between them, the rows that our own sessions load.
 
 Definitions come first, with the rows of small tables, of which pg_restore copies thousands in a second; then large
 tables and large objects, by sessions of our own, with their indexes as soon as the rows are there; then the rest.
@@ -182,7 +182,7 @@ def _builds(toc: Toc, rest: Sequence[Entry], copies: Sequence[Copy]) -> Mapping[
         data = table_of[needed[0]]
         if entry.kind == "INDEX":
             indexes.setdefault(data, []).append(entry)
-        # Without ONLY, it would be one of inherited tables as well, whose rows are still to come.
+        # Without ONLY, it would apply to inheriting tables as well, whose rows may not be loaded yet.
         elif entry.kind == "CONSTRAINT" and entry.definition.startswith(b"ALTER TABLE ONLY "):
             constraints.setdefault(data, []).append(entry)
     return {

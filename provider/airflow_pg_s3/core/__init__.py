@@ -10,6 +10,6 @@ Each package may import those below it, never one above (``make lint`` enforces 
     workspace               the worker: a private folder, processes, disk
     record reporting errors search_path
 
-Each verb is in the file named after it: `backup.backup.back_up`, `restore.restore.restore`, `verify.verify.verify`,
-`retention.prune.prune`.
+Each verb is in the file named after it: `backup.backup.back_up`, `restore.restore.restore`,
+`verify.verify.verify`, `retention.prune.prune`.
 """

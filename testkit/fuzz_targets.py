@@ -37,9 +37,9 @@ from airflow_pg_s3.core.repository.repository import Repository, StoredManifest
 from airflow_pg_s3.core.restore.external import detect
 from airflow_pg_s3.core.restore.external.decompress import Compression, unwrap
 from airflow_pg_s3.core.restore.external.untar import unpack_directory
-from testkit import toc_listing as written
+from testkit import toc_writer as written
 from testkit.postgres import installations
-from testkit.toc_listing import CUSTOM, TAR
+from testkit.toc_writer import CUSTOM, TAR
 
 OUTPUT_LIMIT = 1 << 22
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from airflow_pg_s3.core.postgres.archive.toc import parse_toc, read_toc
 from testkit import postgres as postgres
-from testkit.toc_listing import listed
+from testkit.toc_writer import listed
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
 SQL = """

@@ -4,7 +4,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from airflow_pg_s3.core.restore.managed import TOLERATED
+from airflow_pg_s3.core.restore.managed_service import TOLERATED
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/managed-services.md").read_text()
 

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_pg_s3.core import reporting
 from airflow_pg_s3.core.backup.backup import back_up
-from airflow_pg_s3.core.backup.dump import Backpressure
+from airflow_pg_s3.core.backup.pg_dump import Backpressure
 from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.backup.spool import READ_BYTES
 from airflow_pg_s3.core.postgres import connection as postgres_connection

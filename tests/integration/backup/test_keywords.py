@@ -5,7 +5,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.connection import parameters
-from airflow_pg_s3.core.postgres.keywords import check_keywords
+from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from testkit.postgres import Cluster, newest
 from tests.integration.conftest import only_on
 

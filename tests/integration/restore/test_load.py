@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_pg_s3.core.errors import CopyError, IntegrityError
 from airflow_pg_s3.core.restore.load import load
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
-from airflow_pg_s3.core.restore.load.loading_session import LoadingSession
+from airflow_pg_s3.core.restore.load.copy_session import LoadingSession
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster

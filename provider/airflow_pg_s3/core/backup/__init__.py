@@ -4,7 +4,7 @@
     The verb, from the request to the commit.
 ``request``
     What users ask for.
-``dump``, ``spool``
+``pg_dump``, ``spool``
     Runs pg_dump; the folder that it writes to, kept within a limit.
 ``dump_watch``, ``estimate``
     What pg_dump is doing, and how much is left.

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.backup.abandoned import remove_abandoned
 from airflow_pg_s3.core.backup.advisory_lock import confirm_lock, hold_lock
-from airflow_pg_s3.core.backup.dump import PgDump, check_tools
 from airflow_pg_s3.core.backup.dump_watch import DumpWatch
 from airflow_pg_s3.core.backup.estimate import expected_bytes
 from airflow_pg_s3.core.backup.manifest_builder import build_manifest
+from airflow_pg_s3.core.backup.pg_dump import PgDump, check_tools
 from airflow_pg_s3.core.backup.request import BackupRequest, check_request
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.backup.standby import warn_of_snapshots
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres import client_options, server
-from airflow_pg_s3.core.postgres.column_options import choose_pg_dump
+from airflow_pg_s3.core.postgres.choose_pg_dump import choose_pg_dump
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
 from airflow_pg_s3.core.reporting import Log, human

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.core.backup.archive_uploader import UploadedMember
-from airflow_pg_s3.core.backup.dump import PgDump
+from airflow_pg_s3.core.backup.pg_dump import PgDump
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres import client_options

@@ -2,13 +2,13 @@
 
 ``connection``
     Where a database is, and how our sessions and client programs connect, with no password in argv.
-``pooler``, ``refusals``, ``keywords``
+``pooler``, ``login_refusals``, ``libpq_keywords``
     Transaction poolers; refusals that no retry can mend; keywords that a program's libpq does not know.
 ``heartbeat``
     Pings for sessions that idle for hours.
 ``client_tools``
     Which client programs are installed, of which version, and which fit.
-``column_options``
+``choose_pg_dump``
     Chooses a pg_dump that leaves out the server's own options of columns.
 ``client_program``, ``stdin_feeder``
     Runs a client program; feeds a stream to its standard input.

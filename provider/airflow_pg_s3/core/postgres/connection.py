@@ -25,8 +25,8 @@ from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres.login_refusals import refusal
 from airflow_pg_s3.core.postgres.pooler import refuse_transaction_pooler
-from airflow_pg_s3.core.postgres.refusals import refusal
 
 _SERVICE = "airflow_pg_s3"
 _SERVICE_FILE = "pg_service.conf"

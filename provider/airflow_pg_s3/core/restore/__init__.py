@@ -10,11 +10,11 @@
     The database to restore into; one that is restored beside the live one and takes its place.
 ``clean``, ``one_transaction``
     Drops what is there already; drops and restores in one transaction.
-``managed``, ``ownership``
+``managed_service``, ``ownership``
     Restores by a role that is no superuser; owners and privileges.
 ``extensions``, ``existing_objects``
     Finds extensions that could not be created; what of the target is left as it is.
-``ties``
+``links_to_other_tables``
     What ties restored tables to others: foreign keys, publications, partitions.
 ``load``
     Definitions by pg_restore, rows by COPY.

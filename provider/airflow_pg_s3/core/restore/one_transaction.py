@@ -17,6 +17,7 @@ from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.restore.clean import Cleaning, apply_setting, too_many_locks
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
+from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.restore.load.load import (
     copy_table,
     fill_large_objects,
@@ -27,7 +28,6 @@ from airflow_pg_s3.core.restore.load.load import (
     on_one_lane,
     references_between,
 )
-from airflow_pg_s3.core.restore.load.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.restore.load.plan import made_by, make_plan
 
 _Connection = psycopg.Connection[tuple[Any, ...]]

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore import extensions
 from airflow_pg_s3.core.restore.database_swap import SwapTarget
 from airflow_pg_s3.core.restore.globals import applied
-from airflow_pg_s3.core.restore.managed import TOLERATED
+from airflow_pg_s3.core.restore.managed_service import TOLERATED
 from airflow_pg_s3.core.restore.target import InPlaceTarget
 
 _Connection = psycopg.Connection[tuple[Any, ...]]

@@ -19,7 +19,7 @@ from airflow_pg_s3.core.postgres.archive.toc import TOC, Entry, Toc
 from airflow_pg_s3.core.postgres.databases import run_sql
 from airflow_pg_s3.core.postgres.encodings import psycopg_knows
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.postgres.keywords import check_keywords
+from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.postgres.subscriptions import detach_restored
 from airflow_pg_s3.core.reporting import Log, human
@@ -32,12 +32,13 @@ from airflow_pg_s3.core.restore.clean import CLEAN, Cleaning, check_encoding
 from airflow_pg_s3.core.restore.database_swap import SwapTarget, open_target
 from airflow_pg_s3.core.restore.existing_objects import change_owner_of_public, standing
 from airflow_pg_s3.core.restore.globals import read_script
+from airflow_pg_s3.core.restore.links_to_other_tables import tie
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
+from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, loading_options
 from airflow_pg_s3.core.restore.load.load import Load, on_one_lane
-from airflow_pg_s3.core.restore.load.loading_session import LoadingOptions, loading_options
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.load.plan import made_by
-from airflow_pg_s3.core.restore.managed import UnprivilegedRestore
+from airflow_pg_s3.core.restore.managed_service import UnprivilegedRestore
 from airflow_pg_s3.core.restore.one_transaction import PlainDefiner, restore_in_one_transaction
 from airflow_pg_s3.core.restore.request import (
     RestoreRequest,
@@ -48,7 +49,6 @@ from airflow_pg_s3.core.restore.request import (
 )
 from airflow_pg_s3.core.restore.selection import ChosenEntries, choose
 from airflow_pg_s3.core.restore.target import InPlaceTarget, finish, refuse_older, run_in
-from airflow_pg_s3.core.restore.ties import tie
 from airflow_pg_s3.core.s3.download import Downloader
 from airflow_pg_s3.core.s3.requests import parse_uri
 from airflow_pg_s3.core.workspace.workspace import Workspace

@@ -2,7 +2,7 @@
 
 ``policy``
     The rules, and which backups they keep.
-``inventory``, ``plan``
+``inventory``, ``prune_plan``
     What there is; what becomes of it.
 ``prune``
     The verb.

@@ -20,7 +20,7 @@ from airflow_pg_s3.core.postgres.archive.toc import (
     read_toc,
 )
 from airflow_pg_s3.core.postgres.encodings import _CODECS, codec_of
-from testkit.toc_listing import CUSTOM, TAR, entry, in_tar, listed, number, table_of_contents, text
+from testkit.toc_writer import CUSTOM, TAR, entry, in_tar, listed, number, table_of_contents, text
 
 COPY = b"COPY public.orders (id) FROM stdin;\n"
 FORMS = [(14, TAR), (15, TAR), (16, TAR), (14, CUSTOM), (15, CUSTOM), (16, CUSTOM)]

@@ -2,7 +2,7 @@
 
 from airflow_pg_s3.core.postgres.archive.toc import Toc, parse_toc
 from airflow_pg_s3.core.restore.load.plan import Plan, divide, made_by, make_plan
-from testkit.toc_listing import entry, table_of_contents
+from testkit.toc_writer import entry, table_of_contents
 
 PRE, DATA, POST, NONE = 2, 3, 4, 1
 

@@ -2,7 +2,7 @@
 
 from airflow_pg_s3.core.postgres.archive.toc import parse_toc
 from airflow_pg_s3.core.verify.comparison.large_objects import read_properties
-from testkit.toc_listing import entry, table_of_contents
+from testkit.toc_writer import entry, table_of_contents
 
 GRANTS = (
     b'GRANT SELECT ON LARGE OBJECT 7 TO reader;\nGRANT ALL ON LARGE OBJECT 7 TO "a ""b""" WITH GRANT OPTION;\n'

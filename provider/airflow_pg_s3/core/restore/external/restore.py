@@ -17,7 +17,7 @@ from airflow_pg_s3.core.postgres.archive.definitions import definitions_of
 from airflow_pg_s3.core.postgres.archive.toc import Toc, read_folder
 from airflow_pg_s3.core.postgres.client_tools import rejects_transaction_timeout
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.postgres.keywords import check_keywords
+from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.postgres.subscriptions import detach_restored, subscriptions_of
 from airflow_pg_s3.core.reporting import Log, human
 from airflow_pg_s3.core.restore.clean import CLEAN, LOCKS_ADVICE, Cleaning, check_encoding
@@ -37,8 +37,8 @@ from airflow_pg_s3.core.restore.external.detect import (
 from airflow_pg_s3.core.restore.external.plain_script import Script
 from airflow_pg_s3.core.restore.external.psql import choose_psql
 from airflow_pg_s3.core.restore.external.untar import unpack_directory
+from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.restore.load.load import on_one_lane
-from airflow_pg_s3.core.restore.load.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.load.plan import Run, divide, rows_of_extensions
 from airflow_pg_s3.core.restore.request import (

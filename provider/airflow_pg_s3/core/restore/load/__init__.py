@@ -4,7 +4,7 @@
     A restore in the order that the plan gives.
 ``lanes``
     Runs a fixed number of tasks at a time, the largest first.
-``loading_session``
+``copy_session``
     A session that fills tables and large objects; a COPY ends here.
 ``archive_folder``
     The archive on S3 as pg_restore and these sessions see it.

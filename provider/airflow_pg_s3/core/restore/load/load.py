@@ -16,8 +16,8 @@ from airflow_pg_s3.core.postgres.encodings import psycopg_knows
 from airflow_pg_s3.core.reporting import Log, Progress, human
 from airflow_pg_s3.core.repository.manifest import Member
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
+from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.restore.load.lanes import Lanes, Task
-from airflow_pg_s3.core.restore.load.loading_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.load.plan import Copy, make_plan
 

@@ -20,7 +20,7 @@ from airflow_pg_s3.core.repository.manifest import Member
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import grouped
-from airflow_pg_s3.core.verify.comparison import large_objects, state
+from airflow_pg_s3.core.verify.comparison import large_objects, sequences_and_extensions
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 from airflow_pg_s3.core.verify.comparison.schema_diff import compare_schemas, schemas_for_extensions
 from airflow_pg_s3.core.verify.comparison.schema_reader import SchemaReader
@@ -103,13 +103,13 @@ def _work(
         expected = schemas.archive_schema()
         found = schemas.database_schema(expected, reader.connection)
         same_major = schemas.are_of_one_major(reader.connection)
-        differences, warnings = state.compare_extensions(reader.connection, expected, server)
+        differences, warnings = sequences_and_extensions.compare_extensions(reader.connection, expected, server)
         differences += compare_schemas(expected, found, same_major=same_major)
         warnings += [
             f"the schema {entry.name}, which an extension is in, was not in the backup, but made before"
             for entry in schemas_for_extensions(expected, found)
         ]
-        differences += state.compare_materialized_views(reader.connection, expected, server)
+        differences += sequences_and_extensions.compare_materialized_views(reader.connection, expected, server)
         return Found(differences=differences, warnings=warnings)
 
     def compare_state(reader: CopyReader) -> Found:
@@ -117,11 +117,11 @@ def _work(
         return Found(
             differences=[
                 *tables.uncalled_for(reader),
-                *state.compare_sequences(reader, toc, server),
+                *sequences_and_extensions.compare_sequences(reader, toc, server),
                 *large_objects.compare_existence(contents.keys(), oids),
                 *large_objects.compare_properties(connection, toc, server, with_roles=with_roles),
             ],
-            warnings=state.left_to_extensions(connection, server),
+            warnings=sequences_and_extensions.left_to_extensions(connection, server),
         )
 
     def compare_contents(group: Sequence[tuple[int, Member]], reader: CopyReader) -> Found:

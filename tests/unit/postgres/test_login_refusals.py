@@ -2,7 +2,7 @@
 
 import pytest
 
-from airflow_pg_s3.core.postgres.refusals import refusal
+from airflow_pg_s3.core.postgres.login_refusals import refusal
 
 TO = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
 

@@ -19,7 +19,7 @@ from airflow_pg_s3.core.postgres import client_tools
 from airflow_pg_s3.core.postgres.client_program import running
 from airflow_pg_s3.core.postgres.client_tools import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
-from airflow_pg_s3.core.postgres.keywords import check_keywords
+from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.workspace.workspace import Workspace
 

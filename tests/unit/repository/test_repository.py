@@ -15,7 +15,8 @@ from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import DataConflict, InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.repository.backup_id import new_backup_id
 from airflow_pg_s3.core.repository.repository import Begun, Repository, read_manifest
-from airflow_pg_s3.core.s3.requests import AccessDenied, OutcomeUnknown, explain_refusal, parse_uri
+from airflow_pg_s3.core.s3.errors import AccessDenied, OutcomeUnknown, explain_refusal
+from airflow_pg_s3.core.s3.requests import parse_uri
 from tests.support.stored_backups import ID, manifest_of
 
 LATER = "20261123T030000Z-000000"

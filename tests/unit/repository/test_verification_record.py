@@ -24,7 +24,7 @@ from airflow_pg_s3.core.repository.verification_record import (
     read_evidence,
     record,
 )
-from airflow_pg_s3.core.s3.requests import AccessDenied
+from airflow_pg_s3.core.s3.errors import AccessDenied
 from tests.support.stored_backups import sealed_json
 
 BEGAN = datetime(2026, 11, 22, 6, tzinfo=UTC)

@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3.core.errors import DataConflict, PgS3Error, StorageError
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import BEGUN, Begun, Repository
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 
 
@@ -80,7 +81,7 @@ class StagedBackup:
                 manifest.to_json(),
                 self._extra_args,
             )
-        except s3_requests.OutcomeUnknown:
+        except s3_errors.OutcomeUnknown:
             raise
         except PgS3Error:
             self._remove_on_exit = True

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.reporting import Log, human_age
 from airflow_pg_s3.core.repository.listing import BackupRef
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.verification_record import Evidence, Level, Outcome, read_evidence
-from airflow_pg_s3.core.s3 import requests as s3_requests
+from airflow_pg_s3.core.s3 import errors as s3_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -125,15 +125,15 @@ def read_entry(client: S3Client, ref: BackupRef, log: Log) -> Entry | None:
     :raises StorageError: S3 failed.
     """
     entry = _read(client, ref, log)
-    return None if isinstance(entry, s3_requests.Unreadable) else entry
+    return None if isinstance(entry, s3_errors.Unreadable) else entry
 
 
-def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_requests.Unreadable | None:
+def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unreadable | None:
     try:
         stored = read_manifest(client, ref.uri)
-    except s3_requests.AccessDenied:
+    except s3_errors.AccessDenied:
         raise
-    except s3_requests.Unreadable as error:
+    except s3_errors.Unreadable as error:
         log.warning("left out: %s", error)
         return error
     except (InputError, IntegrityError) as error:
@@ -161,7 +161,7 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_requests.Unr
 def _evidence_of(client: S3Client, ref: BackupRef, stored: StoredManifest, log: Log) -> Evidence | None:
     try:
         evidence = read_evidence(client, ref.bucket, stored)
-    except s3_requests.Unreadable as error:
+    except s3_errors.Unreadable as error:
         log.warning("not verified: %s", error)
         return None
     if evidence is None:
@@ -189,7 +189,7 @@ def _entries(client: S3Client, refs: Iterable[BackupRef], log: Log, batch: int) 
     with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="manifest") as pool:
         while some := list(islice(remaining, batch)):
             for entry in pool.map(lambda ref: _read(client, ref, log), some):
-                if isinstance(entry, s3_requests.Unreadable):
+                if isinstance(entry, s3_errors.Unreadable):
                     refusal = entry
                 elif entry is not None:
                     some_are_read = True

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_pg_s3.core.repository.backup_id import beginning_at, time_of, time_of_beginning
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Listing:
             refs = [ref for ref in self._everything if since <= ref.created_at < until]
             return _Page(refs=refs, resume=None)
         start = self._base + beginning_at(since)
-        with s3_requests.translate_errors(self._bucket):
+        with s3_errors.translate_errors(self._bucket):
             answer = self._client.list_objects_v2(
                 Bucket=self._bucket,
                 Prefix=self._base,
@@ -137,7 +138,7 @@ class Listing:
         """List what began from `since` until just before `until`, in ascending order, page by page."""
         objects: list[Any] = []
         end = self._base + beginning_at(until)
-        with s3_requests.translate_errors(self._bucket):
+        with s3_errors.translate_errors(self._bucket):
             for page in s3_requests.list_pages(
                 self._client,
                 Bucket=self._bucket,

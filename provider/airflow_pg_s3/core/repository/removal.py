@@ -12,6 +12,7 @@ from airflow_pg_s3.core.errors import Cancelled, PgS3Error, StorageError
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.repository import BEGUN
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.deletion import Deleter
 from airflow_pg_s3.core.s3.object_lock import says_locked
@@ -121,7 +122,7 @@ class Remover:
         try:
             s3_requests.put_if_absent(self._client, self._bucket, folder + PRUNED, _MARK, self._extra_args)
         except PgS3Error as error:
-            if not (isinstance(error.__cause__, ClientError) and s3_requests.is_about_rights(error.__cause__)):
+            if not (isinstance(error.__cause__, ClientError) and s3_errors.is_about_rights(error.__cause__)):
                 raise
             self._may_mark = False
             self._log.warning(
@@ -132,7 +133,7 @@ class Remover:
 
     def _refusal(self, key: str, refused: Any, error: ClientError | None = None) -> Protected | StorageError:
         code, message = str(refused.get("Code")), str(refused.get("Message"))
-        if (error is None or s3_requests.status_of(error) < 500) and says_locked(code, message):
+        if (error is None or s3_errors.status_of(error) < 500) and says_locked(code, message):
             return Protected(f"S3 refuses to delete {self._uri(key)}: {code}: {message}")
         return StorageError(f"cannot delete {self._uri(key)}: {code}: {message}")
 

@@ -27,6 +27,7 @@ from airflow_pg_s3.core.repository import manifest as manifests
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX, BackupRef, Listing
 from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.deletion import Deleter
 
@@ -144,8 +145,8 @@ class Repository:
         except (self.client.exceptions.NoSuchKey, ValueError, KeyError, TypeError, RecursionError):
             return None
         except ClientError as error:
-            refusal = s3_requests.explain_unreadable(error, self.bucket, key)
-            if isinstance(refusal, s3_requests.Unreadable):
+            refusal = s3_errors.explain_unreadable(error, self.bucket, key)
+            if isinstance(refusal, s3_errors.Unreadable):
                 return None
             raise refusal from error
         except BotoCoreError as error:
@@ -156,7 +157,7 @@ class Repository:
         try:
             self.client.head_object(Bucket=self.bucket, Key=self.manifest_key(database, backup_id))
         except ClientError as error:
-            if s3_requests.status_of(error) == 404:
+            if s3_errors.status_of(error) == 404:
                 return False
             raise StorageError(f"cannot tell whether backup {backup_id} is complete: {error}") from error
         except BotoCoreError as error:
@@ -207,9 +208,9 @@ class Repository:
         try:
             self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.base(database), MaxKeys=1)
         except ClientError as error:
-            raise s3_requests.explain_refusal(error, self.bucket) from error
+            raise s3_errors.explain_refusal(error, self.bucket) from error
         except BotoCoreError as error:
-            raise s3_requests.unreachable(error) from error
+            raise s3_errors.unreachable(error) from error
 
     def missing_objects(self, database: str, backup_id: str, expected: Mapping[str, int]) -> list[str]:
         """List the keys that do not exist with the expected size."""
@@ -219,25 +220,25 @@ class Repository:
         return [key for key in differing if self._size_of(key) != expected[key]]
 
     def _size_of(self, key: str) -> int | None:
-        with s3_requests.translate_errors(self.bucket):
+        with s3_errors.translate_errors(self.bucket):
             try:
                 return int(self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
             except ClientError as error:
-                if s3_requests.status_of(error) == HTTPStatus.NOT_FOUND:
+                if s3_errors.status_of(error) == HTTPStatus.NOT_FOUND:
                     return None
                 raise
 
     def _list(self, prefix: str) -> tuple[list[Any], list[str]]:
         objects: list[Any] = []
         folders: list[str] = []
-        with s3_requests.translate_errors(self.bucket):
+        with s3_errors.translate_errors(self.bucket):
             for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
                 objects += page.get("Contents", [])
                 folders += [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
         return objects, folders
 
     def _pages(self, prefix: str) -> Iterator[Any]:
-        with s3_requests.translate_errors(self.bucket):
+        with s3_errors.translate_errors(self.bucket):
             for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=prefix):
                 yield from page.get("Contents", [])
 
@@ -277,7 +278,7 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             raise InputError(f"there is no backup {uri}: list the backups to see which there are") from error
-        raise s3_requests.explain_unreadable(error, bucket, key) from error
+        raise s3_errors.explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
         raise StorageError(f"{uri} cannot be read: {error}") from error
     manifest = manifests.parse(data, where=uri)

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.parallel import in_parallel
 
@@ -48,10 +49,10 @@ def refuse_archived(client: S3Client, uri: str, *, cancel: threading.Event) -> N
     bucket, key = s3_requests.parse_uri(uri, parameter="backup")
     try:
         archived = _archived(client, bucket, _parts_of(client, bucket, key), cancel)
-    except s3_requests.AccessDenied:
+    except s3_errors.AccessDenied:
         return  # A right to list may be missing; then the first of them that is read will tell.
     if archived:
-        raise s3_requests.Unreadable(
+        raise s3_errors.Unreadable(
             f"{len(archived)} objects of {uri} lie in an archive storage class, such as {archived[0].key}: "
             'restore with thaw="Standard", which asks S3 for them and waits, for hours'
         )
@@ -76,7 +77,7 @@ def ask_for(client: S3Client, uri: str, *, tier: str, days: int, cancel: threadi
     archived = _archived(client, bucket, [key, *_parts_of(client, bucket, key)], cancel)
 
     def ask(one: _Archived) -> None:
-        with s3_requests.translate_errors(bucket):
+        with s3_errors.translate_errors(bucket):
             try:
                 client.restore_object(Bucket=bucket, Key=one.key, RestoreRequest=one.request(tier, days))
             except ClientError as error:
@@ -100,7 +101,7 @@ def _parts_of(client: S3Client, bucket: str, key: str) -> list[str]:
     if not key.endswith(MANIFEST_SUFFIX):
         return []
     folder = f"{key.removesuffix(MANIFEST_SUFFIX)}/"
-    with s3_requests.translate_errors(bucket):
+    with s3_errors.translate_errors(bucket):
         return [
             entry["Key"]
             for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=folder)
@@ -115,11 +116,11 @@ def _archived(client: S3Client, bucket: str, keys: list[str], cancel: threading.
 
 
 def _look(client: S3Client, bucket: str, key: str) -> _Archived | None:
-    with s3_requests.translate_errors(bucket):
+    with s3_errors.translate_errors(bucket):
         try:
             head: Any = client.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
-            if s3_requests.status_of(error) == HTTPStatus.NOT_FOUND:
+            if s3_errors.status_of(error) == HTTPStatus.NOT_FOUND:
                 raise InputError(
                     f"there is no object s3://{bucket}/{key}: list the backups to see which there are"
                 ) from error

@@ -15,7 +15,8 @@ from airflow_pg_s3.core.record import Count, Record, Sha256, check_seal, sealed
 from airflow_pg_s3.core.repository.listing import EVIDENCE_SUFFIX
 from airflow_pg_s3.core.repository.manifest import BackupId, Producer
 from airflow_pg_s3.core.repository.repository import StoredManifest
-from airflow_pg_s3.core.s3.requests import content_md5, explain_unreadable, of_records, status_of
+from airflow_pg_s3.core.s3.errors import explain_unreadable, status_of
+from airflow_pg_s3.core.s3.requests import content_md5, of_records
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.requests import Upload, list_uploads
 
@@ -43,7 +44,7 @@ def take_inventory(client: S3Client, bucket: str, base: str) -> Inventory:
     """
     now = datetime.now(UTC)
     complete, evidence, folders = [], {}, set()
-    with s3_requests.translate_errors(bucket):
+    with s3_errors.translate_errors(bucket):
         for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=base, Delimiter="/"):
             now = min(now, _answered_at(page))
             for entry in page.get("Contents", []):

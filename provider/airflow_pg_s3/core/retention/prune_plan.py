@@ -12,7 +12,7 @@ from airflow_pg_s3.core.repository.repository import Repository, read_manifest
 from airflow_pg_s3.core.repository.verification_record import read_evidence
 from airflow_pg_s3.core.retention.inventory import Inventory
 from airflow_pg_s3.core.retention.policy import RetentionPolicy, plan
-from airflow_pg_s3.core.s3 import requests as s3_requests
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 from airflow_pg_s3.core.s3.parallel import AT_ONCE, in_parallel
 
@@ -115,7 +115,7 @@ class PrunePlanner:
     def _verified_state(self, backup_id: str) -> str | None:
         try:
             stored = read_manifest(self._repository.client, self._uri(backup_id))
-        except s3_requests.AccessDenied:
+        except s3_errors.AccessDenied:
             raise
         except (InputError, IntegrityError) as error:
             # Once and for all: read again it might be whole, and found to be of no use.
@@ -123,7 +123,7 @@ class PrunePlanner:
             return None
         try:
             evidence = read_evidence(self._repository.client, self._repository.bucket, stored)
-        except s3_requests.Unreadable:
+        except s3_errors.Unreadable:
             evidence = None
         if evidence is None:
             return EVIDENCE_UNREADABLE
@@ -144,7 +144,7 @@ class PrunePlanner:
         manifest_key = self._repository.manifest_key(self._database, backup_id)
         try:
             manifest = read_manifest(self._repository.client, self._uri(backup_id)).manifest
-        except s3_requests.AccessDenied:
+        except s3_errors.AccessDenied:
             raise
         except (InputError, IntegrityError) as error:
             return self._unreadable(backup_id, error), []
@@ -158,7 +158,7 @@ class PrunePlanner:
         return decision, [manifest_key, *(self._base + record.key for record in manifest.objects)]
 
     def _unreadable(self, backup_id: str, error: PgS3Error) -> Decision | None:
-        is_there = isinstance(error, s3_requests.Unreadable) or self._repository.is_committed(
+        is_there = isinstance(error, s3_errors.Unreadable) or self._repository.is_committed(
             self._database, backup_id
         )
         if not is_there:

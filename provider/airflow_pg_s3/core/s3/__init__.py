@@ -1,7 +1,9 @@
 """Talking to S3.
 
 ``requests``
-    What every request shares: URIs, errors as sentences, listings, writes that replace nothing.
+    What every request shares: URIs, listings, writes that replace nothing.
+``errors``
+    What S3's refusals mean, in one sentence each.
 ``upload``, ``download``
     Objects as streams of any size.
 ``deletion``

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from airflow_pg_s3.core.s3 import requests as s3_requests
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3.requests import md5_of, sends_checksums
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Deleter:
                 refusals = self._delete_one(batch[0]) if self._at_once == 1 else self._delete_many(batch)
             except ClientError as error:
                 is_damaged = error.response["Error"].get("Code") in _DAMAGED
-                if self._at_once == 1 or is_damaged or s3_requests.status_of(error) not in _NOT_KNOWN:
+                if self._at_once == 1 or is_damaged or s3_errors.status_of(error) not in _NOT_KNOWN:
                     raise
                 self._at_once = 1
                 continue
@@ -77,7 +77,7 @@ class Deleter:
         try:
             answer = self._client.delete_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            if s3_requests.status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if s3_errors.status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise
             return [{"Key": key, **error.response["Error"]}]
         if answer.get("DeleteMarker"):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import Cancelled, IntegrityError, StorageError
-from airflow_pg_s3.core.s3.requests import StoredObject, Unreadable, explain_unreadable
+from airflow_pg_s3.core.s3.errors import Unreadable, explain_unreadable
+from airflow_pg_s3.core.s3.requests import StoredObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

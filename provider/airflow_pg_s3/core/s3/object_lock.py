@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import StorageError
+from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 
 if TYPE_CHECKING:
@@ -57,15 +58,15 @@ class ObjectLocks:
             answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
         except ClientError as error:
             if error.response["Error"]["Code"] == "NoSuchBucket":
-                raise s3_requests.explain_refusal(error, self._bucket) from error
-            status = s3_requests.status_of(error)
+                raise s3_errors.explain_refusal(error, self._bucket) from error
+            status = s3_errors.status_of(error)
             if status == 403:
                 return True
             if status in (400, 404, 405, 501):  # none, or a store that does not know of such a thing
                 return False
-            raise s3_requests.explain_refusal(error, self._bucket) from error
+            raise s3_errors.explain_refusal(error, self._bucket) from error
         except BotoCoreError as error:
-            raise s3_requests.unreachable(error) from error
+            raise s3_errors.unreachable(error) from error
         return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def _ask(self, operation: str, key: str) -> Mapping[str, Any]:
@@ -77,9 +78,9 @@ class ObjectLocks:
         try:
             answer: Mapping[str, Any] = getattr(self._client, operation)(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            status = s3_requests.status_of(error)
-            if s3_requests.is_about_rights(error):
-                raise s3_requests.AccessDenied(
+            status = s3_errors.status_of(error)
+            if s3_errors.is_about_rights(error):
+                raise s3_errors.AccessDenied(
                     f"the bucket {self._bucket!r} may have Object Lock, and the AWS connection may not see which "
                     "objects it protects: grant s3:GetObjectRetention and s3:GetObjectLegalHold, and "
                     "s3:GetBucketObjectLockConfiguration"

@@ -19,7 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.restore.external.completeness import NotAnArchive
 from airflow_pg_s3.core.restore.external.decompress import Compression, unwrap
-from airflow_pg_s3.core.s3.requests import StoredObject, explain_unreadable, parse_uri
+from airflow_pg_s3.core.s3.errors import explain_unreadable
+from airflow_pg_s3.core.s3.requests import StoredObject, parse_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

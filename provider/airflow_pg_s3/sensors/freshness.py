@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 max_age_seconds=self.max_age.total_seconds(),
                 verified=self.verified,
                 aws_conn_id=self.aws_conn_id,
-                s3_extra_args=dict(self.s3_extra_args or {}),
+                s3_extra_args=_serializable(self.s3_extra_args or {}),
                 poke_interval=self.poke_interval,
                 deadline=deadline.isoformat(),
                 silent_fail=self.silent_fail,
@@ -159,3 +160,8 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
             if not self.silent_fail:
                 raise
             return None
+
+
+def _serializable(extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Make arguments that Airflow can store with a trigger: a key of SSE-C in bytes becomes Base64."""
+    return {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in extra_args.items()}

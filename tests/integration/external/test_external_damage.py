@@ -51,7 +51,7 @@ def test_a_truncated_archive_never_replaces_anything(
     cuts = [3, len(whole) // 2, len(whole) - 9]
     if (form, compression) != ("custom", "bare"):
         cuts.append(len(whole) - 5)
-    if compression == "bare":  # else the compression notices, wherever it is (unit/test_unwrap.py)
+    if compression == "bare":  # else the compression notices, wherever it is (test_decompress.py)
         cuts += [100, 4000, len(whole) - 2000, len(whole) - 513, len(whole) - 70]
     for jobs, cut in enumerate(cuts):
         with pytest.raises((PgS3Error, AirflowFailException)):

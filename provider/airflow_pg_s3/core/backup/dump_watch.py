@@ -61,8 +61,8 @@ class DumpWatch:
     def _watch(self) -> None:
         while not self._end.wait(reporting.INTERVAL_SECONDS / 2):
             said = ""
-            # Whether the session is lost is not for the progress to say.
-            with contextlib.suppress(psycopg.Error):
+            # Whether the session is lost is not for the progress to say; nor are names that are no UTF-8.
+            with contextlib.suppress(psycopg.Error, UnicodeDecodeError):
                 # Within the transaction that shares a snapshot, a session sees others as they were at first.
                 self._connection.execute("select pg_stat_clear_snapshot()")
                 said = "; ".join(filter(None, [self._reads(), self._waits()]))

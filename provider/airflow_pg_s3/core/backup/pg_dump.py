@@ -133,6 +133,7 @@ class PgDump:
             self.facts,
             given=self.given.get("snapshot"),
             is_serializable=_SERIALIZABLE in self.given,
+            cancel=self._cancel,
         ) as snapshot:
             if snapshot is None:
                 raise self.request.source.another_server()

@@ -127,13 +127,12 @@ class ConnectionParameters:
         connection = self._log_in()
         try:
             refuse_transaction_pooler(connection, self.endpoint, self._log_in)
+            self.set_up(connection)
+            if self.started_at not in (None, _started_at(connection)):
+                raise self.another_server()
         except BaseException:
             connection.close()
             raise
-        self.set_up(connection)
-        if self.started_at not in (None, _started_at(connection)):
-            connection.close()
-            raise self.another_server()
         return connection
 
     def set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.postgres.server import Server
@@ -40,10 +41,11 @@ def connect_beside(params: ConnectionParameters) -> psycopg.Connection[tuple[Any
     return params.of("template1").connect()
 
 
-def drop_beside(connection: psycopg.Connection[tuple[Any, ...]], params: ConnectionParameters) -> None:
+def drop_beside(connection: _Connection, params: ConnectionParameters, *, oid: int | None = None) -> None:
     """Drop a database that nobody needs, over another connection if this one is lost.
 
     :param connection: to another database of its server.
+    :param oid: the database's, if another server may have one of that name; None to drop whatever has the name.
     :raises InputError: the server refuses a new connection.
     :raises psycopg.Error: it cannot be dropped.
     """
@@ -52,8 +54,11 @@ def drop_beside(connection: psycopg.Connection[tuple[Any, ...]], params: Connect
     except psycopg.OperationalError:
         if not connection.closed:
             raise
-        with connect_beside(params) as another:
-            drop(another, params)
+        # The server may have been restarted: that is why the connection is lost.
+        restarted = replace(params, started_at=None)
+        with connect_beside(restarted) as another:
+            if oid in (None, value_of(another, "select oid from pg_database where datname = %s", params.database)):
+                drop(another, restarted)
 
 
 def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, like: Server | None) -> None:
@@ -128,7 +133,7 @@ def drop(connection: _Connection, params: ConnectionParameters) -> None:
     """
     if subscriptions_of(connection, params.database):
         # Whatever goes wrong here, the server says below what keeps the database.
-        with contextlib.suppress(psycopg.Error, InputError), params.connect() as inside:
+        with contextlib.suppress(psycopg.Error, PgS3Error), params.connect() as inside:
             drop_subscriptions(inside)
     connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(params.database)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
+from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.encodings import codec_of
 from airflow_pg_s3.core.record import Record
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
+_LOOK_SECONDS = 0.1
+_CANCEL_SECONDS = 5.0
 # Composite types have columns too. System objects have oids below 16384, and none of money's but functions.
 _HAS_MONEY = """
 with money as (select unnest(array['money'::regtype, 'money[]'::regtype]) as type)
@@ -130,7 +134,12 @@ def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFact
 
 @contextmanager
 def shared_snapshot(
-    connection: _Connection, facts: ServerFacts, *, given: str | None, is_serializable: bool
+    connection: _Connection,
+    facts: ServerFacts,
+    *,
+    given: str | None,
+    is_serializable: bool,
+    cancel: threading.Event,
 ) -> Iterator[str | None]:
     """A snapshot for pg_dump: as only sessions of one server can share it, all that is dumped is of that server.
 
@@ -140,20 +149,48 @@ def shared_snapshot(
     :param given: a snapshot to share; a new one if None.
     :param is_serializable: take one as ``pg_dump --serializable-deferrable`` does, which may have to wait for it.
     :return: the snapshot; None if `connection` does not lead to that server.
+    :raises Cancelled: told to stop while it waited.
     """
     level = "serializable, read only, deferrable" if is_serializable else "repeatable read, read only"
-    connection.execute(f"begin isolation level {level}".encode())
-    try:
-        if given is not None:
-            connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(given)))
+    begin = sql.SQL("begin isolation level {}").format(sql.SQL(level))
+    if given is not None:
+        # At once, as it must come before any query, and others ask over this connection.
+        begin += sql.SQL("; set transaction snapshot {}").format(sql.Literal(given))
+    with _interrupted_by(cancel, connection):
+        connection.execute(begin)
         snapshot, started_at = _row(connection, "select pg_export_snapshot(), pg_postmaster_start_time()")
-        known = facts.server.system_identifier
-        is_same = known is None or _system_identifier(connection) == known
-        yield (given or snapshot) if is_same and started_at == facts.started_at else None
+    known = facts.server.system_identifier
+    is_same = known is None or _system_identifier(connection) == known
+    yield (given or snapshot) if is_same and started_at == facts.started_at else None
+    # Not after an error: the server may not answer, and the transaction ends with its session. If that is gone,
+    # `confirm_lock` says so.
+    with suppress(psycopg.Error):
+        connection.execute("rollback")
+
+
+@contextmanager
+def _interrupted_by(cancel: threading.Event, connection: _Connection) -> Iterator[None]:
+    """Let what may wait for others be stopped."""
+    end = threading.Event()
+
+    def watch() -> None:
+        while not end.wait(_LOOK_SECONDS):
+            if cancel.is_set():
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=_CANCEL_SECONDS)
+                return
+
+    thread = threading.Thread(target=watch, name="watch a wait", daemon=True)
+    thread.start()
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        if cancel.is_set():
+            raise Cancelled("the backup was stopped while it waited for a snapshot; nothing was stored") from None
+        raise
     finally:
-        # If the session is gone, `confirm_lock` says so.
-        with suppress(psycopg.Error):
-            connection.execute("rollback")
+        end.set()
+        thread.join()
 
 
 def _system_identifier(connection: _Connection) -> str | None:

@@ -33,8 +33,6 @@ from airflow_pg_s3.core.s3.deletion import Deleter
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 
 BEGUN = "begun"

@@ -80,11 +80,12 @@ class Cleaning:
 
     def run_for_good(self, connection: _Connection) -> None:
         """Drop it, before it is restored by other sessions; raises as `run`."""
+        before = len(self.warnings)
         try:
             self.run(connection)
         except TooManyLocks as error:
             self.log.warning("what the backup holds is dropped one by one: %s", error)
-            self.warnings.clear()
+            del self.warnings[before:]
             self._detach_subscriptions(connection)
             for statement in self._drops:
                 try:

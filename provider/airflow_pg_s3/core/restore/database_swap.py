@@ -96,25 +96,30 @@ class SwapTarget:
         self._live_params = live
         self.params = live.of(sibling_name(self._live, "restore", token))
         self.previous: str | None = None
-        self._stack = ExitStack()
 
     def __enter__(self) -> SwapTarget:
-        self._connection = self._stack.enter_context(connect_beside(self._live_params))
-        self._live_params = self._live_params.pinned(self._connection)
-        self.params = self.params.pinned(self._connection)
-        what = f"the connection that keeps other restores from replacing {self._live!r}"
-        self._stack.enter_context(Heartbeat(self._connection, what, self._cancel))
+        with ExitStack() as stack:
+            self._connection = stack.enter_context(connect_beside(self._live_params))
+            self._live_params = self._live_params.pinned(self._connection)
+            self.params = self.params.pinned(self._connection)
+            stack.push(self._drop_half)
+            what = f"the connection that keeps other restores from replacing {self._live!r}"
+            # It ends first: a ping that gets no answer would hold the drop up.
+            stack.enter_context(Heartbeat(self._connection, what, self._cancel))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if error is not None:
-                with contextlib.suppress(psycopg.Error, InputError):
-                    drop_beside(self._connection, self.params)
-        finally:
-            self._stack.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
+
+    def _drop_half(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            with contextlib.suppress(psycopg.Error, PgS3Error):
+                drop_beside(self._connection, self.params)
 
     @property
     def version(self) -> int:

@@ -12,10 +12,17 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_pg_s3.core.errors import DataConflict, InputError
+from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 from airflow_pg_s3.core.postgres.archive.toc import Entry
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
-from airflow_pg_s3.core.postgres.databases import analyze, connect_beside, create_database, drop_beside, run_sql
+from airflow_pg_s3.core.postgres.databases import (
+    analyze,
+    connect_beside,
+    create_database,
+    drop_beside,
+    run_sql,
+    value_of,
+)
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.reporting import Log
@@ -124,8 +131,7 @@ class InPlaceTarget:
         self.previous: str | None = None
         self.warnings: list[str] = []
         self._must_be_empty = must_be_empty
-        self._created = False
-        self._stack = ExitStack()
+        self._oid: int | None = None  # of what was created here
 
     def __enter__(self) -> InPlaceTarget:
         try:
@@ -136,21 +142,27 @@ class InPlaceTarget:
                 raise
             connection = connect_beside(self.params)
             self._exists = False
-        self._connection = self._stack.enter_context(connection)
-        self.params = self.params.pinned(connection)
-        self._stack.enter_context(Heartbeat(connection, "the connection to the target"))
+        with ExitStack() as stack:
+            self._connection = stack.enter_context(connection)
+            self.params = self.params.pinned(connection)
+            stack.push(self._drop_half)
+            # It ends first: a ping that gets no answer would hold the drop up.
+            stack.enter_context(Heartbeat(connection, "the connection to the target"))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if self._created and error is not None:
-                # Half a database is of no use, and in the way of the next try.
-                with contextlib.suppress(psycopg.Error, InputError):
-                    drop_beside(self._connection, self.params)
-        finally:
-            self._stack.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
+
+    def _drop_half(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._oid is not None and error is not None:
+            # Half a database is of no use, and in the way of the next try.
+            with contextlib.suppress(psycopg.Error, PgS3Error):
+                drop_beside(self._connection, self.params, oid=self._oid)
 
     @property
     def version(self) -> int:
@@ -218,7 +230,9 @@ class InPlaceTarget:
         """
         if not self._exists:
             create_database(self._connection, self.params.database, like)
-            self._created = True
+            self._oid = value_of(
+                self._connection, "select oid from pg_database where datname = %s", self.params.database
+            )
 
     def promote(self) -> None:
         """Nothing is left to do: the data is where it belongs."""

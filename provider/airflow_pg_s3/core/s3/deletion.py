@@ -53,12 +53,14 @@ class Deleter:
         done = 0
         while done < len(keys):
             before_each()
-            batch = keys[done : done + self._at_once]
+            # Several threads may use it, and another one may just have found out.
+            at_once = self._at_once
+            batch = keys[done : done + at_once]
             try:
-                refusals = self._delete_one(batch[0]) if self._at_once == 1 else self._delete_many(batch)
+                refusals = self._delete_one(batch[0]) if at_once == 1 else self._delete_many(batch)
             except ClientError as error:
                 is_damaged = error.response["Error"].get("Code") in _DAMAGED
-                if self._at_once == 1 or is_damaged or s3_errors.status_of(error) not in _NOT_KNOWN:
+                if at_once == 1 or is_damaged or s3_errors.status_of(error) not in _NOT_KNOWN:
                     raise
                 self._at_once = 1
                 continue

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.databases import (
     comment_on,
@@ -64,32 +64,28 @@ class ScratchDatabase:
         self.params = server.of(sibling_name(database, "verify", secrets.token_hex(3)))
         self.missing_locale: str | None = None
         self._cancel = cancel
-        self._stack = ExitStack()
 
     def __enter__(self) -> ScratchDatabase:
-        self._connection = self._stack.enter_context(connect_beside(self.params))
-        self.params = self.params.pinned(self._connection)
-        what = "the connection that marks the scratch database as in use"
-        self._stack.enter_context(Heartbeat(self._connection, what, self._cancel))
-        try:
+        with ExitStack() as stack:
+            self._connection = stack.enter_context(connect_beside(self.params))
+            self.params = self.params.pinned(self._connection)
+            stack.callback(self._drop)
+            what = "the connection that marks the scratch database as in use"
+            # It ends first: a ping that gets no answer would hold the drop up.
+            stack.enter_context(Heartbeat(self._connection, what, self._cancel))
             self._remove_leftovers()
             name = self.params.database
             # First the lock: what has none is anybody's to drop.
             self._connection.execute("select pg_advisory_lock(%s)", [_lock_key(name)])
             self._create()
             self._connection.execute(comment_on(name, _MARK))
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            self._drop()
-        finally:
-            self._stack.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
 
     @property
     def version(self) -> str:
@@ -145,7 +141,7 @@ class ScratchDatabase:
         try:
             if not self._is_throwaway:
                 drop_beside(self._connection, self.params)
-        except (psycopg.Error, InputError) as error:
+        except (psycopg.Error, PgS3Error) as error:
             self._log.warning(
                 "the scratch database %s is still there (the next verification on this server will drop it): %s",
                 name,

@@ -62,8 +62,8 @@ def test_a_backup_whose_upload_takes_longer_succeeds(
 ) -> None:
     original = resolving.s3_client
 
-    def slow_client(conn_id: str | None) -> object:
-        client, arguments = original(conn_id)
+    def slow_client(*given: object) -> object:
+        client, arguments = original(*given)
         slow = functools.partial(time.sleep, NAPS * 0.5)
         client.meta.events.register(
             "before-send.s3.PutObject", lambda request, **_: slow() if "/pack-" in request.url else None

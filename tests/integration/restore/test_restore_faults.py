@@ -19,7 +19,7 @@ from botocore.response import StreamingBody
 
 from airflow_pg_s3.core.errors import ClientProgramError, CopyError, IntegrityError, ServerError
 from airflow_pg_s3.core.postgres import client_tools
-from airflow_pg_s3.core.restore.restore import restore as restore_verb
+from airflow_pg_s3.core.restore import restore as restore_verb
 from airflow_pg_s3.core.s3.download import Downloader
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from testkit.database_equality import compare_databases

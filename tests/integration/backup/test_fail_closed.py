@@ -16,7 +16,7 @@ from airflow.sdk.execution_time.timeout import timeout
 from botocore.awsrequest import AWSResponse
 
 from airflow_pg_s3.core.backup import backup as backup_verb
-from airflow_pg_s3.core.backup import manifest_builder
+from airflow_pg_s3.core.backup import manifest_builder, pg_dump
 from airflow_pg_s3.core.backup.manifest_builder import build_manifest
 from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, DataConflict, PgS3Error, StorageError
@@ -124,7 +124,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
         given_up.append(cancel)
         return Uploader(*arguments, cancel=cancel, **keywords)
 
-    monkeypatch.setattr(backup_verb, "Uploader", uploader)
+    monkeypatch.setattr(pg_dump, "Uploader", uploader)
     yield lambda: in_time.append(given_up[-1].wait(PATIENCE_SECONDS))
     assert all(in_time), "the backup did not give its uploads up"
 

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_pg_s3.core.repository import catalog, listing
 from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.s3 import requests as core_s3
+from airflow_pg_s3.core.s3.errors import AccessDenied
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 from testkit.postgres import Cluster
@@ -305,9 +306,7 @@ def test_a_manifest_that_may_not_be_read_is_an_error_and_not_an_empty_list(
     put_backup("app", NOON)
 
     def refuse(*_):
-        raise core_s3.AccessDenied(
-            "S3 refuses access to bucket 'x' (AccessDenied): check the AWS connection's rights"
-        )
+        raise AccessDenied("S3 refuses access to bucket 'x' (AccessDenied): check the AWS connection's rights")
 
     monkeypatch.setattr(catalog, "read_manifest", refuse)
     with pytest.raises(AirflowFailException, match="S3 refuses access"):

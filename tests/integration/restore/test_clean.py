@@ -171,3 +171,35 @@ def test_a_table_that_lacks_a_column_is_dropped_as_well(pg16: Cluster, back_up, 
     target = new_database(pg16, "create table customers (old int)")
     restore(pg16, target, backup=backup["uri"], if_exists="clean")
     assert pg16.psql("select id, name from customers", target) == "1|backed up\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"single_transaction": False}], ids=str)
+def test_commands_before_it_may_have_characters_that_the_backup_has_not(
+    pg16: Cluster, back_up, restore, new_database, options: dict
+) -> None:
+    source = new_database(
+        pg16, "create table t as select chr(233) as a", encoding="LATIN1", locale="C", template="template0"
+    )
+    target = new_database(pg16, OLD, encoding="UTF8", locale="C", template="template0")
+    restore(
+        pg16, target, backup=back_up(pg16, source)["uri"], if_exists="clean",
+        pre_restore_sql="create table \"→\" as select '→' as a", pre_data_sql='update "→" set a = a || \'€\'',
+        **options,
+    )  # fmt: skip
+    assert pg16.psql('select t.a, "→".a from t, "→"', target) == "é|→€\n"
+
+
+def test_commands_before_it_in_a_database_without_encoding(pg16: Cluster, back_up, restore, new_database) -> None:
+    target = new_database(pg16, OLD, encoding="SQL_ASCII", locale="C", template="template0")
+    with pg16.connect(target) as connection:
+        connection.execute(b"create table raw as select '\xe9'::text as a")
+    backup = back_up(pg16, target)
+    restore(
+        pg16,
+        target,
+        backup=backup["uri"],
+        if_exists="clean",
+        pre_restore_sql="create table told as select '→' as a",
+    )
+    said = "select told.a, convert_to(raw.a, 'SQL_ASCII') from told, raw"
+    assert pg16.psql(said, target) == "→|\\xe9\n"

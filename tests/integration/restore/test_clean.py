@@ -203,3 +203,34 @@ def test_commands_before_it_in_a_database_without_encoding(pg16: Cluster, back_u
     )
     said = "select told.a, convert_to(raw.a, 'SQL_ASCII') from told, raw"
     assert pg16.psql(said, target) == "→|\\xe9\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"if_exists": "clean"}, {"if_exists": "clean", "single_transaction": False}, {"data_only": True}],
+    ids=str,
+)
+def test_commands_before_it_are_the_logins_and_the_rest_is_the_roles(
+    pg16: Cluster, back_up, restore, new_database, options: dict
+) -> None:
+    pg16.psql("create role keeper")
+    source = new_database(pg16, "create table t (i int); insert into t values (7)")
+    target = new_database(pg16, "create table told (who text, setting text)")
+    pg16.psql(
+        "grant all on schema public to keeper; create table t (i int); alter table t owner to keeper", target
+    )
+    tell = "insert into told values (current_user, current_setting('my.own', true))"
+    try:
+        restore(
+            pg16, target, backup=back_up(pg16, source)["uri"], pg_restore_options=["--role=keeper"], no_owner=True,
+            pre_restore_sql=["set my.own = on", tell], pre_data_sql=tell, **options,
+        )  # fmt: skip
+        is_one_session = options.get("single_transaction", True)
+        assert pg16.psql("select * from told", target).splitlines() == [
+            f"{pg16.user}|on",
+            f"{pg16.user}|{'on' if is_one_session else ''}",
+        ]
+        owner = "select pg_get_userbyid(relowner), i from pg_class, t where relname = 't'"
+        assert pg16.psql(owner, target) == "keeper|7\n"
+    finally:
+        pg16.psql("drop owned by keeper; drop role keeper", target)

@@ -6,6 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from testkit.database_equality import compare_databases
+from testkit.dumps import dump
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
 
@@ -124,6 +125,34 @@ def test_what_depends_on_what_another_tools_archive_holds_is_found_too(
     assert pg16.psql(
         "select * from counted; select count(*) from pg_indexes where tablename = 'accounts'", small.name
     ).split() == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "stays"),
+    [
+        ({}, False),
+        ({"managed_service": True}, False),
+        ({"single_transaction": False}, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("has_partition_keys", [False, True])
+def test_commands_before_another_tools_archive_have_not_happened_where_nothing_is_dropped(
+    pg16: Cluster, new_database, put, restore, tmp_path, options: dict, stays: bool, has_partition_keys: bool
+) -> None:
+    partitioned = (
+        "create table p (i int primary key) partition by list (i); create table q partition of p default;"
+    )
+    target = new_database(pg16, "create table t as select 7 as i;" + partitioned * has_partition_keys)
+    archive = put(dump(pg16, target, "custom", tmp_path))
+    pg16.psql("create view v as select * from t; create table told (said text); delete from t", target)
+    tell = "insert into told values ('before')"
+    with pytest.raises(AirflowFailException, match=r"view public\.v depends on table public\.t"):
+        restore(pg16, target, backup=archive, if_exists="clean", pre_restore_sql=tell, **options)
+    assert pg16.psql("select said from told", target).split() == ["before"] * stays
+    pg16.psql("truncate told", target)
+    restore(pg16, target, backup=archive, if_exists="clean", pre_restore_sql=[tell, "drop view v"], **options)
+    assert pg16.psql("select said, i from told, t", target) == "before|7\n"
 
 
 def test_more_locks_than_the_server_has_change_nothing_and_a_restore_without_a_transaction_takes_fewer(

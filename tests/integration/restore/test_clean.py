@@ -6,6 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from testkit.database_equality import compare_databases
+from testkit.dumps import dump
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
 
@@ -126,6 +127,34 @@ def test_what_depends_on_what_another_tools_archive_holds_is_found_too(
     ).split() == ["0", "2"]
 
 
+@pytest.mark.parametrize(
+    ("options", "stays"),
+    [
+        ({}, False),
+        ({"managed_service": True}, False),
+        ({"single_transaction": False}, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("has_partition_keys", [False, True])
+def test_commands_before_another_tools_archive_have_not_happened_where_nothing_is_dropped(
+    pg16: Cluster, new_database, put, restore, tmp_path, options: dict, stays: bool, has_partition_keys: bool
+) -> None:
+    partitioned = (
+        "create table p (i int primary key) partition by list (i); create table q partition of p default;"
+    )
+    target = new_database(pg16, "create table t as select 7 as i;" + partitioned * has_partition_keys)
+    archive = put(dump(pg16, target, "custom", tmp_path))
+    pg16.psql("create view v as select * from t; create table told (said text); delete from t", target)
+    tell = "insert into told values ('before')"
+    with pytest.raises(AirflowFailException, match=r"view public\.v depends on table public\.t"):
+        restore(pg16, target, backup=archive, if_exists="clean", pre_restore_sql=tell, **options)
+    assert pg16.psql("select said from told", target).split() == ["before"] * stays
+    pg16.psql("truncate told", target)
+    restore(pg16, target, backup=archive, if_exists="clean", pre_restore_sql=[tell, "drop view v"], **options)
+    assert pg16.psql("select said, i from told, t", target) == "before|7\n"
+
+
 def test_more_locks_than_the_server_has_change_nothing_and_a_restore_without_a_transaction_takes_fewer(
     pg16: Cluster, back_up, restore, new_database
 ) -> None:
@@ -171,3 +200,66 @@ def test_a_table_that_lacks_a_column_is_dropped_as_well(pg16: Cluster, back_up, 
     target = new_database(pg16, "create table customers (old int)")
     restore(pg16, target, backup=backup["uri"], if_exists="clean")
     assert pg16.psql("select id, name from customers", target) == "1|backed up\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"single_transaction": False}], ids=str)
+def test_commands_before_it_may_have_characters_that_the_backup_has_not(
+    pg16: Cluster, back_up, restore, new_database, options: dict
+) -> None:
+    source = new_database(
+        pg16, "create table t as select chr(233) as a", encoding="LATIN1", locale="C", template="template0"
+    )
+    target = new_database(pg16, OLD, encoding="UTF8", locale="C", template="template0")
+    restore(
+        pg16, target, backup=back_up(pg16, source)["uri"], if_exists="clean",
+        pre_restore_sql="create table \"→\" as select '→' as a", pre_data_sql='update "→" set a = a || \'€\'',
+        **options,
+    )  # fmt: skip
+    assert pg16.psql('select t.a, "→".a from t, "→"', target) == "é|→€\n"
+
+
+def test_commands_before_it_in_a_database_without_encoding(pg16: Cluster, back_up, restore, new_database) -> None:
+    target = new_database(pg16, OLD, encoding="SQL_ASCII", locale="C", template="template0")
+    with pg16.connect(target) as connection:
+        connection.execute(b"create table raw as select '\xe9'::text as a")
+    backup = back_up(pg16, target)
+    restore(
+        pg16,
+        target,
+        backup=backup["uri"],
+        if_exists="clean",
+        pre_restore_sql="create table told as select '→' as a",
+    )
+    said = "select told.a, convert_to(raw.a, 'SQL_ASCII') from told, raw"
+    assert pg16.psql(said, target) == "→|\\xe9\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"if_exists": "clean"}, {"if_exists": "clean", "single_transaction": False}, {"data_only": True}],
+    ids=str,
+)
+def test_commands_before_it_are_the_logins_and_the_rest_is_the_roles(
+    pg16: Cluster, back_up, restore, new_database, options: dict
+) -> None:
+    pg16.psql("create role keeper")
+    source = new_database(pg16, "create table t (i int); insert into t values (7)")
+    target = new_database(pg16, "create table told (who text, setting text)")
+    pg16.psql(
+        "grant all on schema public to keeper; create table t (i int); alter table t owner to keeper", target
+    )
+    tell = "insert into told values (current_user, current_setting('my.own', true))"
+    try:
+        restore(
+            pg16, target, backup=back_up(pg16, source)["uri"], pg_restore_options=["--role=keeper"], no_owner=True,
+            pre_restore_sql=["set my.own = on", tell], pre_data_sql=tell, **options,
+        )  # fmt: skip
+        is_one_session = options.get("single_transaction", True)
+        assert pg16.psql("select * from told", target).splitlines() == [
+            f"{pg16.user}|on",
+            f"{pg16.user}|{'on' if is_one_session else ''}",
+        ]
+        owner = "select pg_get_userbyid(relowner), i from pg_class, t where relname = 't'"
+        assert pg16.psql(owner, target) == "keeper|7\n"
+    finally:
+        pg16.psql("drop owned by keeper; drop role keeper", target)

@@ -116,6 +116,40 @@ def test_clean_drops_an_attached_subscription_and_not_its_slot(
     ) in done["warnings"]
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"single_transaction": False}, {"managed_service": True}, {"foreign": "custom"}], ids=str
+)
+def test_clean_of_a_database_without_encoding_does_the_same(
+    pg16: Cluster, new_database, back_up, put, restore, tmp_path, options: dict
+) -> None:
+    pg16.psql('create role "größe"')
+    script = """
+        create table t as select 7 as i; alter table t owner to "größe";
+        create subscription "nächste" connection 'host=nowhere' publication p
+            with (connect = false, slot_name = production);
+    """
+    target = new_database(pg16, script, encoding="SQL_ASCII", locale="C", template="template0")
+    try:
+        form = options.pop("foreign", None)
+        uri = put(dump(pg16, target, form, tmp_path)) if form else back_up(pg16, target)["uri"]
+        done = restore(pg16, target, backup=uri, if_exists="clean", **options)
+        assert sorted(done["warnings"]) == [
+            DETACHED.replace("news", "nächste")
+            + ": it receives nothing until ALTER SUBSCRIPTION gives it a slot (SET (slot_name = ...)) and enables "
+            "it (ENABLE)",
+            "the target's subscription nächste is dropped, and its slot production stays on its publisher: drop "
+            "it there if nothing uses it",
+        ]
+        facts = "select subname, subslotname, pg_get_userbyid(relowner), i from pg_subscription, pg_class, t"
+        assert pg16.psql(f"{facts} where relname = 't'", target) == "nächste||größe|7\n"
+    finally:
+        pg16.psql(
+            'alter subscription "nächste" disable; alter subscription "nächste" set (slot_name = none);'
+            'drop subscription "nächste"; drop owned by "größe"; drop role "größe"',
+            target,
+        )
+
+
 def test_a_clean_that_fails_leaves_an_attached_subscription_at_work(
     pg16: Cluster, publisher: Cluster, source: str, back_up, restore
 ) -> None:

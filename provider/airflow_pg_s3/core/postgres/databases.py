@@ -80,11 +80,14 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
 
 def run_sql(connection: psycopg.Connection[tuple[Any, ...]], commands: Sequence[str]) -> None:
     """Run a user's commands in one transaction, as a migration would: with the search path of the database."""
+    spoken = connection.info.parameter_status("client_encoding")
     with connection.transaction():
-        connection.execute("reset search_path")
+        # A session that loads rows speaks the archive's, which need not have all characters of the commands.
+        connection.execute("set client_encoding = 'UTF8'; reset search_path")
         for command in commands:
             connection.execute(command.encode(connection.info.encoding))
         connection.execute("set search_path = ''")
+        connection.execute("select pg_catalog.set_config('client_encoding', %s, false)", [spoken])
 
 
 def analyze(connection: psycopg.Connection[tuple[Any, ...]], log: Log) -> None:

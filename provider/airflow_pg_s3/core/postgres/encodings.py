@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import psycopg
+
 # Source: pg_enc2name_tbl of PostgreSQL's encnames.c. UTF-8 where Python has none, and for SQL_ASCII, which holds
 # whatever was put in.
 _CODECS = {
@@ -32,6 +36,17 @@ def codec_of(encoding: str) -> str:
 def psycopg_knows(encoding: str) -> bool:
     """Whether psycopg can speak to a server in an encoding; of those of servers, Python lacks two."""
     return encoding not in ("EUC_TW", "MULE_INTERNAL")
+
+
+def as_text(value: str | bytes) -> str:
+    """Return text or a name that psycopg has read; it hands out bytes in a session whose encoding is SQL_ASCII."""
+    return value.decode(codec_of("SQL_ASCII"), errors="surrogateescape") if isinstance(value, bytes) else value
+
+
+def in_session(command: str, connection: psycopg.Connection[tuple[Any, ...]]) -> bytes:
+    """Encode a command with names from `as_text`; psycopg would take ASCII alone where it hands out bytes."""
+    codec = connection.info.encoding
+    return command.encode(codec_of("SQL_ASCII") if codec == "ascii" else codec, errors="surrogateescape")
 
 
 def decode_name(text: bytes, codec: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import sql
 
+from airflow_pg_s3.core.postgres.encodings import as_text, in_session
+from airflow_pg_s3.core.postgres.sql_text import quote_name
 from airflow_pg_s3.core.reporting import Log
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -38,7 +39,10 @@ def subscriptions_of(connection: _Connection, database: str | None = None) -> li
 
     :param database: None for the one that is connected to.
     """
-    return [Subscription(*row) for row in connection.execute(_OF_DATABASE, [database]).fetchall()]
+    return [
+        Subscription(as_text(name), None if slot is None else as_text(slot), is_enabled)
+        for name, slot, is_enabled in connection.execute(_OF_DATABASE, [database]).fetchall()
+    ]
 
 
 def detach(connection: _Connection, names: Collection[str]) -> list[Subscription]:
@@ -50,9 +54,9 @@ def detach(connection: _Connection, names: Collection[str]) -> list[Subscription
     """
     found = [each for each in subscriptions_of(connection) if each.name in names and each.is_attached]
     for each in found:
-        name = sql.Identifier(each.name)
-        connection.execute(sql.SQL("alter subscription {} disable").format(name))
-        connection.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(name))
+        alter = f"alter subscription {quote_name(each.name)}"
+        connection.execute(in_session(f"{alter} disable", connection))
+        connection.execute(in_session(f"{alter} set (slot_name = none)", connection))
     return found
 
 
@@ -76,4 +80,4 @@ def drop_subscriptions(connection: _Connection) -> None:
     names = [each.name for each in subscriptions_of(connection)]
     detach(connection, names)
     for name in names:
-        connection.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))
+        connection.execute(in_session(f"drop subscription {quote_name(name)}", connection))

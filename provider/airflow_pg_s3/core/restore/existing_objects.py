@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.encodings import as_text, in_session
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
+from airflow_pg_s3.core.postgres.sql_text import quote_name
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore.database_swap import SwapTarget
 from airflow_pg_s3.core.restore.target import InPlaceTarget
@@ -85,11 +86,11 @@ def change_owner_of_public(connection: psycopg.Connection[tuple[Any, ...]], publ
 
     :return: a sentence that says why not, for `RestoreResult.warnings`, or none; it has been logged.
     """
-    owner = connection.execute("select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'public'")
-    if owner.fetchone() == (public.owner,):
+    owners = connection.execute("select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'public'")
+    if [as_text(owner) for (owner,) in owners] == [public.owner]:
         return []
-    command = sql.SQL("alter schema public owner to {}").format(sql.Identifier(public.owner))
-    reason = try_execute(connection, command, tolerated={*RIGHTS, _NO_SUCH_ROLE})
+    command = f"alter schema public owner to {quote_name(public.owner)}"
+    reason = try_execute(connection, in_session(command, connection), tolerated={*RIGHTS, _NO_SUCH_ROLE})
     if reason is None:
         return []
     log.warning(warning := f"schema public does not belong to {public.owner}, as in the source: {reason}")

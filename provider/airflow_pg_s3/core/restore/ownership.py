@@ -10,6 +10,7 @@ from psycopg import sql
 
 from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statement
 from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.encodings import as_text
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore.load.plan import PRIVILEGES
@@ -46,12 +47,12 @@ class OwnershipRestorer:
         self._not_given: dict[str, list[str]] = {}
         become = "set" if connection.info.server_version >= 160000 else "member"
         (role,) = connection.execute("select current_setting('role')").fetchone() or ("none",)
-        self._stay_who_we_are = sql.SQL("select pg_catalog.set_config('role', {}, true)").format(role)
+        self._stay_who_we_are = sql.SQL("select pg_catalog.set_config('role', {}, true)").format(as_text(role))
         # Without its rights, what belongs to it could not be completed.
         rows = connection.execute(
             "select rolname from pg_roles where pg_has_role(oid, %s) and pg_has_role(oid, 'usage')", (become,)
         )
-        self._may_become = {str(name) for (name,) in rows}
+        self._may_become = {as_text(name) for (name,) in rows}
 
     def apply(self, defined: Sequence[tuple[Definition, Entry]]) -> None:
         """Do it for all that was defined, but event triggers, which come later."""

@@ -70,7 +70,8 @@ class RestoreRequest:
     :param allow_partial: let ``replace`` and ``clean`` lose what a backup of a part does not bring back.
     :param managed_service: leave out what the user, who is no superuser, may not create, and say so.
     :param pre_restore_sql: commands to run in the target, in one transaction, before anything is dropped or
-        restored; with a ``clean`` that is one transaction, within that.
+        restored; with a ``clean`` that is one transaction, within that. With other tools' archives they get a
+        session of their own, and nothing of them stays where such a ``clean`` cannot drop.
     :param pre_data_sql: the same between definitions and rows.
     :param post_restore_sql: commands to run in the restored database, in one transaction.
     :param identities: age identities that may open an encrypted backup.

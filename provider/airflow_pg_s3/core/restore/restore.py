@@ -34,7 +34,7 @@ from airflow_pg_s3.core.restore.existing_objects import change_owner_of_public, 
 from airflow_pg_s3.core.restore.globals import read_script
 from airflow_pg_s3.core.restore.links_to_other_tables import tie
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
-from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, loading_options
+from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, become, loading_options
 from airflow_pg_s3.core.restore.load.load import Load, on_one_lane
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.load.plan import made_by
@@ -314,8 +314,8 @@ class _Filling:
                 self.target.params,
                 self._loading_options,
                 data_only=self.request.wanted.data_only,
-                begin=lambda connection: run_sql(connection, self.request.pre_restore_sql),
-                before_data=lambda connection: run_sql(connection, self.request.pre_data_sql),
+                begin=lambda connection: self._run_as_login(connection, self.request.pre_restore_sql),
+                before_data=lambda connection: self._run_as_login(connection, self.request.pre_data_sql),
                 finish=self._finish_in_transaction,
                 cancel=self.cancel,
                 stop=self.stop,
@@ -324,6 +324,18 @@ class _Filling:
             self._fill_by_jobs(managed)
             finish(self.request, self.chosen.has_statistics, self.target.params, self.log)
         self.ready.warnings.extend(managed.warnings if managed is not None else [])
+
+    def _run_as_login(self, connection: psycopg.Connection[tuple[Any, ...]], commands: Sequence[str]) -> None:
+        """Run commands of the user's in the restore's session, but as in one of their own: not as its role."""
+        if not commands:
+            return
+        role = self._loading_options.role
+        if role is not None:
+            # No `reset all`: what the commands have set is meant for the restore.
+            connection.execute("reset role")
+        run_sql(connection, commands)
+        if role is not None:
+            become(connection, role)
 
     def _fill_by_jobs(self, managed: UnprivilegedRestore | None) -> None:
         run_in(self.target.params, self.request.pre_restore_sql)

@@ -16,6 +16,7 @@ from airflow_pg_s3.core.postgres import client_options, client_tools
 from airflow_pg_s3.core.postgres.archive.definitions import definitions_of
 from airflow_pg_s3.core.postgres.archive.toc import Toc, read_folder
 from airflow_pg_s3.core.postgres.client_tools import rejects_transaction_timeout
+from airflow_pg_s3.core.postgres.databases import run_sql
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.postgres.subscriptions import detach_restored, subscriptions_of
@@ -41,6 +42,7 @@ from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, Loading
 from airflow_pg_s3.core.restore.load.load import on_one_lane
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.load.plan import Run, divide, rows_of_extensions
+from airflow_pg_s3.core.restore.managed_service import UnprivilegedRestore
 from airflow_pg_s3.core.restore.request import (
     RestoreRequest,
     can_be_atomic,
@@ -318,13 +320,13 @@ class _Restoring:
         self._announce(f"pg_restore {tools.version}")
         managed = self.ready.managed
         entries, arguments = contents.entries, self.request.pg_restore_arguments
-        run_in(self.target.params, self.request.pre_restore_sql)
         if managed is not None:
-            with self.target.params.connect() as connection:
-                managed.define(connection)
+            self._define(managed)
             entries, arguments = managed.entries_to_load, managed.options
         elif self.request.if_exists == "clean":
             self._drop(archive, contents, tools)
+        else:
+            run_in(self.target.params, self.request.pre_restore_sql)
         pg_restore = PgRestore(
             tools,
             self.target.params,
@@ -354,8 +356,21 @@ class _Restoring:
         finish(self.request, contents.has_statistics, self.target.params, self.log)
         return raw_bytes
 
+    def _define(self, managed: UnprivilegedRestore) -> None:
+        if self.request.if_exists == "clean" and self.request.single_transaction:
+            with self.target.params.connect() as connection, connection.transaction():
+                run_sql(connection, self.request.pre_restore_sql)
+                managed.define(connection)
+            return
+        run_in(self.target.params, self.request.pre_restore_sql)
+        with self.target.params.connect() as connection:
+            managed.define(connection)
+
     def _drop(self, archive: Path, contents: ArchiveSummary, tools: ClientTools) -> None:
-        """Drop what the archive holds; or see that pg_restore can, if it does that in its own transaction."""
+        """Drop what the archive holds; or see that pg_restore can, if it does that in its own transaction.
+
+        The user's commands come before and, unless no transaction is wanted, have happened only if it is dropped.
+        """
         check_encoding(contents.toc.encoding)
         script = definitions_of(
             archive,
@@ -367,13 +382,13 @@ class _Restoring:
         cleaning = Cleaning(script[0], contents.entries, contents.codec, self.log, warnings=self.warnings)
 
         def work(session: LoadingSession) -> None:
-            if self.is_atomic:
-                with session.connection.transaction(force_rollback=True):
-                    cleaning.run(session.connection)
-            elif self.request.single_transaction:
-                cleaning.run(session.connection)
-            else:
+            if not self.request.single_transaction:
+                run_in(self.target.params, self.request.pre_restore_sql)
                 cleaning.run_for_good(session.connection)
+                return
+            with session.connection.transaction(force_rollback=self.is_atomic):
+                run_sql(session.connection, self.request.pre_restore_sql)
+                cleaning.run(session.connection)
 
         database = self.target.params.database
         on_one_lane(
@@ -384,6 +399,9 @@ class _Restoring:
             stop=threading.Event(),
             cancelled=f"the restore was stopped while it dropped what it restores; {database!r} is incomplete",
         )
+        if self.is_atomic:
+            # pg_restore has a session of its own, which takes no commands.
+            run_in(self.target.params, self.request.pre_restore_sql)
 
     def _announce(self, program: str) -> None:
         archive = self.archive

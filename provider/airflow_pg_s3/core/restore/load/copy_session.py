@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
-from psycopg import sql
 
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.postgres.archive.table_data import CopyTarget
 from airflow_pg_s3.core.postgres.client_options import Given
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, settings_for_values
-from airflow_pg_s3.core.postgres.encodings import psycopg_knows
+from airflow_pg_s3.core.postgres.encodings import in_session, psycopg_knows
 from airflow_pg_s3.core.postgres.errors import copy_error
 from airflow_pg_s3.core.postgres.heartbeat import is_stale
+from airflow_pg_s3.core.postgres.sql_text import quote_name
 
 # Calls its argument with all bytes, in order; returns only if they are those that were backed up.
 Feed = Callable[[Callable[[bytes], object]], None]
@@ -70,6 +70,11 @@ def loading_options(
         disables_triggers=data_only and "disable-triggers" in values,
         row_security="enable-row-security" in values,
     )
+
+
+def become(connection: psycopg.Connection[tuple[Any, ...]], role: str) -> None:
+    """Take a role, which `reset role` leaves again."""
+    connection.execute(in_session(f"set role {quote_name(role)}", connection))
 
 
 class LoadingSession:
@@ -129,7 +134,7 @@ class LoadingSession:
 
     def _become(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         if self._options.role is not None:
-            connection.execute(sql.SQL("set role {}").format(sql.Identifier(self._options.role)))
+            become(connection, self._options.role)
 
     def copy(self, table: CopyTarget, feed: Feed, *, name: str, is_new: bool) -> None:
         """Load a table's rows in one transaction.
@@ -188,8 +193,8 @@ class LoadingSession:
         if self._options.superuser is None:
             self.connection.execute(command)
             return
-        name = sql.Identifier(self._options.superuser)
-        self.connection.execute(sql.SQL("set session authorization {}").format(name))
+        name = quote_name(self._options.superuser)
+        self.connection.execute(in_session(f"set session authorization {name}", self.connection))
         self.connection.execute(command)
         self.connection.execute("reset session authorization")
         self._become(self.connection)

@@ -57,7 +57,8 @@ def test_a_newer_minor_takes_the_place_of_the_older_one_of_its_major(cache: Path
 
 
 def test_a_damaged_tarball_leaves_nothing_half_unpacked(cache: Path, tarball: Path) -> None:
-    tarball.write_bytes(tarball.read_bytes()[:-20])
+    whole = tarball.read_bytes()
+    tarball.write_bytes(whole[: len(whole) // 2])
     with pytest.raises((EOFError, tarfile.ReadError)):
         binaries.bring(17)
     assert unpacked(cache) == ["postgresql-16.9.0-x86_64", OLD]

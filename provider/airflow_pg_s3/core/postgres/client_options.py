@@ -38,19 +38,13 @@ PG_DUMP_LEAVING_OUT = {
     # Without its policies, what row security guards is open.
     "no-policies",
 }  # fmt: skip
-
-
 """Options with which a dump holds less than the database: rows or objects are missing after a restore."""
-
 
 PG_DUMP_HOLLOW = {
     "schema-only", "no-data", "section", "filter", "no-policies",
     "exclude-table-data", "exclude-table-data-and-children", "no-unlogged-table-data",
 }  # fmt: skip
-
-
 """Those of them with which a dump holds tables without their rows, or without the policies that guard these."""
-
 
 PG_DUMP_ALLOWED = {
     # These add to the dump.
@@ -99,8 +93,6 @@ _REFUSED = {"pg_dump": PG_DUMP_REFUSED, "pg_restore": PG_RESTORE_REFUSED}
 _ACCEPTED = {"pg_dump": PG_DUMP_ALLOWED | PG_DUMP_LEAVING_OUT, "pg_restore": PG_RESTORE_ALLOWED}
 _RENAMED = {"blobs": "large-objects", "no-blobs": "no-large-objects"}
 Given = tuple[str, str | None]
-
-
 """An option: its long name without dashes, the newest where it has several, and its value."""
 
 

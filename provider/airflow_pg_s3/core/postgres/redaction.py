@@ -41,10 +41,7 @@ SECRETS = [
         r"(\bOPTIONS)(?=\s*(?:\(|$))",
     )
 ]
-
-
 """Up to the group, SQL; behind it, what opens another server. A command may be quoted in part, or in another."""
-
 
 SECRETS_IN_STRINGS = [
     re.compile(pattern, re.IGNORECASE)
@@ -53,10 +50,7 @@ SECRETS_IN_STRINGS = [
         r"(://[^/@:\s]{0,100}:)(?=[^@\s]{1,500}@)",
     )
 ]
-
-
 """The same within strings: libpq's keyword, and its URIs."""
-
 
 # What PostgreSQL says behind a key's values.
 _BEHIND_KEY = re.compile(

@@ -6,8 +6,6 @@ import hashlib
 from dataclasses import dataclass
 
 COPY_TERMINATOR = b"\\.\n\n\n"
-
-
 """How pg_dump ends the data of every table in a directory archive (the same in 14 to 18)."""
 
 

@@ -13,8 +13,6 @@ from airflow_pg_s3.core.repository.catalog import Entry, read_entry
 from airflow_pg_s3.core.repository.repository import Repository
 
 BACKUPS_LOOKED_AT = 1000
-
-
 """How many backups are looked at, in the search for one that is verified."""
 
 

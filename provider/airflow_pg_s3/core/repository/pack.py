@@ -9,22 +9,13 @@ from typing import Protocol
 from airflow_pg_s3.core.errors import IntegrityError
 
 SMALL_BYTES = 1 << 20
-
-
 """Members up to this size travel in packs."""
 
-
 PACK_BYTES = 64 << 20
-
-
 """Raw bytes after which a pack is closed and the next one begun."""
 
-
 TAR_END = b"\0" * (2 * tarfile.BLOCKSIZE)
-
-
 """What ends a pack."""
-
 
 _BLOCK = tarfile.BLOCKSIZE
 # A tar archive ends with zeros, which fill up its last record; and our decoder hands out 1 MiB at a time.

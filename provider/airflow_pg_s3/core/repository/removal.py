@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 
 PRUNED = "pruned"
-
-
 """Name of the object that says that a backup's manifest was deleted on purpose, and the rest is to follow."""
-
 
 _MARK = b'{"pruned": true}'
 

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 
 KEPT = 20
-
-
 """How many verifications of a backup are remembered."""
-
 
 _LIMIT_BYTES = 1 << 28
 _ATTEMPTS = 20

@@ -17,10 +17,7 @@ from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 from airflow_pg_s3.core.s3.parallel import AT_ONCE, in_parallel
 
 HOLD = "hold"
-
-
 """The label whose value, if not empty, keeps a backup whatever the rules say."""
-
 
 Outcome = Literal["kept", "deleted", "protected", "unreadable"]
 NEWEST_VERIFIED = "newest verified"

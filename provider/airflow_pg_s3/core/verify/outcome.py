@@ -132,8 +132,6 @@ def _errors(of_queries: tuple[str, ...]) -> re.Pattern[str]:
 
 
 _OF_THE_BACKUP = _errors(_OF_CONSTRAINTS)
-
-
 _OF_THE_BACKUP_WHERE_LIKE = _errors((*_OF_CONSTRAINTS, _MISSING_RELATION))
 
 

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 TO_BE_FILLED = "MATERIALIZED VIEW DATA"
-
-
 """Kind of the entries that fill views; they come with definitions, but only out of archives."""
-
 
 _HEADER = re.compile(
     r"^--\n-- (?:Data for |Statistics for )?Name: (.*); Type: (.*); Schema: (.*); "

@@ -10,10 +10,7 @@ from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc
 from airflow_pg_s3.core.postgres.encodings import decode_name
 
 IDENTIFIER = rb'(?:[a-z_][a-z0-9_]*|"[^"]*(?:""[^"]*)*")'
-
-
 """Pattern of a name in SQL, as fmtId of PostgreSQL's string_utils.c writes it."""
-
 
 _IN_TURN = re.compile(IDENTIFIER)
 # A table without columns has no list, but the space before it.

@@ -42,8 +42,6 @@ _INT = struct.Struct("<BI")  # sign and value
 _LARGEST_INT = (1 << 31) - 1
 _LARGEST_OID = (1 << 32) - 1
 TOC = "toc.dat"
-
-
 """Kinds of entries that have members of data, and no commands without these."""
 
 

@@ -56,8 +56,6 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"<", "XML or HTML, perhaps the error message of a download that failed"),
     (b"{", "JSON; the manifest of a backup has a key that ends in .json"),
 )
-
-
 """Of an archive's beginning, the bytes that tell what it is."""
 
 

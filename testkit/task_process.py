@@ -34,7 +34,8 @@ from airflow_pg_s3.core.restore.request import RestoreRequest
 from airflow_pg_s3.core.restore.restore import restore
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import PruneRequest, prune
-from airflow_pg_s3.core.verify.verify import VerifyRequest, verify
+from airflow_pg_s3.core.verify.request import VerifyRequest
+from airflow_pg_s3.core.verify.verify import verify
 from testkit.s3 import REGION, S3Server
 
 CANCEL = threading.Event()

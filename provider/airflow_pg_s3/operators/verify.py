@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.repository.verification_record import Level
-from airflow_pg_s3.core.verify.verify import VerifyRequest, VerifyResult, verify
+from airflow_pg_s3.core.verify.request import VerifyRequest
+from airflow_pg_s3.core.verify.verify import VerifyResult, verify
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 

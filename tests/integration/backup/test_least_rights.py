@@ -16,7 +16,8 @@ from psycopg import sql
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import PruneRequest, prune
-from airflow_pg_s3.core.verify.verify import VerifyRequest, verify
+from airflow_pg_s3.core.verify.request import VerifyRequest
+from airflow_pg_s3.core.verify.verify import verify
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster
 from testkit.s3 import Ceph, Moto, S3Server

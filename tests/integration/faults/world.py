@@ -21,7 +21,8 @@ from airflow_pg_s3.core.restore.restore import restore
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import Pruned, PruneRequest, prune
 from airflow_pg_s3.core.s3.download import Downloader
-from airflow_pg_s3.core.verify.verify import VerifyRequest, VerifyResult, verify
+from airflow_pg_s3.core.verify.request import VerifyRequest
+from airflow_pg_s3.core.verify.verify import VerifyResult, verify
 from airflow_pg_s3.core.workspace.workspace import Workspace
 from testkit.postgres import Cluster, installations
 from testkit.s3 import S3Server

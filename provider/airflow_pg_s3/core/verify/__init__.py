@@ -2,6 +2,8 @@
 
 ``verify``
     The verb: check, judge, record.
+``request``
+    What users ask for.
 ``object_check``
     ``level="checksum"``: every stored byte.
 ``restore_test``, ``scratch_database``, ``throwaway_server``

@@ -1,4 +1,4 @@
-"""The trial: a backup restored into a scratch database, compared with its manifest, and checked."""
+"""The restore test: a backup restored into a scratch database, compared with its manifest, and checked."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.postgres import client_tools
 from airflow_pg_s3.core.postgres.archive.requirements import requirements_of
 from airflow_pg_s3.core.postgres.archive.toc import TOC
 from airflow_pg_s3.core.postgres.client_tools import ClientTools
-from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.codec import Decoder
 from airflow_pg_s3.core.repository.repository import StoredManifest
@@ -24,6 +22,7 @@ from airflow_pg_s3.core.restore.restore import restore
 from airflow_pg_s3.core.s3.download import Downloader
 from airflow_pg_s3.core.verify.comparison.compare import compare
 from airflow_pg_s3.core.verify.findings import Findings
+from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.scratch_database import ScratchDatabase
 from airflow_pg_s3.core.verify.throwaway_server import throwaway_server
 from airflow_pg_s3.core.verify.user_checks import run_checks
@@ -36,47 +35,34 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What to restore where, and what to look at then.
-
-    :param backup: URI of the manifest, which is `stored`.
-    :param server: where to make the scratch database; None for a throwaway server on this machine.
-    """
-
-    backup: str
-    bucket: str
-    stored: StoredManifest
-    server: ConnectionParameters | None
-    jobs: int
-    checks: Sequence[str]
-    pre_restore_sql: Sequence[str]
-    locate_differences: bool
-    identities: Sequence[str]
-    spool_dir: str | None
-    client_path: Sequence[str]
-
-
 def run_restore_test(
-    trial: Trial, client: S3Client, findings: Findings, *, cancel: threading.Event, log: Log
+    request: VerifyRequest,
+    stored: StoredManifest,
+    client: S3Client,
+    bucket: str,
+    findings: Findings,
+    *,
+    cancel: threading.Event,
+    log: Log,
 ) -> None:
     """Restore, compare and check; nothing of it stays but what is noted in `findings`.
 
+    :param stored: the manifest that `request.backup` names.
     :raises PgS3Error: it did not come to its end.
     :raises psycopg.Error: the server failed.
     """
-    manifest, base, _ = trial.stored
+    manifest, base, _ = stored
     # An identity that is missing is said before a server is started.
-    decoder = Decoder(manifest.encryption, trial.identities)
+    decoder = Decoder(manifest.encryption, request.identities)
     stop = threading.Event()
     with ExitStack() as stack:
-        server = trial.server or stack.enter_context(
+        server = request.server or stack.enter_context(
             throwaway_server(
                 manifest.server.version_num // 10000,
                 raw_bytes=manifest.raw_bytes,
-                connections=2 * trial.jobs + 10,
-                spool_dir=trial.spool_dir,
-                search=trial.client_path,
+                connections=2 * request.jobs + 10,
+                spool_dir=request.spool_dir,
+                search=request.client_path,
                 cancel=cancel,
                 log=log,
             )
@@ -86,35 +72,35 @@ def run_restore_test(
                 server,
                 manifest.database,
                 manifest.server,
-                is_throwaway=trial.server is None,
+                is_throwaway=request.server is None,
                 cancel=cancel,
                 log=log,
             )
         )
-        _note_server(scratch, trial, findings)
+        _note_server(scratch, request, findings)
         tools = client_tools.for_restore(
-            dumped_by=manifest.dump.pg_dump_version, target_version=scratch.version_num, search=trial.client_path
+            dumped_by=manifest.dump.pg_dump_version, target_version=scratch.version_num, search=request.client_path
         )
         findings.pg_restore_version = tools.version
-        workspace = stack.enter_context(Workspace(trial.spool_dir))
-        downloader = stack.enter_context(Downloader(client, trial.bucket, cancel=stop, threads=trial.jobs + 2))
+        workspace = stack.enter_context(Workspace(request.spool_dir))
+        downloader = stack.enter_context(Downloader(client, bucket, cancel=stop, threads=request.jobs + 2))
         archive = ArchiveFolder(manifest, base, downloader, decoder, workspace)
         archive.fetch([TOC])
-        with_roles = _prepare_server(archive, scratch, tools, trial, findings)
+        with_roles = _prepare_server(archive, scratch, tools, request, findings)
         began = time.monotonic()
-        request = RestoreRequest(
-            backup=trial.backup,
+        restore_request = RestoreRequest(
+            backup=request.backup,
             target=scratch.params,
             # With one job, pg_restore does not fill a table page by page: rows would come to lie in another order.
-            jobs=max(trial.jobs, 2),
+            jobs=max(request.jobs, 2),
             create_database=False,
-            pre_restore_sql=trial.pre_restore_sql,
+            pre_restore_sql=request.pre_restore_sql,
             pg_restore_options=[] if with_roles else ["--no-owner", "--no-privileges", "--no-tablespaces"],
-            spool_dir=trial.spool_dir,
-            client_path=trial.client_path,
-            identities=trial.identities,
+            spool_dir=request.spool_dir,
+            client_path=request.client_path,
+            identities=request.identities,
         )
-        restored = restore(request, client, cancel=cancel, log=log, stored=trial.stored)
+        restored = restore(restore_request, client, cancel=cancel, log=log, stored=stored)
         # Of extensions, the comparison tells; and nobody uses the subscriptions.
         about = ("extension ", "subscription ")
         findings.warnings += [text for text in restored.warnings if not text.startswith(about)]
@@ -124,9 +110,9 @@ def run_restore_test(
             archive,
             scratch.params,
             tools=tools,
-            jobs=trial.jobs,
+            jobs=request.jobs,
             with_roles=with_roles,
-            locate=trial.locate_differences,
+            locate=request.locate_differences,
             cancel=cancel,
             log=log,
         )
@@ -134,7 +120,7 @@ def run_restore_test(
         findings.tables += comparison.tables
         findings.differences += comparison.differences
         findings.warnings += comparison.warnings
-        findings.checks += run_checks(trial.checks, scratch.params, cancel=cancel, log=log)
+        findings.checks += run_checks(request.checks, scratch.params, cancel=cancel, log=log)
         findings.differences += [
             Difference(kind="check", name=check.sql, detail=check.detail)
             for check in findings.checks
@@ -142,9 +128,9 @@ def run_restore_test(
         ]
 
 
-def _note_server(scratch: ScratchDatabase, trial: Trial, findings: Findings) -> None:
+def _note_server(scratch: ScratchDatabase, request: VerifyRequest, findings: Findings) -> None:
     findings.server_version = scratch.version
-    if trial.server is not None:
+    if request.server is not None:
         findings.where = scratch.params.endpoint
         return
     findings.where = f"throwaway PostgreSQL {scratch.version} on the worker"
@@ -157,12 +143,16 @@ def _note_server(scratch: ScratchDatabase, trial: Trial, findings: Findings) -> 
 
 
 def _prepare_server(
-    archive: ArchiveFolder, scratch: ScratchDatabase, tools: ClientTools, trial: Trial, findings: Findings
+    archive: ArchiveFolder,
+    scratch: ScratchDatabase,
+    tools: ClientTools,
+    request: VerifyRequest,
+    findings: Findings,
 ) -> bool:
     """Make sure of roles and tablespaces; say whether owners, privileges and tablespaces can be restored."""
     needs = requirements_of(archive.folder, archive.toc, archive.toc.entries, tools=tools)
     roles, tablespaces = scratch.lacking_roles(needs.roles), scratch.lacking_tablespaces(needs.tablespaces)
-    if trial.server is None:
+    if request.server is None:
         scratch.create_roles(roles)
         scratch.create_tablespaces(tablespaces)
         return True

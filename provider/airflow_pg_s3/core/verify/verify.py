@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
-from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.errors import server_error, translate_errors
 from airflow_pg_s3.core.reporting import Log, human
 from airflow_pg_s3.core.repository.manifest import Producer
-from airflow_pg_s3.core.repository.repository import StoredManifest, is_external, read_manifest
-from airflow_pg_s3.core.repository.verification_record import Level, Verification, record
+from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest
+from airflow_pg_s3.core.repository.verification_record import Verification, record
 from airflow_pg_s3.core.s3.requests import parse_uri
 from airflow_pg_s3.core.verify.findings import Findings
 from airflow_pg_s3.core.verify.object_check import check_objects
 from airflow_pg_s3.core.verify.outcome import judge, one_line
-from airflow_pg_s3.core.verify.restore_test import Trial, run_restore_test
+from airflow_pg_s3.core.verify.request import VerifyRequest, check_request
+from airflow_pg_s3.core.verify.restore_test import run_restore_test
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -35,35 +34,6 @@ _SHOWN = 3
 _WARNINGS_SHOWN = 20
 # What goes wrong outside, and is no bug.
 _TROUBLE = (PgS3Error, ClientError, BotoCoreError, OSError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyRequest:
-    """What to verify, and how.
-
-    :param backup: URI of the manifest.
-    :param server: where to make a scratch database; None for a throwaway server on this machine.
-    :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object.
-    :param checks: queries for the restored database, each of which must return one value, true.
-    :param pre_restore_sql: commands to run in the scratch database before anything is restored.
-    :param locate_differences: find the first differing row of each table, by a second pass.
-    :param identities: age identities that may open an encrypted backup.
-    :param s3_extra_args: arguments for the S3 requests that accept them.
-    :param producer: of the task that verifies, for the record.
-    """
-
-    backup: str
-    server: ConnectionParameters | None = None
-    level: Level = "restore"
-    jobs: int = 2
-    checks: Sequence[str] = ()
-    pre_restore_sql: Sequence[str] = ()
-    locate_differences: bool = False
-    identities: Sequence[str] = ()
-    spool_dir: str | None = None
-    client_path: Sequence[str] = ()
-    s3_extra_args: Mapping[str, Any] = field(default_factory=dict)
-    producer: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,28 +128,6 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
     return result
 
 
-def check_request(request: VerifyRequest) -> None:
-    """Refuse what makes no sense.
-
-    :raises InputError: naming the argument.
-    """
-    if request.level not in ("restore", "checksum"):
-        raise InputError(f"level must be 'restore' or 'checksum', not {request.level!r}")
-    if request.jobs < 1:
-        raise InputError(f"jobs must be at least 1, not {request.jobs}")
-    for_restore = (request.server, request.checks, request.pre_restore_sql, request.locate_differences)
-    if request.level == "checksum" and any(for_restore):
-        raise InputError(
-            'level="checksum" restores nothing: leave out postgres_conn_id, checks, pre_restore_sql and '
-            "locate_differences"
-        )
-    if is_external(request.backup):
-        raise InputError(
-            f"{request.backup} is another tool's archive: it has no manifest to compare with; restore it with "
-            "PgS3RestoreOperator, which checks that it is whole"
-        )
-
-
 def _look(
     request: VerifyRequest,
     client: S3Client,
@@ -210,17 +158,4 @@ def _look(
             log=log,
         )
         return
-    trial = Trial(
-        backup=request.backup,
-        bucket=bucket,
-        stored=stored,
-        server=request.server,
-        jobs=request.jobs,
-        checks=request.checks,
-        pre_restore_sql=request.pre_restore_sql,
-        locate_differences=request.locate_differences,
-        identities=request.identities,
-        spool_dir=request.spool_dir,
-        client_path=request.client_path,
-    )
-    run_restore_test(trial, client, findings, cancel=cancel, log=log)
+    run_restore_test(request, stored, client, bucket, findings, cancel=cancel, log=log)

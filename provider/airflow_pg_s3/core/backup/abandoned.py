@@ -25,7 +25,7 @@ def remove_abandoned(
 ) -> None:
     """Remove what killed backups left behind, unless this server shows that they may still be running."""
     database = source.database
-    pg_dump = source.keywords.get("application_name", "pg_dump")
+    pg_dump = source.application_name("pg_dump")
     for begun in repository.abandoned(database):
         if begun.instance != facts.instance or is_alive(connection, begun.backup_id, pg_dump):
             continue

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import Any
 
 import psycopg
 
 from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.postgres.server import advisory_key
 from airflow_pg_s3.core.repository.backup_id import time_of
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 5.0
 
 def lock_key(backup_id: str) -> int:
     """Key of the advisory lock that says that a backup is being made."""
-    return int.from_bytes(hashlib.sha256(f"airflow-pg-s3 {backup_id}".encode()).digest()[:8], signed=True)
+    return advisory_key(backup_id)
 
 
 def hold_lock(connection: _Connection, backup_id: str) -> None:

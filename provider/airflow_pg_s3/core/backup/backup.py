@@ -91,8 +91,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
                 repository.uri(staged.folder),
             )
             left_out_by = client_options.left_out_by(given)
-            # pg_dump's name for itself, where the connection gives none.
-            with DumpWatch(connection, request.source.keywords.get("application_name", "pg_dump")) as watch:
+            with DumpWatch(connection, request.source.application_name("pg_dump")) as watch:
                 dump = PgDump(
                     request,
                     facts,

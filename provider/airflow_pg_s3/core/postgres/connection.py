@@ -93,6 +93,10 @@ class ConnectionParameters:
         port = self.keywords.get("port") or "5432"
         return f"{user}@{self.host}:{port}/{self.database}"
 
+    def application_name(self, program: str) -> str:
+        """Name of a client program's sessions: its own, where the connection gives none."""
+        return self.keywords.get("application_name", program)
+
     def of(self, database: str) -> ConnectionParameters:
         """Return the same server's parameters for another database."""
         return replace(self, database=database)

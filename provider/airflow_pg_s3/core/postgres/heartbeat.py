@@ -54,8 +54,7 @@ class Heartbeat:
         self._thread.join(None if error is None else _PATIENCE_SECONDS)
         if self._thread.is_alive():
             # The server does not answer, and whoever wants to stop must not wait for it.
-            with contextlib.suppress(OSError, psycopg.Error), _socket_of(self._connection) as ours:
-                ours.shutdown(socket.SHUT_RDWR)
+            cut_off(self._connection)
             self._thread.join()
         if self._loss is not None and self._cancel is not None:
             self._cancel.clear()  # it is the caller's
@@ -75,6 +74,12 @@ class Heartbeat:
                     if self._cancel is not None:
                         self._cancel.set()
                 return
+
+
+def cut_off(connection: _Connection) -> None:
+    """Break a connection, whatever it does; called from another thread than its owner's, which meets an error."""
+    with contextlib.suppress(OSError, psycopg.Error), _socket_of(connection) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
 
 
 def is_stale(connection: _Connection, used: float) -> bool:

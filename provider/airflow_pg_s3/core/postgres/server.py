@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -191,6 +192,11 @@ def _interrupted_by(cancel: threading.Event, connection: _Connection) -> Iterato
     finally:
         end.set()
         thread.join()
+
+
+def advisory_key(purpose: str) -> int:
+    """Key of an advisory lock of ours."""
+    return int.from_bytes(hashlib.sha256(f"airflow-pg-s3 {purpose}".encode()).digest()[:8], signed=True)
 
 
 def _system_identifier(connection: _Connection) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import secrets
 import threading
@@ -31,7 +30,7 @@ from airflow_pg_s3.core.postgres.databases import (
 )
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
-from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.postgres.server import Server, advisory_key
 from airflow_pg_s3.core.postgres.subscriptions import subscriptions_of
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore.request import RestoreRequest
@@ -202,9 +201,7 @@ class SwapTarget:
                 return
 
     def _lock(self) -> None:
-        key = int.from_bytes(
-            hashlib.sha256(f"airflow-pg-s3 replace {self._live}".encode()).digest()[:8], signed=True
-        )
+        key = advisory_key(f"replace {self._live}")
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         # A killed run's session is over as soon as the server notices, which takes a moment.
         while not value_of(self._connection, "select pg_try_advisory_lock(%s)", key):

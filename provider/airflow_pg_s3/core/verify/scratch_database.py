@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import threading
@@ -26,7 +25,7 @@ from airflow_pg_s3.core.postgres.databases import (
     value_of,
 )
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
-from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.postgres.server import Server, advisory_key
 from airflow_pg_s3.core.reporting import Log
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -76,7 +75,7 @@ class ScratchDatabase:
             self._remove_leftovers()
             name = self.params.database
             # First the lock: what has none is anybody's to drop.
-            self._connection.execute("select pg_advisory_lock(%s)", [_lock_key(name)])
+            self._connection.execute("select pg_advisory_lock(%s)", [advisory_key(f"verify {name}")])
             self._create()
             self._connection.execute(comment_on(name, _MARK))
             self._stack = stack.pop_all()
@@ -156,7 +155,7 @@ class ScratchDatabase:
             # One that was killed just after it was created has no mark yet; its name tells.
             if comment != _MARK and not (comment is None and _NAME.fullmatch(name)):
                 continue
-            if value_of(self._connection, "select pg_try_advisory_lock(%s)", _lock_key(name)):
+            if value_of(self._connection, "select pg_try_advisory_lock(%s)", advisory_key(f"verify {name}")):
                 try:
                     if is_used(self._connection, name):
                         # Its verification may be at work, with its lock's session cut off, and about to notice.
@@ -169,8 +168,4 @@ class ScratchDatabase:
                 except (psycopg.Error, InputError) as error:  # another role's, for example
                     self._log.warning("%s was left by a verification, and cannot be dropped: %s", name, error)
                 finally:
-                    self._connection.execute("select pg_advisory_unlock(%s)", [_lock_key(name)])
-
-
-def _lock_key(database: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"airflow-pg-s3 verify {database}".encode()).digest()[:8], signed=True)
+                    self._connection.execute("select pg_advisory_unlock(%s)", [advisory_key(f"verify {name}")])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +17,7 @@ from airflow_pg_s3.core.postgres.client_options import Given
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, settings_for_values
 from airflow_pg_s3.core.postgres.encodings import in_session, psycopg_knows
 from airflow_pg_s3.core.postgres.errors import copy_error
-from airflow_pg_s3.core.postgres.heartbeat import is_stale
+from airflow_pg_s3.core.postgres.heartbeat import cut_off, is_stale
 from airflow_pg_s3.core.postgres.sql_text import quote_name
 
 # Calls its argument with all bytes, in order; returns only if they are those that were backed up.
@@ -108,12 +106,10 @@ class LoadingSession:
     def abort(self) -> None:
         """Break the connection, whatever it does; the server rolls back what is not committed."""
         self._is_aborted = True
-        # A socket of our own to the same connection, as libpq's belongs to the other thread; which must not close
-        # it meanwhile, as its number could be another file's by then.
-        with self._closing, contextlib.suppress(OSError, psycopg.Error):
+        # Its owner must not close it meanwhile: its socket's number could be another file's by then.
+        with self._closing:
             if self._connection is not None:
-                with socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
-                    ours.shutdown(socket.SHUT_RDWR)
+                cut_off(self._connection)
 
     def close(self) -> None:
         """Leave the server until the connection is needed again."""

@@ -8,8 +8,6 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -29,12 +27,11 @@ from airflow_pg_s3.core.postgres.databases import (
     value_of,
 )
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
-from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
 from airflow_pg_s3.core.postgres.server import Server, advisory_key
 from airflow_pg_s3.core.postgres.subscriptions import subscriptions_of
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore.request import RestoreRequest
-from airflow_pg_s3.core.restore.target import InPlaceTarget
+from airflow_pg_s3.core.restore.target import HeldTarget, InPlaceTarget
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _LOCK_PATIENCE_SECONDS = 15.0
@@ -60,7 +57,7 @@ def open_target(request: RestoreRequest, cancel: threading.Event, log: Log) -> I
     )
 
 
-class SwapTarget:
+class SwapTarget(HeldTarget):
     """Makes a database beside the live one; `promote` swaps their names.
 
     The live database is not touched before. The swap is one transaction: it has happened or it has not. What a run
@@ -83,47 +80,27 @@ class SwapTarget:
         cancel: threading.Event,
         log: Log,
     ) -> None:
+        token = secrets.token_hex(3)
+        super().__init__(live.of(sibling_name(live.database, "restore", token)))
         self._live = live.database
+        self._before = sibling_name(self._live, "before", token)
         self._jobs = jobs
         self._keep_previous = keep_previous
         self._managed_service = managed_service
         self._cancel = cancel
         self._log = log
-        self.warnings: list[str] = []
-        token = secrets.token_hex(3)
-        self._before = sibling_name(self._live, "before", token)
-        self._live_params = live
-        self.params = live.of(sibling_name(self._live, "restore", token))
-        self.previous: str | None = None
 
     def __enter__(self) -> SwapTarget:
-        with ExitStack() as stack:
-            self._connection = stack.enter_context(connect_beside(self._live_params))
-            self._live_params = self._live_params.pinned(self._connection)
-            self.params = self.params.pinned(self._connection)
-            stack.push(self._drop_half)
-            what = f"the connection that keeps other restores from replacing {self._live!r}"
-            # It ends first: a ping that gets no answer would hold the drop up.
-            stack.enter_context(Heartbeat(self._connection, what, self._cancel))
-            self._stack = stack.pop_all()
+        what = f"the connection that keeps other restores from replacing {self._live!r}"
+        self._hold(connect_beside(self._live_params), what, self._cancel)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
-
-    def _drop_half(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
-            with contextlib.suppress(psycopg.Error, PgS3Error):
-                drop_beside(self._connection, self.params)
+    def _drop(self) -> None:
+        drop_beside(self._connection, self.params)
 
     @property
-    def version(self) -> int:
-        """The server's ``server_version_num``."""
-        return self._connection.info.server_version
+    def _live_params(self) -> ConnectionParameters:
+        return self.params.of(self._live)
 
     @property
     def connection(self) -> _Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -114,7 +115,57 @@ def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionPara
             analyze(connection, log)
 
 
-class InPlaceTarget:
+class HeldTarget:
+    """A database to restore into, and a session on its server that lasts as long as the restore.
+
+    :param params: server and name of the database.
+    """
+
+    def __init__(self, params: ConnectionParameters) -> None:
+        self.params = params
+        self.previous: str | None = None
+        self.warnings: list[str] = []
+
+    def _hold(
+        self, connection: psycopg.Connection[tuple[Any, ...]], what: str, cancel: threading.Event | None = None
+    ) -> None:
+        """Keep a connection, and pin all others to its server.
+
+        :param what: the session, for the message when it is lost.
+        :param cancel: set then; None to let the restore go on.
+        """
+        with ExitStack() as stack:
+            self._connection = stack.enter_context(connection)
+            self.params = self.params.pinned(connection)
+            stack.push(self._drop_half)
+            # It ends first: a ping that gets no answer would hold the drop up.
+            stack.enter_context(Heartbeat(connection, what, cancel))
+            self._stack = stack.pop_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def _drop_half(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            # Half a database is of no use, and in the way of the next try.
+            with contextlib.suppress(psycopg.Error, PgS3Error):
+                self._drop()
+
+    def _drop(self) -> None:
+        """Drop what was created for the restore."""
+        raise NotImplementedError
+
+    @property
+    def version(self) -> int:
+        """The server's ``server_version_num``."""
+        return self._connection.info.server_version
+
+
+class InPlaceTarget(HeldTarget):
     """A database to restore into, which need not exist yet.
 
     If it was created here and the context ends with an error, it is dropped again.
@@ -126,10 +177,8 @@ class InPlaceTarget:
     """
 
     def __init__(self, params: ConnectionParameters, *, must_be_empty: bool, may_create: bool = True) -> None:
-        self.params = params
+        super().__init__(params)
         self._may_create = may_create
-        self.previous: str | None = None
-        self.warnings: list[str] = []
         self._must_be_empty = must_be_empty
         self._oid: int | None = None  # of what was created here
 
@@ -142,32 +191,12 @@ class InPlaceTarget:
                 raise
             connection = connect_beside(self.params)
             self._exists = False
-        with ExitStack() as stack:
-            self._connection = stack.enter_context(connection)
-            self.params = self.params.pinned(connection)
-            stack.push(self._drop_half)
-            # It ends first: a ping that gets no answer would hold the drop up.
-            stack.enter_context(Heartbeat(connection, "the connection to the target"))
-            self._stack = stack.pop_all()
+        self._hold(connection, "the connection to the target")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, traceback)
-
-    def _drop_half(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._oid is not None and error is not None:
-            # Half a database is of no use, and in the way of the next try.
-            with contextlib.suppress(psycopg.Error, PgS3Error):
-                drop_beside(self._connection, self.params, oid=self._oid)
-
-    @property
-    def version(self) -> int:
-        """The server's ``server_version_num``."""
-        return self._connection.info.server_version
+    def _drop(self) -> None:
+        if self._oid is not None:
+            drop_beside(self._connection, self.params, oid=self._oid)
 
     @property
     def connection(self) -> psycopg.Connection[tuple[Any, ...]]:

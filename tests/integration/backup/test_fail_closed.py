@@ -16,7 +16,7 @@ from airflow.sdk.execution_time.timeout import timeout
 from botocore.awsrequest import AWSResponse
 
 from airflow_pg_s3.core.backup import backup as backup_verb
-from airflow_pg_s3.core.backup import manifest_builder, pg_dump
+from airflow_pg_s3.core.backup import pg_dump
 from airflow_pg_s3.core.backup.manifest_builder import build_manifest
 from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, DataConflict, PgS3Error, StorageError
@@ -291,7 +291,7 @@ def test_an_object_that_vanished_before_the_commit_means_no_backup(
         s3.client().delete_object(Bucket=bucket, Key=key)
         return manifest
 
-    monkeypatch.setattr(manifest_builder, "build_manifest", delete_one)
+    monkeypatch.setattr(backup_verb, "build_manifest", delete_one)
     with pytest.raises(StorageError, match="1 objects are not as they were stored"):
         back_up(source, DATABASE)
     assert leftovers() == []

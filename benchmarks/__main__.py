@@ -28,7 +28,8 @@ from benchmarks.measure import (
     measure,
     postgres_cpu,
 )
-from benchmarks.report import Row, Shape, load, machine, plot, plot_levels, save, say, text
+from benchmarks.report import machine, plot, plot_levels, say, text
+from benchmarks.results import Row, Shape, load, save
 from benchmarks.shapes import MANY_FILES, SHAPES, THOROUGH
 from benchmarks.sink import Sink
 from testkit.postgres import Cluster

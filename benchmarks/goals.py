@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.contenders import DISCARDED, OUR_RESTORE, OURS
-from benchmarks.report import Row, Shape
+from benchmarks.results import Row, Shape
 from benchmarks.shapes import SHAPES
 
 GIB = 1 << 30

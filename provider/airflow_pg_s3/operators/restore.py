@@ -11,9 +11,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.repository.repository import is_external
 from airflow_pg_s3.core.repository.thaw import ask_for
-from airflow_pg_s3.core.restore.external.restore import restore_external
 from airflow_pg_s3.core.restore.request import IfExists, RestoreRequest, Selection
 from airflow_pg_s3.core.restore.restore import restore
 from airflow_pg_s3.hooks import connections
@@ -226,17 +224,15 @@ class PgS3RestoreOperator(PgS3Operator):
             )
             if self.thaw:
                 self._wait_for_thaw(self.thaw, client)
-            if is_external(self.backup):
-                return self._report(context, self._restore_external(request, client))
             result = restore(request, client, cancel=self._cancel, log=self.log)
         return self._report(
             context,
             {
                 "database": result.database,
-                "backup_id": result.manifest.backup_id,
-                "tables": result.tables,
-                "rows": result.rows,
-                "raw_bytes": result.raw_bytes,
+                "backup_id": result.name,
+                "tables": result.amounts.tables,
+                "rows": result.amounts.rows,
+                "raw_bytes": result.amounts.raw_bytes,
                 "duration_seconds": result.duration_seconds,
                 "previous_database": result.previous_database,
                 "warnings": result.warnings,
@@ -254,16 +250,3 @@ class PgS3RestoreOperator(PgS3Operator):
                 self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on")
             if self._cancel.wait(THAW_INTERVAL.total_seconds()):
                 raise Cancelled("stopped while waiting for S3 to give out what is archived")
-
-    def _restore_external(self, request: RestoreRequest, client: S3Client) -> dict[str, Any]:
-        result = restore_external(request, client, cancel=self._cancel, log=self.log)
-        return {
-            "database": result.database,
-            "backup_id": result.name,
-            "tables": result.tables,
-            "rows": None,
-            "raw_bytes": result.raw_bytes,
-            "duration_seconds": result.duration_seconds,
-            "previous_database": result.previous_database,
-            "warnings": result.warnings,
-        }

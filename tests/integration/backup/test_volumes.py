@@ -104,7 +104,7 @@ def test_a_large_table_is_stored_in_equal_parts_and_volumes_and_comes_back_exact
         backup=made.uri, target=source_of(pg18, copy), spool_dir=str(spool_dir), client_path=CLIENTS
     )
     done = restore(request, s3.client(), cancel=threading.Event(), log=LOG)
-    assert done.read_bytes == made.manifest.stored_bytes
+    assert done.amounts.read_bytes == made.manifest.stored_bytes
     assert compare_databases(pg18.dsn(noise), pg18.dsn(copy)) == []
 
 

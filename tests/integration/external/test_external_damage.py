@@ -189,8 +189,8 @@ def test_an_archive_that_does_not_fit_is_refused_before_it_is_downloaded(
 RESTORE = """
 import itertools, json, resource, sys, threading, logging
 from airflow_pg_s3.core.s3.download import Downloader
-from airflow_pg_s3.core.restore.external.restore import restore_external
 from airflow_pg_s3.core.restore.request import RestoreRequest
+from airflow_pg_s3.core.restore.restore import restore
 from airflow_pg_s3.core.postgres.connection import parameters
 import boto3, botocore.config
 given = json.load(sys.stdin)
@@ -204,7 +204,7 @@ try:
             yield from itertools.islice(stream(self, objects), 2)
             threading.Event().wait()
         Downloader.stream = hold
-    restore_external(request, client, cancel=threading.Event(), log=logging.getLogger())
+    restore(request, client, cancel=threading.Event(), log=logging.getLogger())
     outcome = "restored"
 except Exception as error:
     outcome = f"{type(error).__name__}: {error}"

@@ -299,7 +299,6 @@ def stage(
     for module, verb in (
         (backup_operator, "back_up"),
         (restore_operator, "restore"),
-        (restore_operator, "restore_external"),
         (verify_operator, "verify"),
         (prune_operator, "prune"),
     ):

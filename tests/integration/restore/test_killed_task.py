@@ -31,8 +31,6 @@ WHILE_SECONDS = 1.0
 STUCK = """
 import sys, time
 from airflow_pg_s3.core.s3.download import Downloader
-from airflow_pg_s3.core.repository.repository import is_external
-from airflow_pg_s3.core.restore.external.restore import restore_external
 from testkit import task_process as task
 
 stream = Downloader.stream
@@ -44,8 +42,6 @@ def stuck(self, objects):
         while passed > int(sys.argv[1]):
             time.sleep(1)
 Downloader.stream = stuck
-if is_external(sys.argv[2]):
-    task.restore = restore_external
 task.main()
 """
 

@@ -17,7 +17,7 @@ from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.s3.download import Downloader
 from airflow_pg_s3.core.s3.requests import parse_uri
-from airflow_pg_s3.core.verify.comparison.compare import Comparison, compare
+from airflow_pg_s3.core.verify.comparison.compare import Comparison, RestoredDatabase, compare
 from airflow_pg_s3.core.workspace.workspace import Workspace
 from testkit.databases import create_hard_roles
 from testkit.postgres import Cluster, installations
@@ -46,14 +46,16 @@ def compare_with(s3: S3Server, spool_dir: Path) -> Callable[..., Comparison]:
         )
         target = parameters(cluster, database, **arguments.pop("connection", {}))
         bucket = parse_uri(backup["uri"], parameter="backup")[0]
-        defaults = {"tools": tools, "jobs": 2, "with_roles": True, "locate": True, "cancel": threading.Event()}
+        with_roles = arguments.pop("with_roles", True)
+        restored = RestoredDatabase(params=target, tools=tools, with_roles=with_roles)
+        defaults = {"jobs": 2, "locate": True, "cancel": threading.Event()}
         with (
             Workspace(str(spool_dir)) as workspace,
             Downloader(client, bucket, cancel=threading.Event()) as downloader,
         ):
             archive = ArchiveFolder(manifest, base, downloader, Decoder(manifest.encryption), workspace)
             archive.fetch([TOC])
-            return compare(archive, target, **defaults | arguments, log=LOG)
+            return compare(archive, restored, **defaults | arguments, log=LOG)
 
     return run
 

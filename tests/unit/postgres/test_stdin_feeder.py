@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_pg_s3.core.errors import Cancelled, IntegrityError
+from airflow_pg_s3.core.postgres.client_program import ClientProgram
 from airflow_pg_s3.core.postgres.stdin_feeder import run_with_stdin
 from tests.support.waiting import wait_until
 
@@ -23,14 +24,26 @@ from airflow_pg_s3.core.postgres.stdin_feeder import run_with_stdin
 def chunks():
     yield b"some bytes"
     time.sleep(600)
-run_with_stdin(sys.argv[1:], env={}, chunks=chunks(), on_line=print, is_hopeless=lambda: False,
-    check=lambda program: program.check(), cancel=threading.Event(), log=logging.getLogger())
+from tests.unit.postgres.test_stdin_feeder import Judge
+run_with_stdin(
+    sys.argv[1:], env={}, chunks=chunks(), judge=Judge(), cancel=threading.Event(), log=logging.getLogger()
+)
 """
 
 
 class Log:
     def info(self, *_: object) -> None:
         """Say nothing."""
+
+
+class Judge:
+    is_hopeless = False
+
+    def see(self, _: str) -> None:
+        """Nothing tells anything."""
+
+    def check(self, program: ClientProgram) -> None:
+        program.check()
 
 
 @pytest.fixture
@@ -43,9 +56,7 @@ def pour(fake_program, tmp_path: Path):
             [program],
             env={"PATH": os.environ["PATH"]},
             chunks=chunks,
-            on_line=lambda _: None,
-            is_hopeless=lambda: False,
-            check=lambda program: program.check(),
+            judge=Judge(),
             cancel=cancel or threading.Event(),
             log=Log(),
         )

@@ -4,8 +4,10 @@
     The verb, from the request to the commit.
 ``request``
     What users ask for.
-``pg_dump``, ``spool``
-    Runs pg_dump; the folder that it writes to, kept within a limit.
+``dump_plan``
+    What is decided before anything is touched: the server, the programs, their options.
+``pg_dump``, ``pg_dumpall``, ``spool``
+    Runs pg_dump, and pg_dumpall for the globals; the folder that they write to, kept within a limit.
 ``dump_watch``, ``estimate``
     What pg_dump is doing, and how much is left.
 ``standby``

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
 
 from airflow_pg_s3.core.backup.abandoned import remove_abandoned
 from airflow_pg_s3.core.backup.advisory_lock import confirm_lock, hold_lock
-from airflow_pg_s3.core.backup.dump_watch import DumpWatch
-from airflow_pg_s3.core.backup.estimate import expected_bytes
+from airflow_pg_s3.core.backup.dump_plan import DumpPlan, plan_dump
 from airflow_pg_s3.core.backup.manifest_builder import build_manifest
-from airflow_pg_s3.core.backup.pg_dump import PgDump, check_tools
+from airflow_pg_s3.core.backup.pg_dump import PgDump
 from airflow_pg_s3.core.backup.request import BackupRequest, check_request
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
-from airflow_pg_s3.core.backup.standby import warn_of_snapshots
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.core.postgres import client_options, server
-from airflow_pg_s3.core.postgres.choose_pg_dump import choose_pg_dump
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
 from airflow_pg_s3.core.reporting import Log, human
 from airflow_pg_s3.core.repository.backup_id import new_backup_id
 from airflow_pg_s3.core.repository.codec import Encoder
 from airflow_pg_s3.core.repository.manifest import Manifest
-from airflow_pg_s3.core.repository.repository import Begun, Repository, read_manifest
+from airflow_pg_s3.core.repository.repository import Begun, Repository
 from airflow_pg_s3.core.workspace.workspace import Workspace
-
-if TYPE_CHECKING:
-    from airflow_pg_s3.core.postgres.server import ServerFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,69 +48,50 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     """
     encoder = Encoder(level=request.compression_level, recipients=request.age_recipients)
     check_request(request)
-    database = request.source.database
     with (
         request.source.connect() as connection,
         Heartbeat(connection, "the connection that marks this backup as alive", cancel),
     ):
-        facts = server.inspect(connection, request.source)
-        request = replace(request, source=request.source.pinned(connection))
-        tools = choose_pg_dump(
-            connection,
-            request.source,
-            facts.server,
-            search=request.client_path,
-            spool_dir=request.spool_dir,
-            cancel=cancel,
-        )
-        given = client_options.check(request.pg_dump_options, tools=tools, program="pg_dump")
-        if request.include_globals:
-            check_tools(tools)
-        repository.check_access(database)
-        newest = _newest_of_this_server(repository, database, facts, log)
-        warn_of_snapshots(connection, request.jobs, given, log)
-        remove_abandoned(repository, request.source, connection, facts, log)
-        backup_id = new_backup_id(facts.now)
+        plan = plan_dump(request, repository, connection, cancel=cancel, log=log)
+        remove_abandoned(repository, plan.request.source, connection, plan.facts, log)
+        backup_id = new_backup_id(plan.facts.now)
         hold_lock(connection, backup_id)
-        begun = Begun(backup_id=backup_id, database=database, instance=facts.instance)
+        begun = Begun(backup_id=backup_id, database=request.source.database, instance=plan.facts.instance)
         with (
             Workspace(request.spool_dir) as workspace,
             StagedBackup(repository, begun, request.s3_extra_args) as staged,
         ):
-            log.info(
-                "backing up %s (PostgreSQL %s, %s) with pg_dump %s to %s",
-                request.source.endpoint,
-                facts.server.version,
-                human(facts.size_bytes),
-                tools.version,
-                repository.uri(staged.folder),
-            )
-            left_out_by = client_options.left_out_by(given)
-            with DumpWatch(connection, request.source.application_name("pg_dump")) as watch:
-                dump = PgDump(
-                    request,
-                    facts,
-                    tools,
-                    workspace,
-                    watch,
-                    cancel,
-                    log,
-                    given=dict(given),
-                    expected_bytes=expected_bytes(connection, newest, request.pg_dump_options, left_out_by),
-                )
-                shipped = dump.ship(repository, staged, encoder, connection)
+            _say_begun(plan, repository.uri(staged.folder), log)
+            dump = PgDump(plan, workspace, cancel, log)
+            shipped = dump.ship(repository, staged, encoder, connection)
             manifest = build_manifest(dump, backup_id, encoder, staged, shipped)
-            confirm_lock(connection, backup_id)
-            staged.commit(manifest)
-            try:
-                confirm_lock(connection, backup_id)
-            except PgS3Error:
-                # Without the lock another run may have begun to remove the objects before the manifest was there.
-                staged.retract()
-                raise
+            _commit(staged, manifest, connection)
     result = BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
     _say_committed(result, request, log)
     return result
+
+
+def _commit(staged: StagedBackup, manifest: Manifest, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Make the backup exist, unless another run may have taken it for abandoned."""
+    confirm_lock(connection, manifest.backup_id)
+    staged.commit(manifest)
+    try:
+        confirm_lock(connection, manifest.backup_id)
+    except PgS3Error:
+        # Without the lock another run may have begun to remove the objects before the manifest was there.
+        staged.retract()
+        raise
+
+
+def _say_begun(plan: DumpPlan, folder: str, log: Log) -> None:
+    log.info(
+        "backing up %s (PostgreSQL %s, %s) with pg_dump %s to %s",
+        plan.request.source.endpoint,
+        plan.facts.server.version,
+        human(plan.facts.size_bytes),
+        plan.tools.version,
+        folder,
+    )
 
 
 def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> None:
@@ -137,32 +113,3 @@ def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> No
             "lost, and one of Airflow's Fernet key, without which its connections cannot be read",
             " and ".join(keys),
         )
-
-
-def _newest_of_this_server(repository: Repository, database: str, facts: ServerFacts, log: Log) -> Manifest | None:
-    """Read the manifest of the newest backup; warn if it is of another server."""
-    newest = next(iter(repository.backups(database)), None)
-    if newest is None:
-        return None
-    try:
-        manifest = read_manifest(repository.client, newest.uri).manifest
-    except PgS3Error as error:
-        log.warning("the newest backup in this place cannot be read: %s", error)
-        return None
-    ours, other = facts.server, manifest.server
-    if (other.system_identifier, ours.system_identifier) != (None, None):
-        same = other.system_identifier == ours.system_identifier
-    else:
-        same = other.host == ours.host
-    if not same:
-        log.warning(
-            "%s is of another server (%s, system identifier %s) than this one (%s, %s) and has the same database "
-            "name: give each server a repository of its own, or their backups will be taken for one another's",
-            newest.uri,
-            other.host,
-            other.system_identifier,
-            ours.host,
-            ours.system_identifier,
-        )
-        return None
-    return manifest

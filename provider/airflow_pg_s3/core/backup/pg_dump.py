@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
 from airflow_pg_s3.core.backup.archive_uploader import ArchiveUploader, UploadedMember
+from airflow_pg_s3.core.backup.dump_plan import DumpPlan
 from airflow_pg_s3.core.backup.dump_watch import DumpWatch
-from airflow_pg_s3.core.backup.request import BackupRequest
+from airflow_pg_s3.core.backup.pg_dumpall import dump_command
 from airflow_pg_s3.core.backup.spool import Spool
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.backup.standby import exports_wrong_snapshots
-from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError
+from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
 from airflow_pg_s3.core.postgres import client_options, server
 from airflow_pg_s3.core.postgres.archive.toc import TOC
 from airflow_pg_s3.core.postgres.client_program import ClientProgram, running
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
-from airflow_pg_s3.core.postgres.connection import ConnectionParameters, add_options
+from airflow_pg_s3.core.postgres.connection import add_options
 from airflow_pg_s3.core.reporting import Log, Progress, duration, human
 from airflow_pg_s3.core.repository.codec import Encoder
 from airflow_pg_s3.core.repository.manifest import GLOBALS
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.s3.upload import Uploader
 from airflow_pg_s3.core.workspace.workspace import Workspace
-
-if TYPE_CHECKING:
-    from airflow_pg_s3.core.postgres.server import ServerFacts
-
 
 _DECAY = 0.95
 _LOOK_SECONDS = 0.005
@@ -43,34 +38,20 @@ _SERIALIZABLE = "serializable-deferrable"
 _SNAPSHOT_OF_ANOTHER = re.compile(
     'invalid snapshot identifier|snapshot ".*" does not exist|import a snapshot from a different database'
 )
-_PG_DUMPALL = "pg_dumpall"
 
 
 class PgDump:
     """One run of pg_dump, and its members' way to S3."""
 
-    def __init__(
-        self,
-        request: BackupRequest,
-        facts: ServerFacts,
-        tools: ClientTools,
-        workspace: Workspace,
-        watch: DumpWatch,
-        cancel: threading.Event,
-        log: Log,
-        *,
-        given: Mapping[str, str | None],
-        expected_bytes: int | None,
-    ) -> None:
-        self.request = request
-        self.facts = facts
-        self.tools = tools
-        self.given = given
+    def __init__(self, plan: DumpPlan, workspace: Workspace, cancel: threading.Event, log: Log) -> None:
+        self.request = plan.request
+        self.facts = plan.facts
+        self.tools = plan.tools
+        self.given = plan.given
         self.workspace = workspace
         self.toc = workspace.folder / "toc.copy"
         self.seconds = 0.0
-        self._watch = watch
-        self._expected_bytes = expected_bytes
+        self._expected_bytes = plan.expected_bytes
         self._cancel = cancel
         self._log = log
 
@@ -107,8 +88,9 @@ class PgDump:
                 small_bytes=self.request.small_bytes,
                 pack_bytes=self.request.pack_bytes,
             ) as shipper,
+            DumpWatch(connection, self.request.source.application_name("pg_dump")) as watch,
         ):
-            progress = Progress(self._log.info, lambda seconds: self._line(spool, uploader, seconds))
+            progress = Progress(self._log.info, lambda seconds: self._line(spool, uploader, watch, seconds))
             # Held no longer than pg_dump needs it: meanwhile the server must keep old row versions.
             with self._snapshot(connection) as snapshot, self._pg_dump(spool, snapshot) as program:
                 self._follow(program, spool, shipper, progress)
@@ -207,7 +189,7 @@ class PgDump:
         if self._cancel.wait(within_seconds):
             raise Cancelled("the backup was stopped before its end; nothing of it is kept")
 
-    def _line(self, spool: Spool, uploader: Uploader, seconds: float) -> str:
+    def _line(self, spool: Spool, uploader: Uploader, watch: DumpWatch, seconds: float) -> str:
         raw = spool.shipped_bytes
         return "; ".join(
             [
@@ -216,7 +198,7 @@ class PgDump:
                 f"{human(raw / max(seconds, 0.001))}/s",
                 f"members {spool.members_finished} of {spool.members_seen} so far",
                 f"spool {human(spool.used_bytes())}",
-                *filter(None, [self._watch.said]),
+                *filter(None, [watch.said]),
             ]
         )
 
@@ -227,33 +209,6 @@ def _ahead(raw: int, expected: int | None, seconds: float) -> str:
         return ""
     left = f", {duration(seconds * (expected - raw) / raw)} left" if raw else ""
     return f" of about {human(expected)}{left}"
-
-
-def check_tools(tools: ClientTools) -> None:
-    """Make sure that globals can be dumped.
-
-    :raises InputError: pg_dumpall is not where pg_dump is.
-    """
-    if not os.access(tools.path(_PG_DUMPALL), os.X_OK):
-        raise InputError(
-            f"include_globals=True takes {_PG_DUMPALL}, which is not in {tools.folder} beside pg_dump "
-            f"{tools.version}: install the whole package postgresql-client-{tools.major}, or leave it out"
-        )
-
-
-def dump_command(tools: ClientTools, source: ConnectionParameters, encoding: str, file: Path) -> list[str]:
-    """Command that writes the globals of a server into a file. It takes no superuser, as it reads no passwords."""
-    return [
-        tools.path(_PG_DUMPALL),
-        "--globals-only",
-        "--no-role-passwords",
-        "--no-sync",
-        "--no-password",
-        f"--encoding={encoding}",
-        f"--file={file}",
-        # The database to connect to; else it would be postgres, which may be closed to the user.
-        f"--database={source.dbname_argument()}",
-    ]
 
 
 class Backpressure:

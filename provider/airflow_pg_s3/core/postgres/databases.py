@@ -90,6 +90,13 @@ def run_sql(connection: psycopg.Connection[tuple[Any, ...]], commands: Sequence[
         connection.execute("select pg_catalog.set_config('client_encoding', %s, false)", [spoken])
 
 
+def run_sql_in(database: ConnectionParameters, commands: Sequence[str]) -> None:
+    """Run a user's commands, if there are any, in a session of their own; as `run_sql`."""
+    if commands:
+        with database.connect() as connection:
+            run_sql(connection, commands)
+
+
 def analyze(connection: psycopg.Connection[tuple[Any, ...]], log: Log) -> None:
     """Collect the planner's statistics, which a dump does not carry; what cannot be analyzed is said."""
     # Not the whole database in one command: one foreign table that cannot be reached would end it.

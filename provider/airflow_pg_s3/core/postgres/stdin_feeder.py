@@ -6,9 +6,10 @@ import contextlib
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Protocol
 
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.postgres.client_program import ClientProgram, running
@@ -98,30 +99,39 @@ class StdinFeeder:
         return True
 
 
+class Judge(Protocol):
+    """Tells from a program's standard error what becomes of it."""
+
+    def see(self, line: str) -> None:
+        """Look at a line of standard error; called on another thread."""
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether there is no point in going on."""
+
+    def check(self, program: ClientProgram) -> None:
+        """Raise unless the program has done its work; called once it has ended, or is hopeless."""
+
+
 def run_with_stdin(
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
     chunks: Iterator[bytes] | None,
-    on_line: Callable[[str], None],
-    is_hopeless: Callable[[], bool],
-    check: Callable[[ClientProgram], None],
+    judge: Judge,
     cancel: threading.Event,
     log: Log,
 ) -> int:
     """Run a client program to its end, and return the bytes that were poured into its standard input.
 
     :param chunks: what it reads there; None for a program that reads nothing.
-    :param on_line: called with each line of its standard error, on another thread.
-    :param is_hopeless: whether there is no point in going on.
-    :param check: called once it has ended, or is hopeless; raises unless it has done its work.
     :raises Cancelled: told to stop.
     """
     with ExitStack() as stack:
         pour = stack.enter_context(StdinFeeder(chunks)) if chunks is not None else None
         stdin = pour.reader.fileno() if pour is not None else subprocess.DEVNULL
         keep = [pour.writer.fileno()] if pour is not None else []
-        program = stack.enter_context(running(argv, env=env, on_line=on_line, stdin=stdin, keep=keep))
+        program = stack.enter_context(running(argv, env=env, on_line=judge.see, stdin=stdin, keep=keep))
         poured = Progress(
             log.info, lambda s: f"fed {human(size())} to {program.name}, {human(size() / max(s, 0.001))}/s"
         )
@@ -138,11 +148,11 @@ def run_with_stdin(
 
         if pour is not None:
             pour.start()
-        while program.poll() is None and not is_hopeless():
+        while program.poll() is None and not judge.is_hopeless:
             look()
         # Airflow ends the whole process group: the program may have heeded it first.
         look(0)
-        check(program)
+        judge.check(program)
         while pour is not None and not pour.is_done:
             look()
         if pour is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import psycopg
 
 from airflow_pg_s3.core.postgres.encodings import as_text, in_session
 from airflow_pg_s3.core.postgres.sql_text import quote_name
-from airflow_pg_s3.core.reporting import Log
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _OF_DATABASE = """
@@ -60,19 +59,17 @@ def detach(connection: _Connection, names: Collection[str]) -> list[Subscription
     return found
 
 
-def detach_restored(connection: _Connection, names: Collection[str], log: Log) -> list[str]:
+def detach_restored(connection: _Connection, names: Collection[str], warn: Callable[[str], None]) -> None:
     """Detach subscriptions that were restored, from slots that may serve the source.
 
-    :return: a sentence for each, for `RestoreResult.warnings`; they have been logged.
+    :param warn: takes a sentence for each.
     """
-    warnings = [
-        f"subscription {each.name} was restored without its slot {each.slot}, which may serve the source: it "
-        "receives nothing until ALTER SUBSCRIPTION gives it a slot (SET (slot_name = ...)) and enables it (ENABLE)"
-        for each in detach(connection, names)
-    ]
-    for warning in warnings:
-        log.warning("%s", warning)
-    return warnings
+    for each in detach(connection, names):
+        warn(
+            f"subscription {each.name} was restored without its slot {each.slot}, which may serve the source: "
+            "it receives nothing until ALTER SUBSCRIPTION gives it a slot (SET (slot_name = ...)) and enables it "
+            "(ENABLE)"
+        )
 
 
 def drop_subscriptions(connection: _Connection) -> None:

@@ -1,21 +1,23 @@
 """The restore.
 
 ``restore``
-    The verb for our own backups; ``external`` has the one for other tools' archives.
-``request``, ``selection``
-    What users ask for; which entries of an archive that is.
-``preflight``, ``globals``
-    Reports all that the target lacks before anything is touched; creates roles and tablespaces.
+    The verb: opens a source and a target, and lets the source's plan fill the target.
+``request``, ``context``
+    What users ask for; what the steps of one restore share.
+``source``, ``backup_source``, ``external``
+    What a source offers; a backup of ours; archives that other tools have made.
 ``target``, ``database_swap``
     The database to restore into; one that is restored beside the live one and takes its place.
-``clean``, ``one_transaction``
-    Drops what is there already; drops and restores in one transaction.
-``managed_service``, ``ownership``
-    Restores by a role that is no superuser; owners and privileges.
-``extensions``, ``existing_objects``
-    Finds extensions that could not be created; what of the target is left as it is.
-``links_to_other_tables``
-    What ties restored tables to others: foreign keys, publications, partitions.
+``opened_archive``, ``selection``
+    An archive that is about to be restored; which of its entries the user wants.
+``archive_restore``, ``one_transaction``
+    The steps of an archive's restore and their order; all of them in one transaction.
+``preflight``, ``globals``, ``extensions``
+    Reports all that the target lacks before anything is touched; creates roles and tablespaces.
+``definer``, ``managed_service``, ``ownership``
+    Creates definitions; as a role that is no superuser; owners and privileges.
+``clean``, ``existing_objects``, ``links_to_other_tables``
+    Drops what is there already; what of it stays; what ties restored tables to others.
 ``load``
     Definitions by pg_restore, rows by COPY.
 """

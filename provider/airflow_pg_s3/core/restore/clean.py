@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ from airflow_pg_s3.core.postgres.archive.toc import Entry
 from airflow_pg_s3.core.postgres.encodings import psycopg_knows
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.postgres.subscriptions import detach
-from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.context import RestoreContext
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _FIRST_WITH_TRANSACTION_TIMEOUT = 170000
@@ -44,15 +44,15 @@ class Cleaning:
     :param entries: what is restored.
     :param codec: Python codec of the archive's encoding.
     :param tolerated: SQLSTATEs with which the server may refuse to drop an object, which then stays.
-    :param warnings: a sentence for each thing that the user should know of.
+    :param one_by_one: drop what is too much for one transaction object by object.
     """
 
     commands: Definition
     entries: Sequence[Entry]
     codec: str
-    log: Log
+    context: RestoreContext
     tolerated: Collection[str] = ()
-    warnings: list[str] = field(default_factory=list)
+    one_by_one: bool = False
 
     def run(self, connection: _Connection) -> None:
         """Drop what the archive holds, as far as it is there, or nothing.
@@ -61,11 +61,22 @@ class Cleaning:
         :raises TooManyLocks: they are too many for one transaction.
         :raises ServerError: the server refuses for another reason.
         """
+        try:
+            warnings = self._run_in_transaction(connection)
+        except TooManyLocks as error:
+            if not self.one_by_one:
+                raise
+            self.context.log.warning("what the backup holds is dropped one by one: %s", error)
+            warnings = self._run_one_by_one(connection)
+        for warning in warnings:
+            self.context.warn(warning)
+
+    def _run_in_transaction(self, connection: _Connection) -> list[str]:
         with connection.transaction():
             for statement in self.commands.statements:
                 if statement.is_setting:
                     apply_setting(connection, statement, self.codec)
-            self._detach_subscriptions(connection)
+            warnings = self._detach_subscriptions(connection)
             try:
                 with connection.transaction():
                     for statement in self._drops:
@@ -75,24 +86,19 @@ class Cleaning:
                     raise
                 if (too_many := too_many_locks(error)) is not None:
                     raise too_many from None
-                self._drop_one_by_one(connection)
+                warnings += self._drop_what_is_not_refused(connection)
             self._delete_rows_of_extensions(connection)
+        return warnings
 
-    def run_for_good(self, connection: _Connection) -> None:
-        """Drop it, before it is restored by other sessions; raises as `run`."""
-        before = len(self.warnings)
-        try:
-            self.run(connection)
-        except TooManyLocks as error:
-            self.log.warning("what the backup holds is dropped one by one: %s", error)
-            del self.warnings[before:]
-            self._detach_subscriptions(connection)
-            for statement in self._drops:
-                try:
-                    self._drop(connection, statement)
-                except psycopg.Error as refusal:
-                    raise _refused([(statement, refusal)], "what comes before it was dropped") from None
-            self._delete_rows_of_extensions(connection)
+    def _run_one_by_one(self, connection: _Connection) -> list[str]:
+        warnings = self._detach_subscriptions(connection)
+        for statement in self._drops:
+            try:
+                self._drop(connection, statement)
+            except psycopg.Error as refusal:
+                raise _refused([(statement, refusal)], "what comes before it was dropped") from None
+        self._delete_rows_of_extensions(connection)
+        return warnings
 
     @property
     def _drops(self) -> list[Statement]:
@@ -114,8 +120,9 @@ class Cleaning:
             if error.sqlstate != _INHERITED_CONSTRAINT:
                 raise
 
-    def _drop_one_by_one(self, connection: _Connection) -> None:
+    def _drop_what_is_not_refused(self, connection: _Connection) -> list[str]:
         """Drop all but what the server refuses; raise for that, unless it is tolerated."""
+        warnings: list[str] = []
         refused: list[tuple[Statement, psycopg.Error]] = []
         for statement in self._drops:
             try:
@@ -128,12 +135,13 @@ class Cleaning:
                     continue  # a default that is not there, for which there is no IF EXISTS
                 if error.sqlstate in self.tolerated:
                     said = redacted(error.diag.message_primary or "")
-                    self._warn(f"not dropped: {statement.on_one_line}: {said}")
+                    warnings.append(f"not dropped: {statement.on_one_line}: {said}")
                     continue
                 refused.append((statement, error))
                 self._drop_with_dependants(connection, statement)
         if refused:
             raise _refused(refused, "nothing was dropped")
+        return warnings
 
     def _drop_with_dependants(self, connection: _Connection, statement: Statement) -> None:
         """So that what comes later is not refused for the same reason. All of it will be rolled back."""
@@ -144,13 +152,13 @@ class Cleaning:
             if connection.closed:
                 raise
 
-    def _detach_subscriptions(self, connection: _Connection) -> None:
+    def _detach_subscriptions(self, connection: _Connection) -> list[str]:
         """Else it would be their slots that are dropped, which others may use; and not in a transaction."""
-        for each in detach(connection, {entry.name for entry in self.entries if entry.kind == "SUBSCRIPTION"}):
-            self._warn(
-                f"the target's subscription {each.name} is dropped, and its slot {each.slot} stays on its "
-                "publisher: drop it there if nothing uses it"
-            )
+        return [
+            f"the target's subscription {each.name} is dropped, and its slot {each.slot} stays on its publisher: "
+            "drop it there if nothing uses it"
+            for each in detach(connection, {entry.name for entry in self.entries if entry.kind == "SUBSCRIPTION"})
+        ]
 
     def _delete_rows_of_extensions(self, connection: _Connection) -> None:
         """Extensions stay, so the rows in their tables that are restored would be there twice."""
@@ -163,10 +171,6 @@ class Cleaning:
         # The last first, as foreign keys want it.
         for (command,) in connection.execute(_DELETE_ROWS_OF_EXTENSIONS, parameters).fetchall():
             connection.execute(command)
-
-    def _warn(self, warning: str) -> None:
-        self.warnings.append(warning)
-        self.log.warning("%s", warning)
 
 
 def check_encoding(encoding: str) -> None:

@@ -30,8 +30,8 @@ from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
 from airflow_pg_s3.core.postgres.server import Server, advisory_key
 from airflow_pg_s3.core.postgres.subscriptions import subscriptions_of
 from airflow_pg_s3.core.reporting import Log
-from airflow_pg_s3.core.restore.request import RestoreRequest
-from airflow_pg_s3.core.restore.target import HeldTarget, InPlaceTarget
+from airflow_pg_s3.core.restore.context import RestoreContext
+from airflow_pg_s3.core.restore.target import InPlaceTarget, Target
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _LOCK_PATIENCE_SECONDS = 15.0
@@ -39,16 +39,17 @@ _SWAP_TRIES = 6
 _TERMINATE_EVERY_SECONDS = 0.02
 
 
-def open_target(request: RestoreRequest, cancel: threading.Event, log: Log) -> InPlaceTarget | SwapTarget:
+def open_target(context: RestoreContext) -> Target:
     """Where to restore to, as `if_exists` says."""
+    request = context.request
     if request.if_exists == "replace":
         return SwapTarget(
             request.target,
             jobs=request.jobs,
             keep_previous=request.keep_previous,
             managed_service=request.managed_service,
-            cancel=cancel,
-            log=log,
+            cancel=context.cancel,
+            log=context.log,
         )
     return InPlaceTarget(
         request.target,
@@ -57,7 +58,7 @@ def open_target(request: RestoreRequest, cancel: threading.Event, log: Log) -> I
     )
 
 
-class SwapTarget(HeldTarget):
+class SwapTarget(Target):
     """Makes a database beside the live one; `promote` swaps their names.
 
     The live database is not touched before. The swap is one transaction: it has happened or it has not. What a run
@@ -101,11 +102,6 @@ class SwapTarget(HeldTarget):
     @property
     def _live_params(self) -> ConnectionParameters:
         return self.params.of(self._live)
-
-    @property
-    def connection(self) -> _Connection:
-        """A connection to another database of the server."""
-        return self._connection
 
     @property
     def exists(self) -> bool:

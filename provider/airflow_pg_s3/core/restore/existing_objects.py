@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,7 @@ from airflow_pg_s3.core.postgres.archive.toc import Entry
 from airflow_pg_s3.core.postgres.encodings import as_text, in_session
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
 from airflow_pg_s3.core.postgres.sql_text import quote_name
-from airflow_pg_s3.core.reporting import Log
-from airflow_pg_s3.core.restore.database_swap import SwapTarget
-from airflow_pg_s3.core.restore.target import InPlaceTarget
+from airflow_pg_s3.core.restore.target import Target
 
 # With --schema=public, pg_dump writes this of public as well. Otherwise it knows that every database has it.
 _CREATE = b"CREATE SCHEMA "
@@ -43,9 +41,7 @@ class Standing:
     public: Entry | None
 
 
-def standing(
-    entries: Sequence[Entry], target: InPlaceTarget | SwapTarget, *, clean: bool, is_part: bool = False
-) -> Standing:
+def standing(entries: Sequence[Entry], target: Target, *, clean: bool, is_part: bool) -> Standing:
     """Divide an archive's entries.
 
     :param clean: what is restored is dropped before, if the database exists. What stands then keeps its owner,
@@ -74,24 +70,24 @@ def standing(
     )
 
 
-def has_public(target: InPlaceTarget | SwapTarget) -> bool:
+def has_public(target: Target) -> bool:
     """Whether the database has the schema public, or will have it, as it is to be created."""
     if not target.exists:
         return True
     return target.connection.execute("select from pg_namespace where nspname = 'public'").fetchone() is not None
 
 
-def change_owner_of_public(connection: psycopg.Connection[tuple[Any, ...]], public: Entry, log: Log) -> list[str]:
+def change_owner_of_public(
+    connection: psycopg.Connection[tuple[Any, ...]], public: Entry, warn: Callable[[str], None]
+) -> None:
     """Give the schema public the owner that it has in an archive.
 
-    :return: a sentence that says why not, for `RestoreResult.warnings`, or none; it has been logged.
+    :param warn: takes a sentence that says why not, if it cannot.
     """
     owners = connection.execute("select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'public'")
     if [as_text(owner) for (owner,) in owners] == [public.owner]:
-        return []
+        return
     command = f"alter schema public owner to {quote_name(public.owner)}"
     reason = try_execute(connection, in_session(command, connection), tolerated={*RIGHTS, _NO_SUCH_ROLE})
-    if reason is None:
-        return []
-    log.warning(warning := f"schema public does not belong to {public.owner}, as in the source: {reason}")
-    return [warning]
+    if reason is not None:
+        warn(f"schema public does not belong to {public.owner}, as in the source: {reason}")

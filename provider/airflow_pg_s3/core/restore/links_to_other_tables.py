@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -10,7 +10,6 @@ import psycopg
 from airflow_pg_s3.core.postgres.archive.definitions import Definition
 from airflow_pg_s3.core.postgres.archive.toc import Toc
 from airflow_pg_s3.core.postgres.redaction import redacted
-from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore.clean import apply_setting
 
 # The other end is not there, or is another one than in the source: classes of
@@ -19,16 +18,18 @@ _TOLERATED = ("0A", "23", "3F", "42", "55")
 
 
 def tie(
-    connection: psycopg.Connection[tuple[Any, ...]], script: Sequence[Definition], toc: Toc, log: Log
-) -> list[str]:
+    connection: psycopg.Connection[tuple[Any, ...]],
+    script: Sequence[Definition],
+    toc: Toc,
+    warn: Callable[[str], None],
+) -> None:
     """Create what the target can have of some entries, each by itself.
 
     :param connection: in a transaction or not.
     :param script: the commands of the entries, and of the settings before them.
-    :return: a sentence for each that cannot be created; none about comments on these.
+    :param warn: takes a sentence for each that cannot be created; none about comments on these.
     :raises psycopg.Error: the server refuses for another reason than what the target holds.
     """
-    warnings: list[str] = []
     left_out: set[int] = set()
     for definition in script:
         entry = toc.by_id.get(definition.dump_id)
@@ -40,9 +41,7 @@ def tie(
             if error.sqlstate is None or not error.sqlstate.startswith(_TOLERATED):
                 raise
             left_out.add(definition.dump_id)
-            warnings.append(f"left out: {definition.label}: {redacted(error.diag.message_primary or str(error))}")
-            log.warning("%s", warnings[-1])
-    return warnings
+            warn(f"left out: {definition.label}: {redacted(error.diag.message_primary or str(error))}")
 
 
 def _run(connection: psycopg.Connection[tuple[Any, ...]], definition: Definition, codec: str) -> None:

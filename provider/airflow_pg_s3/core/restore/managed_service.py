@@ -13,26 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
 
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
-from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statement, definitions_of
+from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statement
 from airflow_pg_s3.core.postgres.archive.requirements import GRANTEE, OWNER, Requirements
-from airflow_pg_s3.core.postgres.archive.toc import PRE_DATA, Entry, Toc
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.archive.toc import PRE_DATA, Entry
 from airflow_pg_s3.core.postgres.connection import settings_for_values
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
-from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore.clean import CLEAN, Cleaning, apply_setting
+from airflow_pg_s3.core.restore.context import RestoreContext
+from airflow_pg_s3.core.restore.definer import run_definition
 from airflow_pg_s3.core.restore.existing_objects import change_owner_of_public
 from airflow_pg_s3.core.restore.load.plan import PRIVILEGES, rows_of_extensions
-from airflow_pg_s3.core.restore.one_transaction import run_definition
+from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 from airflow_pg_s3.core.restore.ownership import OwnershipRestorer
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -79,41 +77,18 @@ _OF_A_SERVICE = re.compile(r"rds\w*|cloudsql\w*|azure\w*|alloydb\w*")
 class UnprivilegedRestore:
     """Restores, by a role of few rights, all of an archive but its data, indexes, constraints and triggers.
 
-    :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
-    :param toc: its table of contents.
-    :param entries: what is restored, in the order of restoring.
-    :param options: of pg_restore; they may leave out owners and privileges.
-    :param clean: first drop what the archive holds.
     :param public: the schema of that name, if it gets the owner that it has in the archive.
-    :param lc_monetary: the locale that money is in; None for the server's own.
     """
 
-    def __init__(
-        self,
-        archive: Path,
-        toc: Toc,
-        entries: Sequence[Entry],
-        *,
-        tools: ClientTools,
-        options: Sequence[str],
-        clean: bool,
-        public: Entry | None = None,
-        lc_monetary: Literal["C"] | None = None,
-        cancel: threading.Event,
-        log: Log,
-    ) -> None:
-        self.warnings: list[str] = []
+    def __init__(self, archive: OpenedArchive, context: RestoreContext, *, public: Entry | None) -> None:
         self._archive = archive
-        self._toc = toc
-        self._tools = tools
-        self._codec = toc.codec
-        self._options = list(options)
-        self._clean = clean
+        self._context = context
         self._public = public
-        self._settings = settings_for_values(lc_monetary)
-        self._cancel = cancel
-        self._log = log
-        self._entries = {entry.dump_id: entry for entry in entries}
+        self._codec = archive.toc.codec
+        self._options = list(archive.options)
+        self._clean = context.request.if_exists == "clean"
+        self._settings = settings_for_values(archive.lc_monetary)
+        self._entries = {entry.dump_id: entry for entry in archive.entries}
         self._skipped: dict[int, str] = {}
         self._absent_roles: set[str] = set()
         self._definitions: list[Definition] = []
@@ -134,7 +109,7 @@ class UnprivilegedRestore:
         tablespaces = needs.tablespaces - _column(connection, "select spcname from pg_tablespace")
         if tablespaces:
             self._options.append("--no-tablespaces")
-            self._warn(f"no tablespaces are used, as there is no {', '.join(sorted(tablespaces))}")
+            self._context.warn(f"no tablespaces are used, as there is no {', '.join(sorted(tablespaces))}")
             needs.tablespaces.clear()
         available = _column(connection, "select name from pg_available_extensions")
         self._read_definitions()
@@ -174,9 +149,9 @@ class UnprivilegedRestore:
         with connection.transaction() if self._clean else contextlib.nullcontext():
             if self._clean:
                 entries = list(self._entries.values())
-                Cleaning(
-                    self._definitions[0], entries, self._codec, self._log, tolerated=RIGHTS, warnings=self.warnings
-                ).run(connection)
+                Cleaning(self._definitions[0], entries, self._codec, self._context, tolerated=RIGHTS).run(
+                    connection
+                )
             self._define_all(connection)
             self._define_rest(connection, early)
 
@@ -196,11 +171,9 @@ class UnprivilegedRestore:
             *((d, e) for d, e in about if triggers.isdisjoint(e.dependencies)),
         ]:
             self._try_to_define(connection, definition, entry)
-        handover = OwnershipRestorer(
-            connection, codec=self._codec, absent_roles=self._absent_roles, warn=self._warn, log=self._log
-        )
+        handover = OwnershipRestorer(connection, self._context, codec=self._codec, absent_roles=self._absent_roles)
         if self._public is not None:
-            self.warnings += change_owner_of_public(connection, self._public, self._log)
+            change_owner_of_public(connection, self._public, self._context.warn)
         handover.apply([(d, e) for d, e in last if d.dump_id not in self._skipped])
         # Else they would fire at all this.
         for definition, entry in [
@@ -215,12 +188,8 @@ class UnprivilegedRestore:
     # -- the archive ---------------------------------------------------------------------------------
 
     def _read_definitions(self) -> None:
-        self._definitions = definitions_of(
-            self._archive,
-            self._entries.values(),
-            tools=self._tools,
-            codec=self._codec,
-            options=[*self._options, *(CLEAN if self._clean else [])],
+        self._definitions = self._archive.definitions(
+            self._entries.values(), [*self._options, *(CLEAN if self._clean else [])]
         )
         self._labels = {n: f"{entry.kind} {entry.schema} {entry.name}" for n, entry in self._entries.items()} | {
             definition.dump_id: definition.label for definition in self._definitions
@@ -231,7 +200,7 @@ class UnprivilegedRestore:
         return {
             number
             for number, entry in self._entries.items()
-            if self._toc.section_of[number] == PRE_DATA and entry.kind not in _NOT_DEFINED_HERE
+            if self._archive.toc.section_of[number] == PRE_DATA and entry.kind not in _NOT_DEFINED_HERE
         }
 
     # -- leaving out ---------------------------------------------------------------------------------
@@ -239,7 +208,7 @@ class UnprivilegedRestore:
     def _skip(self, entry: Entry, reason: str) -> None:
         self._skipped[entry.dump_id] = reason
         if entry.kind not in _ABOUT_ANOTHER or self._skipped.keys().isdisjoint(entry.dependencies):
-            self._warn(f"left out: {self._labels[entry.dump_id]}: {reason}")
+            self._context.warn(f"left out: {self._labels[entry.dump_id]}: {reason}")
 
     def _skip_dependants(self, entries: Iterable[Entry], error: type[PgS3Error]) -> None:
         """Leave out what needs something that is left out; or raise, where that must not be."""
@@ -262,10 +231,6 @@ class UnprivilegedRestore:
             for definition in self._definitions
         )
 
-    def _warn(self, warning: str) -> None:
-        self.warnings.append(warning)
-        self._log.warning("%s", warning)
-
     # -- commands ------------------------------------------------------------------------------------
 
     def _set_up(self, connection: _Connection) -> None:
@@ -279,7 +244,7 @@ class UnprivilegedRestore:
         defined = self._before_data()
         settings: list[Statement] = []
         for definition in self._definitions[1:]:
-            if self._cancel.is_set():
+            if self._context.cancel.is_set():
                 raise Cancelled(f"the restore into {connection.info.dbname!r} was stopped")
             entry = self._entries[definition.dump_id]
             if definition.dump_id in defined and entry.kind not in _LAST:

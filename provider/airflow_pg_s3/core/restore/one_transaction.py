@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import graphlib
-import threading
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import psycopg
 
-from airflow_pg_s3.core.errors import ServerError
-from airflow_pg_s3.core.postgres.archive.definitions import Definition
-from airflow_pg_s3.core.postgres.archive.toc import Entry
-from airflow_pg_s3.core.postgres.connection import ConnectionParameters
-from airflow_pg_s3.core.postgres.redaction import redacted
-from airflow_pg_s3.core.restore.clean import Cleaning, apply_setting, too_many_locks
+from airflow_pg_s3.core.postgres.databases import run_sql
+from airflow_pg_s3.core.restore.archive_restore import ArchiveRestore
+from airflow_pg_s3.core.restore.clean import too_many_locks
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
-from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession
+from airflow_pg_s3.core.restore.load.copy_session import LoadingSession
 from airflow_pg_s3.core.restore.load.load import (
     copy_table,
     fill_large_objects,
@@ -28,70 +24,12 @@ from airflow_pg_s3.core.restore.load.load import (
     on_one_lane,
     references_between,
 )
-from airflow_pg_s3.core.restore.load.plan import made_by, make_plan
-
-_Connection = psycopg.Connection[tuple[Any, ...]]
+from airflow_pg_s3.core.restore.load.plan import Copy, Plan, made_by, make_plan
 
 
-class Definer(Protocol):
-    """Creates what an archive defines, in a transaction that is under way."""
+def restore_in_one_transaction(restore: ArchiveRestore, folder: ArchiveFolder) -> None:
+    """Run the user's commands, drop what is to be dropped, and restore an archive.
 
-    def define(self, connection: _Connection, early: Collection[int]) -> None:
-        """Drop what is to be dropped, and create what must be there before the rows.
-
-        :param early: dump ids.
-        """
-
-    def complete(self, connection: _Connection, late: Collection[int]) -> None:
-        """Create the others."""
-
-
-@dataclass(frozen=True)
-class PlainDefiner:
-    """Runs the archive's commands, each of which the server must take.
-
-    :param script: the settings, and the commands of the entries.
-    :param cleaning: what is dropped before; None for nothing.
-    :param codec: Python codec of the archive's encoding.
-    """
-
-    script: Sequence[Definition]
-    cleaning: Cleaning | None
-    codec: str
-
-    def define(self, connection: _Connection, early: Collection[int]) -> None:
-        """As `Definer`; raises as `Cleaning.run`, and ServerError where the server refuses a command."""
-        if self.cleaning is not None:
-            self.cleaning.run(connection)
-        self.complete(connection, early)
-
-    def complete(self, connection: _Connection, late: Collection[int]) -> None:
-        """As `Definer`; raises ServerError where the server refuses a command."""
-        for definition in self.script[1:]:
-            run_definition(connection, definition, self.codec, late)
-
-
-def restore_in_one_transaction(
-    archive: ArchiveFolder,
-    entries: Sequence[Entry],
-    definer: Definer,
-    target: ConnectionParameters,
-    options: LoadingOptions,
-    *,
-    data_only: bool,
-    begin: Callable[[_Connection], None],
-    before_data: Callable[[_Connection], None],
-    finish: Callable[[_Connection], None],
-    cancel: threading.Event,
-    stop: threading.Event,
-) -> None:
-    """Drop what is to be dropped, and restore an archive.
-
-    :param entries: what is restored, in the order of restoring.
-    :param begin: what is to be done before, in the same transaction.
-    :param before_data: what is to be done between definitions and rows.
-    :param finish: what is still to be done, in the same transaction.
-    :param stop: set by a failure, so that downloads end.
     :raises DataConflict: what is not restored depends on what would be dropped.
     :raises InputError: data alone, and foreign keys refer to each other.
     :raises ServerError: it takes more locks than the server has.
@@ -100,69 +38,67 @@ def restore_in_one_transaction(
     :raises IntegrityError: a member is not what was backed up.
     :raises Cancelled: told to stop.
     """
+    entries = restore.archive.entries
     plan = make_plan(
-        archive.toc,
+        restore.archive.toc,
         entries,
         made=made_by(entries),
         is_ours=lambda _: True,
         builds_at_once=lambda _: False,
         jobs=1,
     )
-    copies = plan.copies
-    if data_only and not options.disables_triggers:
-        references = references_between(entries, archive.toc, target)
-        order = {number: at for at, number in enumerate(graphlib.TopologicalSorter(references).static_order())}
-        copies = sorted(copies, key=lambda copy: order.get(copy.entry.dump_id, -1))
-    members = {copy.entry.dump_id: member_of(copy.entry, archive) for copy in copies}
-    early = {entry.dump_id for entry in plan.first}
-    late = {entry.dump_id for run in plan.rest for entry in run.entries}
+    plan = replace(plan, copies=_in_order_of_keys(plan.copies, restore))
 
     def work(session: LoadingSession) -> None:
         try:
-            restore(session)
+            with session.connection.transaction():
+                _restore_all(plan, restore, folder, session)
         except psycopg.Error as error:
             if (advice := too_many_locks(error)) is None:
                 raise
             raise advice from None
 
-    def restore(session: LoadingSession) -> None:
-        with session.connection.transaction():
-            begin(session.connection)
-            definer.define(session.connection, early)
-            before_data(session.connection)
-            for copy in copies:
-                member = members[copy.entry.dump_id]
-                # To truncate a table takes longer than to fill a small one.
-                copy_table(archive, replace(copy, is_new=copy.is_new and is_large(member)), member, session)
-            for group in grouped(large_objects_in(plan.large_objects, archive)):
-                fill_large_objects(archive, group, session)
-            definer.complete(session.connection, late)
-            finish(session.connection)
-
+    database = restore.target.params.database
     on_one_lane(
-        target,
-        options,
+        restore.target.params,
+        restore.loading_options,
         work,
-        cancel=cancel,
-        stop=stop,
-        cancelled=f"the restore was stopped; {target.database!r} is as it was, unless it was just being committed",
+        cancel=restore.context.cancel,
+        stop=restore.context.stop,
+        cancelled=f"the restore was stopped; {database!r} is as it was, unless it was just being committed",
     )
 
 
-def run_definition(connection: _Connection, definition: Definition, codec: str, wanted: Collection[int]) -> None:
-    """Run the commands of an entry, if it is wanted, and in any case the settings, which hold for those behind it.
+def _in_order_of_keys(copies: Sequence[Copy], restore: ArchiveRestore) -> list[Copy]:
+    """Data alone goes into tables that have their foreign keys: rows come after those that they refer to."""
+    if not restore.context.request.wanted.data_only or restore.loading_options.disables_triggers:
+        return list(copies)
+    references = references_between(restore.archive.entries, restore.archive.toc, restore.target.params)
+    order = {number: at for at, number in enumerate(graphlib.TopologicalSorter(references).static_order())}
+    return sorted(copies, key=lambda copy: order.get(copy.entry.dump_id, -1))
 
-    :param wanted: dump ids.
-    :raises ServerError: the server refuses one.
-    """
-    for statement in definition.statements:
-        if statement.is_setting:
-            apply_setting(connection, statement, codec)
-            continue
-        if definition.dump_id not in wanted:
-            continue
-        try:
-            connection.execute(statement.encoded(codec))
-        except psycopg.Error as error:
-            said = f"PostgreSQL failed ({error.sqlstate}): {redacted(str(error).strip())}"
-            raise (too_many_locks(error) or ServerError(f"{definition.label}: {said}")) from None
+
+def _restore_all(plan: Plan, restore: ArchiveRestore, folder: ArchiveFolder, session: LoadingSession) -> None:
+    connection, request = session.connection, restore.context.request
+    restore.run_as_login(connection, request.pre_restore_sql)
+    restore.definer.define(connection, {entry.dump_id for entry in plan.first})
+    restore.run_as_login(connection, request.pre_data_sql)
+    for copy in plan.copies:
+        member = member_of(copy.entry, folder)
+        # To truncate a table takes longer than to fill a small one.
+        copy_table(folder, replace(copy, is_new=copy.is_new and is_large(member)), member, session)
+    for group in grouped(large_objects_in(plan.large_objects, folder)):
+        fill_large_objects(folder, group, session)
+    restore.definer.complete(connection, {entry.dump_id for run in plan.rest for entry in run.entries})
+    restore.link(connection)
+    _run_last_commands(connection, restore)
+
+
+def _run_last_commands(connection: psycopg.Connection[tuple[Any, ...]], restore: ArchiveRestore) -> None:
+    commands = restore.context.request.post_restore_sql
+    if commands:
+        # What was set for the restore is not for the user's commands.
+        connection.execute("reset role")
+        connection.execute("reset all")
+        restore.target.params.set_up(connection)
+        run_sql(connection, commands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import psycopg
@@ -12,7 +12,7 @@ from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statemen
 from airflow_pg_s3.core.postgres.archive.toc import Entry
 from airflow_pg_s3.core.postgres.encodings import as_text
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
-from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.plan import PRIVILEGES
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -27,23 +27,16 @@ class OwnershipRestorer:
     :param connection: to the database that was filled, by the role that has filled it.
     :param codec: Python codec of the archive's encoding.
     :param absent_roles: those that the archive names, and the server need not have.
-    :param warn: takes a sentence for each thing that was not done.
     """
 
     def __init__(
-        self,
-        connection: _Connection,
-        *,
-        codec: str,
-        absent_roles: Collection[str],
-        warn: Callable[[str], None],
-        log: Log,
+        self, connection: _Connection, context: RestoreContext, *, codec: str, absent_roles: Collection[str]
     ) -> None:
         self._connection = connection
         self._codec = codec
         self._absent_roles = set(absent_roles)
-        self._warn = warn
-        self._log = log
+        self._warn = context.warn
+        self._log = context.log
         self._not_given: dict[str, list[str]] = {}
         become = "set" if connection.info.server_version >= 160000 else "member"
         (role,) = connection.execute("select current_setting('role')").fetchone() or ("none",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,12 +12,13 @@ from psycopg import sql
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.archive.requirements import GRANTEE, NAMED, OWNER, Requirements
 from airflow_pg_s3.core.postgres.server import Server
-from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore import extensions
-from airflow_pg_s3.core.restore.database_swap import SwapTarget
+from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.globals import applied
 from airflow_pg_s3.core.restore.managed_service import TOLERATED
-from airflow_pg_s3.core.restore.target import InPlaceTarget
+from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
+from airflow_pg_s3.core.restore.request import RestoreRequest
+from airflow_pg_s3.core.restore.target import Target
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _ENCODING = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()"
@@ -26,56 +27,44 @@ _BYTES = "convert_to({}, case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_A
 _SHOWN = 20
 
 
-def prepare(
-    target: InPlaceTarget | SwapTarget,
-    needs: Requirements,
-    *,
-    like: Server | None,
-    globals_script: str | None,
-    has_globals: bool,
-    pre_restore_sql: Sequence[str],
-    is_managed: bool,
-    log: Log,
-) -> list[str]:
+def prepare(target: Target, needs: Requirements, archive: OpenedArchive, context: RestoreContext) -> None:
     """Compare, create the roles and tablespaces that are to be created, then the database, if need be.
 
-    :param like: the source, as far as it is known.
-    :param globals_script: what to create roles and tablespaces from; None: nothing.
-    :param has_globals: whether the backup holds such a script.
-    :param pre_restore_sql: what is done before the restore, and may be what extensions want.
-    :param is_managed: extensions that the server does not let the user create are left out.
-    :returns: what is otherwise than in the source, a sentence each; they have been logged.
     :raises InputError: something is missing, or the server would not create an extension; nothing was restored.
     """
-
-    def try_extensions(connection: _Connection) -> None:
-        left_out_with = TOLERATED["EXTENSION"] if is_managed else ()
-        extensions.try_to_create(connection, needs, pre_restore_sql=pre_restore_sql, left_out_with=left_out_with)
-
+    request, source = context.request, archive.server
     with ExitStack() as stack:
         warnings: list[str] = []
-        if globals_script is not None:
+        if archive.globals_script is not None:
             # In its transaction, so that what it creates counts, and does not stay if something else is missing.
-            warnings += stack.enter_context(applied(target.connection, globals_script))
+            warnings += stack.enter_context(applied(target.connection, archive.globals_script))
         warnings += compare(
             needs,
             target.connection,
             is_target=target.exists,
-            like=None if target.exists else like,
-            versions={extension.name: extension.version for extension in like.extensions} if like else {},
-            has_globals=has_globals and globals_script is None,
+            like=None if target.exists else source,
+            versions={extension.name: extension.version for extension in source.extensions} if source else {},
+            has_globals=archive.has_globals and archive.globals_script is None,
         )
         if target.exists:
             # In the same transaction, as they, and pre_restore_sql, may name its roles.
-            try_extensions(target.connection)
+            _try_extensions(target.connection, needs, request)
     for warning in warnings:
-        log.warning("%s", warning)
-    target.prepare(like)
+        context.warn(warning)
+    target.prepare(source)
     if not target.exists:
         # It is dropped again if they cannot be.
         with target.params.connect() as connection:
-            try_extensions(connection)
-    return warnings
+            _try_extensions(connection, needs, request)
+
+
+def _try_extensions(connection: _Connection, needs: Requirements, request: RestoreRequest) -> None:
+    extensions.try_to_create(
+        connection,
+        needs,
+        pre_restore_sql=request.pre_restore_sql,
+        left_out_with=TOLERATED["EXTENSION"] if request.managed_service else (),
+    )
 
 
 def compare(

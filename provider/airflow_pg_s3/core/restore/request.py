@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -158,24 +158,22 @@ def check_request(request: RestoreRequest) -> None:
             raise InputError(f"{parameter} must be a list, not the string {getattr(wanted, parameter)!r}")
 
 
-def check_name(request: RestoreRequest, source: str, log: Log) -> list[str]:
+def check_name(request: RestoreRequest, source: str, warn: Callable[[str], None]) -> None:
     """Say that the backup is of a database with another name than the target's, unless that name was given.
 
     :param source: name of the database that was backed up.
-    :return: a sentence for `RestoreResult.warnings`, or none.
+    :param warn: takes a sentence.
     :raises InputError: the target would be replaced.
     """
     target = request.target.database
     if request.is_target_named or source == target:
-        return []
-    sentence = f"the backup is of the database {source!r}, and is restored into {target!r}, as the connection says"
+        return
     if request.if_exists == "replace":
         raise InputError(
             f"{request.backup} is a backup of the database {source!r}, and the connection's is {target!r}, which "
             f"would be replaced by another one: if that is meant, give database={target!r}"
         )
-    log.warning("%s", sentence)
-    return [sentence]
+    warn(f"the backup is of the database {source!r}, and is restored into {target!r}, as the connection says")
 
 
 def refuse_partial(request: RestoreRequest, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc
+from airflow_pg_s3.core.postgres.archive.toc import RELATIONS, Entry, Toc
 from airflow_pg_s3.core.postgres.archive.use_list import listed_ids, use_list
 from airflow_pg_s3.core.postgres.client_tools import ClientTools
 from airflow_pg_s3.core.repository.manifest import Member
@@ -21,7 +21,6 @@ from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import member_of
 from airflow_pg_s3.core.restore.request import Selection
 
-RELATIONS = ("FOREIGN TABLE", "MATERIALIZED VIEW", "TABLE", "VIEW", "SEQUENCE")
 # What belongs to a relation and comes with it.
 _ATTACHED = (
     "TABLE DATA", "TABLE ATTACH", "INDEX ATTACH", "INDEX", "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "TRIGGER",

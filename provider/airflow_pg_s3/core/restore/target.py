@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -14,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
-from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.archive.toc import RELATIONS, Entry
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.databases import (
     analyze,
@@ -26,9 +27,7 @@ from airflow_pg_s3.core.postgres.databases import (
 )
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
 from airflow_pg_s3.core.postgres.server import Server
-from airflow_pg_s3.core.reporting import Log
-from airflow_pg_s3.core.restore.request import RestoreRequest
-from airflow_pg_s3.core.restore.selection import RELATIONS
+from airflow_pg_s3.core.restore.context import RestoreContext
 
 _SHOWN = 5
 # Objects that a user made: not the system's own, not members of extensions. Nor extensions themselves: providers
@@ -93,29 +92,23 @@ join pg_namespace on nspname = schema join pg_class on relnamespace = pg_namespa
 """
 
 
-def run_in(target: ConnectionParameters, commands: Sequence[str]) -> None:
-    """Run commands of the user's, if there are any, in a session of their own."""
-    if commands:
-        with target.connect() as connection:
-            run_sql(connection, commands)
-
-
-def finish(request: RestoreRequest, has_statistics: bool, target: ConnectionParameters, log: Log) -> None:
+def finish(context: RestoreContext, target: ConnectionParameters, *, has_statistics: bool) -> None:
     """Run what belongs into the database before anybody uses it.
 
     :param has_statistics: whether the planner's statistics came with the data.
     """
-    to_analyze = request.if_exists == "replace" and not has_statistics
-    if not request.post_restore_sql and not to_analyze:
+    commands = context.request.post_restore_sql
+    to_analyze = context.request.if_exists == "replace" and not has_statistics
+    if not commands and not to_analyze:
         return
     with target.connect() as connection:
-        if request.post_restore_sql:
-            run_sql(connection, request.post_restore_sql)
+        if commands:
+            run_sql(connection, commands)
         if to_analyze:
-            analyze(connection, log)
+            analyze(connection, context.log)
 
 
-class HeldTarget:
+class Target(ABC):
     """A database to restore into, and a session on its server that lasts as long as the restore.
 
     :param params: server and name of the database.
@@ -142,6 +135,10 @@ class HeldTarget:
             stack.enter_context(Heartbeat(connection, what, cancel))
             self._stack = stack.pop_all()
 
+    @abstractmethod
+    def __enter__(self) -> Target:
+        """Connect."""
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -155,9 +152,61 @@ class HeldTarget:
             with contextlib.suppress(psycopg.Error, PgS3Error):
                 self._drop()
 
+    @abstractmethod
     def _drop(self) -> None:
         """Drop what was created for the restore."""
-        raise NotImplementedError
+
+    @property
+    def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection to the database if it `exists`, else to another one of its server."""
+        return self._connection
+
+    @property
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether what is restored goes into a database that was there before."""
+
+    @abstractmethod
+    def holds(self, entry: Entry) -> bool:
+        """Whether the database has an object of an archive's table of contents."""
+
+    @abstractmethod
+    def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
+        """Check all that can be checked before anything is touched.
+
+        :param relations: schema and name of what is restored, beside what else is there; None for all.
+        :raises InputError: it could not work; the message names every reason.
+        :raises DataConflict: something is in the way.
+        """
+
+    def refuse_rows(self, tables: Sequence[tuple[str, str]]) -> None:
+        """Make sure that tables are there, and that rows restored into them do not double others.
+
+        :raises InputError: one is missing.
+        :raises DataConflict: one holds rows.
+        """
+        if not self.exists:
+            raise InputError(f"data_only: the target database {self.params.database!r} does not exist")
+        for schema, name in tables:
+            table = sql.Identifier(schema, name)
+            try:
+                row = self._connection.execute(sql.SQL("select from {} limit 1").format(table)).fetchone()
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+                raise InputError(f"data_only: the table {schema}.{name} is not in the target: {error}") from error
+            if row is not None:
+                raise DataConflict(f"data_only: the target's table {schema}.{name} holds rows already: empty it")
+
+    @abstractmethod
+    def prepare(self, like: Server | None) -> None:
+        """Create the database, if need be.
+
+        :param like: the source, whose encoding and locale a new database gets; None for the server's defaults.
+        :raises InputError: the server refuses.
+        """
+
+    @abstractmethod
+    def promote(self) -> None:
+        """Put what was restored where it belongs."""
 
     @property
     def version(self) -> int:
@@ -165,7 +214,7 @@ class HeldTarget:
         return self._connection.info.server_version
 
 
-class InPlaceTarget(HeldTarget):
+class InPlaceTarget(Target):
     """A database to restore into, which need not exist yet.
 
     If it was created here and the context ends with an error, it is dropped again.
@@ -199,11 +248,6 @@ class InPlaceTarget(HeldTarget):
             drop_beside(self._connection, self.params, oid=self._oid)
 
     @property
-    def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection to the database if it `exists`, else to another one of its server."""
-        return self._connection
-
-    @property
     def exists(self) -> bool:
         """Whether what is restored goes into a database that was there before."""
         return self._exists
@@ -217,23 +261,6 @@ class InPlaceTarget(HeldTarget):
         except psycopg.Error:  # a name that is none here, such as a type of an extension that is missing
             return False
         return row is not None and row[0] is not None
-
-    def refuse_rows(self, tables: Sequence[tuple[str, str]]) -> None:
-        """Make sure that tables are there, and that rows restored into them do not double others.
-
-        :raises InputError: one is missing.
-        :raises DataConflict: one holds rows.
-        """
-        if not self._exists:
-            raise InputError(f"data_only: the target database {self.params.database!r} does not exist")
-        for schema, name in tables:
-            table = sql.Identifier(schema, name)
-            try:
-                row = self._connection.execute(sql.SQL("select from {} limit 1").format(table)).fetchone()
-            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-                raise InputError(f"data_only: the table {schema}.{name} is not in the target: {error}") from error
-            if row is not None:
-                raise DataConflict(f"data_only: the target's table {schema}.{name} holds rows already: empty it")
 
     def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
         """Check all that can be checked before the database is touched.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import Cancelled, IntegrityError
@@ -13,15 +14,16 @@ from airflow_pg_s3.core.postgres.archive.toc import TOC, LargeObjectNames, check
 from airflow_pg_s3.core.reporting import Log, Progress, human
 from airflow_pg_s3.core.repository.codec import Decoder
 from airflow_pg_s3.core.repository.digest import MemberDigest, MemberHasher
-from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.repository.manifest import Manifest, Member
 from airflow_pg_s3.core.repository.member_verifier import described
 from airflow_pg_s3.core.repository.pack import PackReader
 from airflow_pg_s3.core.repository.repository import StoredManifest
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.s3.download import Downloader
-from airflow_pg_s3.core.s3.requests import StoredObject
+from airflow_pg_s3.core.s3.requests import StoredObject, parse_uri
 from airflow_pg_s3.core.verify.findings import Findings
+from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -59,54 +61,29 @@ class _MemberDigest:
 
 
 def check_objects(
+    request: VerifyRequest,
     stored: StoredManifest,
     client: S3Client,
-    bucket: str,
     findings: Findings,
     *,
-    jobs: int,
-    identities: Sequence[str],
-    spool_dir: str | None,
     cancel: threading.Event,
     log: Log,
 ) -> None:
-    """Read every object of a backup, `jobs` at a time, and note what is not as it was stored.
+    """Read every object of a backup, and note what is not as it was stored.
 
     :raises InputError: the backup is encrypted and no usable identity is given.
     :raises StorageError: S3 failed.
     :raises Cancelled: told to stop.
     """
     manifest = stored.manifest
-    decoder = Decoder(manifest.encryption, identities)
-    sizes = {
-        record.key: StoredObject(key=stored.base + record.key, stored_bytes=record.stored_bytes)
-        for record in manifest.objects
-    }
+    bucket, _ = parse_uri(request.backup, parameter="backup")
+    decoder = Decoder(manifest.encryption, request.identities)
     stop = threading.Event()
     with (
-        Workspace(spool_dir) as workspace,
-        Downloader(client, bucket, cancel=stop, threads=jobs + 2) as downloader,
-        ThreadPoolExecutor(jobs, thread_name_prefix="check") as pool,
+        Workspace(request.spool_dir) as workspace,
+        Downloader(client, bucket, cancel=stop, threads=request.jobs + 2) as downloader,
+        ThreadPoolExecutor(request.jobs, thread_name_prefix="check") as pool,
     ):
-
-        def check(objects: Sequence[str], members: Sequence[Member], packed: bool) -> list[_MemberDigest]:
-            digests = [_MemberDigest(member) for member in members]
-            try:
-                stream = downloader.stream([sizes[key] for key in objects])
-                decode = _unpack if packed else _pass_on
-                decode(digests, lambda write: decoder.decode(stream, write))
-            except IntegrityError as error:
-                what = f"the pack {objects[0]}" if packed else described(members[0])
-                for digest in digests:
-                    # In a pack, those that came before the damage are known to be right.
-                    digest.problem = digest.problem and f"{what} {error}"
-            return digests
-
-        work = [(objects, members, True) for objects, members in manifest.packs()]
-        work += [(tuple(m.objects), [m], False) for m in manifest.members if not m.packed]
-        # The longest first, so that none is begun when the others are done.
-        work.sort(key=lambda item: -sum(member.raw_bytes for member in item[1]))
-        pending = {pool.submit(check, *item) for item in work}
         progress = Progress(
             log.info,
             lambda seconds: (
@@ -114,6 +91,12 @@ def check_objects(
                 f"{human(downloader.read_bytes / max(seconds, 0.001))}/s"
             ),
         )
+        objects = {
+            record.key: StoredObject(key=stored.base + record.key, stored_bytes=record.stored_bytes)
+            for record in manifest.objects
+        }
+        check = partial(_check, objects, downloader, decoder)
+        pending = {pool.submit(check, *item) for item in _work(manifest)}
         try:
             while pending:
                 done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
@@ -130,6 +113,36 @@ def check_objects(
         progress.end()
         if not findings.differences:
             _check_contents(ArchiveFolder(manifest, stored.base, downloader, decoder, workspace), findings)
+
+
+def _work(manifest: Manifest) -> list[tuple[Sequence[str], Sequence[Member], bool]]:
+    """Objects, the members in them, and whether that is a pack; the longest first, so that none is begun last."""
+    work: list[tuple[Sequence[str], Sequence[Member], bool]] = [
+        (objects, members, True) for objects, members in manifest.packs()
+    ]
+    work += [(member.objects, [member], False) for member in manifest.members if not member.packed]
+    return sorted(work, key=lambda item: -sum(member.raw_bytes for member in item[1]))
+
+
+def _check(
+    stored: Mapping[str, StoredObject],
+    downloader: Downloader,
+    decoder: Decoder,
+    objects: Sequence[str],
+    members: Sequence[Member],
+    packed: bool,
+) -> list[_MemberDigest]:
+    digests = [_MemberDigest(member) for member in members]
+    try:
+        stream = downloader.stream([stored[key] for key in objects])
+        decode = _unpack if packed else _pass_on
+        decode(digests, lambda write: decoder.decode(stream, write))
+    except IntegrityError as error:
+        what = f"the pack {objects[0]}" if packed else described(members[0])
+        for digest in digests:
+            # In a pack, those that came before the damage are known to be right.
+            digest.problem = digest.problem and f"{what} {error}"
+    return digests
 
 
 def _unpack(digests: list[_MemberDigest], decode: Callable[[Callable[[bytes], object]], None]) -> None:

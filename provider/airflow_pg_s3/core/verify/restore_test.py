@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.postgres import client_tools
 from airflow_pg_s3.core.postgres.archive.requirements import requirements_of
-from airflow_pg_s3.core.postgres.archive.toc import TOC
 from airflow_pg_s3.core.postgres.client_tools import ClientTools
 from airflow_pg_s3.core.reporting import Log
-from airflow_pg_s3.core.repository.codec import Decoder
+from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import StoredManifest
-from airflow_pg_s3.core.repository.verification_record import Difference
+from airflow_pg_s3.core.repository.thaw import refuse_archived
+from airflow_pg_s3.core.repository.verification_record import CheckResult, Difference
+from airflow_pg_s3.core.restore.backup_source import BackupSource, open_backup
+from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.request import RestoreRequest
-from airflow_pg_s3.core.restore.restore import restore
-from airflow_pg_s3.core.s3.download import Downloader
-from airflow_pg_s3.core.verify.comparison.compare import compare
+from airflow_pg_s3.core.restore.restore import RestoreResult, restore_from
+from airflow_pg_s3.core.verify.comparison.compare import RestoredDatabase, compare
 from airflow_pg_s3.core.verify.findings import Findings
 from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.scratch_database import ScratchDatabase
@@ -39,7 +40,6 @@ def run_restore_test(
     request: VerifyRequest,
     stored: StoredManifest,
     client: S3Client,
-    bucket: str,
     findings: Findings,
     *,
     cancel: threading.Event,
@@ -51,10 +51,49 @@ def run_restore_test(
     :raises PgS3Error: it did not come to its end.
     :raises psycopg.Error: the server failed.
     """
-    manifest, base, _ = stored
-    # An identity that is missing is said before a server is started.
-    decoder = Decoder(manifest.encryption, request.identities)
+    manifest = stored.manifest
     stop = threading.Event()
+    refuse_archived(client, request.backup, cancel=cancel)
+    with (
+        Workspace(request.spool_dir) as workspace,
+        # Before a server is started: an identity may be missing.
+        open_backup(
+            stored,
+            client,
+            request.backup,
+            workspace,
+            identities=request.identities,
+            jobs=request.jobs,
+            stop=stop,
+        ) as archive,
+        _scratch_database(request, manifest, cancel=cancel, log=log) as scratch,
+    ):
+        _note_server(scratch, request, findings)
+        tools = client_tools.for_restore(
+            dumped_by=manifest.dump.pg_dump_version, target_version=scratch.version_num, search=request.client_path
+        )
+        findings.pg_restore_version = tools.version
+        with_roles = _prepare_server(archive, scratch, tools, request, findings)
+        restored = RestoredDatabase(params=scratch.params, tools=tools, with_roles=with_roles)
+        context = RestoreContext(
+            request=_restore_request(request, restored), workspace=workspace, cancel=cancel, stop=stop, log=log
+        )
+        _note_restore(restore_from(BackupSource(archive, context), context), findings)
+        began = time.monotonic()
+        comparison = compare(
+            archive, restored, jobs=request.jobs, locate=request.locate_differences, cancel=cancel, log=log
+        )
+        findings.compare_seconds = round(time.monotonic() - began, 3)
+        findings.tables += comparison.tables
+        findings.differences += comparison.differences
+        findings.warnings += comparison.warnings
+        _note_checks(run_checks(request.checks, scratch.params, cancel=cancel, log=log), findings)
+
+
+@contextmanager
+def _scratch_database(
+    request: VerifyRequest, manifest: Manifest, *, cancel: threading.Event, log: Log
+) -> Iterator[ScratchDatabase]:
     with ExitStack() as stack:
         server = request.server or stack.enter_context(
             throwaway_server(
@@ -67,7 +106,7 @@ def run_restore_test(
                 log=log,
             )
         )
-        scratch = stack.enter_context(
+        yield stack.enter_context(
             ScratchDatabase(
                 server,
                 manifest.database,
@@ -77,55 +116,33 @@ def run_restore_test(
                 log=log,
             )
         )
-        _note_server(scratch, request, findings)
-        tools = client_tools.for_restore(
-            dumped_by=manifest.dump.pg_dump_version, target_version=scratch.version_num, search=request.client_path
-        )
-        findings.pg_restore_version = tools.version
-        workspace = stack.enter_context(Workspace(request.spool_dir))
-        downloader = stack.enter_context(Downloader(client, bucket, cancel=stop, threads=request.jobs + 2))
-        archive = ArchiveFolder(manifest, base, downloader, decoder, workspace)
-        archive.fetch([TOC])
-        with_roles = _prepare_server(archive, scratch, tools, request, findings)
-        began = time.monotonic()
-        restore_request = RestoreRequest(
-            backup=request.backup,
-            target=scratch.params,
-            # With one job, pg_restore does not fill a table page by page: rows would come to lie in another order.
-            jobs=max(request.jobs, 2),
-            create_database=False,
-            pre_restore_sql=request.pre_restore_sql,
-            pg_restore_options=[] if with_roles else ["--no-owner", "--no-privileges", "--no-tablespaces"],
-            spool_dir=request.spool_dir,
-            client_path=request.client_path,
-            identities=request.identities,
-        )
-        restored = restore(restore_request, client, cancel=cancel, log=log, stored=stored)
-        # Of extensions, the comparison tells; and nobody uses the subscriptions.
-        about = ("extension ", "subscription ")
-        findings.warnings += [text for text in restored.warnings if not text.startswith(about)]
-        findings.restore_seconds = round(time.monotonic() - began, 3)
-        began = time.monotonic()
-        comparison = compare(
-            archive,
-            scratch.params,
-            tools=tools,
-            jobs=request.jobs,
-            with_roles=with_roles,
-            locate=request.locate_differences,
-            cancel=cancel,
-            log=log,
-        )
-        findings.compare_seconds = round(time.monotonic() - began, 3)
-        findings.tables += comparison.tables
-        findings.differences += comparison.differences
-        findings.warnings += comparison.warnings
-        findings.checks += run_checks(request.checks, scratch.params, cancel=cancel, log=log)
-        findings.differences += [
-            Difference(kind="check", name=check.sql, detail=check.detail)
-            for check in findings.checks
-            if not check.passed
-        ]
+
+
+def _restore_request(request: VerifyRequest, scratch: RestoredDatabase) -> RestoreRequest:
+    return RestoreRequest(
+        backup=request.backup,
+        target=scratch.params,
+        # With one job, pg_restore does not fill a table page by page: rows would come to lie in another order.
+        jobs=max(request.jobs, 2),
+        create_database=False,
+        pre_restore_sql=request.pre_restore_sql,
+        pg_restore_options=[] if scratch.with_roles else ["--no-owner", "--no-privileges", "--no-tablespaces"],
+        client_path=request.client_path,
+    )
+
+
+def _note_restore(restored: RestoreResult, findings: Findings) -> None:
+    findings.restore_seconds = restored.duration_seconds
+    # Of extensions, the comparison tells; and nobody uses the subscriptions.
+    about = ("extension ", "subscription ")
+    findings.warnings += [text for text in restored.warnings if not text.startswith(about)]
+
+
+def _note_checks(checks: Sequence[CheckResult], findings: Findings) -> None:
+    findings.checks += checks
+    findings.differences += [
+        Difference(kind="check", name=check.sql, detail=check.detail) for check in checks if not check.passed
+    ]
 
 
 def _note_server(scratch: ScratchDatabase, request: VerifyRequest, findings: Findings) -> None:

@@ -84,7 +84,7 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
     began_at, began = datetime.now(UTC), time.monotonic()
     trouble: Exception | None = None
     try:
-        _look(request, client, bucket, stored, findings, cancel=cancel, log=log)
+        _look(request, client, stored, findings, cancel=cancel, log=log)
     except Cancelled:
         raise
     except psycopg.Error as error:
@@ -131,31 +131,19 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
 def _look(
     request: VerifyRequest,
     client: S3Client,
-    bucket: str,
     stored: StoredManifest,
     findings: Findings,
     *,
     cancel: threading.Event,
     log: Log,
 ) -> None:
+    by_restore = request.level == "restore"
     log.info(
         "verifying %s of %s (%s) by %s",
         stored.manifest.backup_id,
         stored.manifest.database,
         human(stored.manifest.raw_bytes),
-        "restoring it" if request.level == "restore" else "its checksums",
+        "restoring it" if by_restore else "its checksums",
     )
-    if request.level == "checksum":
-        check_objects(
-            stored,
-            client,
-            bucket,
-            findings,
-            jobs=request.jobs,
-            identities=request.identities,
-            spool_dir=request.spool_dir,
-            cancel=cancel,
-            log=log,
-        )
-        return
-    run_restore_test(request, stored, client, bucket, findings, cancel=cancel, log=log)
+    look = run_restore_test if by_restore else check_objects
+    look(request, stored, client, findings, cancel=cancel, log=log)

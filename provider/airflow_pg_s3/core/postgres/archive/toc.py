@@ -25,6 +25,7 @@ from airflow_pg_s3.core.postgres.encodings import codec_of, decode_name, is_know
 
 PRE_DATA, DATA, POST_DATA = "pre-data", "data", "post-data"
 HOLDING_DATA = ("TABLE DATA", "BLOBS")
+RELATIONS = ("FOREIGN TABLE", "MATERIALIZED VIEW", "TABLE", "VIEW", "SEQUENCE")
 _SECTIONS = {1: None, 2: PRE_DATA, 3: DATA, 4: POST_DATA}
 # What pg_dump of PostgreSQL 12 to 18 writes.
 _OLDEST, _NEWEST = (1, 14), (1, 16)

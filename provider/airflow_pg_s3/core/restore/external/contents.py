@@ -28,32 +28,20 @@ _OPTION = re.compile(r" (?P<key>[A-Z_]+) = (?:(?P<word>\w+)|'(?P<text>(?:[^']|''
 class ArchiveSummary:
     """An archive's table of contents.
 
-    :param toc: all of it.
     :param entries: those that are restored.
     :param version: of the server that was dumped, such as ``16.14``.
     :param server: it with its encoding and locale; None if the archive does not hold those of the database (a dump
         of some tables).
     """
 
-    toc: Toc
     entries: list[Entry]
     version: str
     server: Server | None
 
     @property
-    def codec(self) -> str:
-        """Python codec of the archive's encoding, which names are in."""
-        return self.toc.codec
-
-    @property
     def tables(self) -> int:
         """Number of tables whose data it holds."""
         return sum(entry.kind == "TABLE DATA" for entry in self.entries)
-
-    @property
-    def has_statistics(self) -> bool:
-        """Whether it holds the planner's statistics."""
-        return any(entry.kind == "STATISTICS DATA" for entry in self.entries)
 
     @property
     def has_partition_keys(self) -> bool:
@@ -97,7 +85,6 @@ def summarize(archive: Path, toc: Toc, *, tools: ClientTools, options: Sequence[
         raise IntegrityError("is damaged: its table of contents does not say what was dumped")
     server = _server(version.group(), toc)
     return ArchiveSummary(
-        toc=toc,
         entries=[toc.by_id[number] for number in listed_ids(archive, tools=tools, arguments=options)],
         version=version.group(),
         server=server if server.collate else None,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
+from airflow_pg_s3.core.reporting import human
 from airflow_pg_s3.core.restore.external.completeness import NotAnArchive
 from airflow_pg_s3.core.restore.external.decompress import Compression, unwrap
 from airflow_pg_s3.core.s3.errors import explain_unreadable
@@ -152,6 +153,7 @@ class ExternalArchive:
 
     def __init__(self, uri: str, stored: StoredObject, chunks: Iterator[bytes]) -> None:
         self.uri = uri
+        self.name = stored.key.rpartition("/")[2]
         self.stored_bytes = stored.stored_bytes
         with self.about_it():
             first = next(chunks, b"")
@@ -163,6 +165,12 @@ class ExternalArchive:
             self.beginning = b"".join(pieces)
             self.format = format_of(self.beginning[:LOOK_BYTES])
         self.chunks = chain([self.beginning], unwrapped)
+
+    @property
+    def description(self) -> str:
+        """What it is, for the log."""
+        around = "" if self.compression is Compression.NONE else f" in {self.compression.value}"
+        return f"{self.uri} ({human(self.stored_bytes)}, format {self.format.value}{around})"
 
     @contextmanager
     def about_it(self) -> Iterator[None]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 import secrets
-import threading
 from collections.abc import Iterator
 from itertools import chain
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.postgres.client_program import ClientProgram
-from airflow_pg_s3.core.postgres.connection import ConnectionParameters, without_limits
+from airflow_pg_s3.core.postgres.connection import without_limits
 from airflow_pg_s3.core.postgres.stdin_feeder import run_with_stdin
 from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.external.completeness import whole_plain
 from airflow_pg_s3.core.restore.external.psql import Psql
-from airflow_pg_s3.core.workspace.workspace import Workspace
+from airflow_pg_s3.core.restore.target import Target
 
 _VERSION = re.compile(rb"^-- Dumped from database version (\d+(?:\.\d+)?)", re.MULTILINE)
 _RESTRICT = re.compile(rb"^\\restrict (\w+)\r?$", re.MULTILINE)
@@ -50,17 +50,7 @@ class Script:
                 "done elsewhere, nor in a transaction: replay it with psql, or dump without --create"
             )
 
-    def replay(
-        self,
-        psql: Psql,
-        target: ConnectionParameters,
-        *,
-        target_version: int,
-        has_public: bool,
-        workspace: Workspace,
-        cancel: threading.Event,
-        log: Log,
-    ) -> int:
+    def replay(self, psql: Psql, target: Target, context: RestoreContext, *, has_public: bool) -> int:
         """Let psql run it, and return its bytes.
 
         Large objects in it end the transaction early: pg_dump writes a COMMIT behind them.
@@ -72,21 +62,7 @@ class Script:
         :raises Cancelled: told to stop.
         """
         token = f"end_{secrets.token_hex(32)}"
-        before, after = self._around(psql, token, target_version)
-        is_committed = threading.Event()
-
-        def on_line(line: str) -> None:
-            if token in line:
-                is_committed.set()
-            else:
-                log.info("%s", line)
-
-        def check(program: ClientProgram) -> None:
-            program.check()
-            program.stderr_tail()  # all lines have come
-            if not is_committed.is_set():
-                raise PgS3Error("psql ended before the dump's end, and committed nothing of what came last")
-
+        before, after = self._around(psql, token, target.version)
         poured_bytes = run_with_stdin(
             [
                 psql.path,
@@ -94,18 +70,16 @@ class Script:
                 "--quiet",
                 "--no-password",
                 "--set=ON_ERROR_STOP=1",
-                f"--dbname={target.dbname_argument()}",
+                f"--dbname={target.params.dbname_argument()}",
                 "--file=-",
             ],
-            env=target.environment(workspace.folder) | workspace.environment,
+            env=target.params.environment(context.workspace.folder) | context.workspace.environment,
             chunks=chain(
-                [before], whole_plain(self._adapted(target_version, has_public), self._restrict_key), [after]
+                [before], whole_plain(self._adapted(target.version, has_public), self._restrict_key), [after]
             ),
-            on_line=on_line,
-            is_hopeless=lambda: False,
-            check=check,
-            cancel=cancel,
-            log=log,
+            judge=_Judge(token, context.log),
+            cancel=context.cancel,
+            log=context.log,
         )
         return poured_bytes - len(before) - len(after)
 
@@ -129,3 +103,26 @@ class Script:
         if has_public:
             first = _CREATES_PUBLIC.sub(rb"\1", _DROPS_PUBLIC.sub(b"", first, count=1), count=1)
         return chain([first], self._chunks)
+
+
+class _Judge:
+    """Waits for the notice that says that the dump's end was reached."""
+
+    is_hopeless = False
+
+    def __init__(self, token: str, log: Log) -> None:
+        self._token = token
+        self._log = log
+        self._is_committed = False
+
+    def see(self, line: str) -> None:
+        if self._token in line:
+            self._is_committed = True
+        else:
+            self._log.info("%s", line)
+
+    def check(self, program: ClientProgram) -> None:
+        program.check()
+        program.stderr_tail()  # all lines have come
+        if not self._is_committed:
+            raise PgS3Error("psql ended before the dump's end, and committed nothing of what came last")

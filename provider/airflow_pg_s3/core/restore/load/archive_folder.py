@@ -47,6 +47,11 @@ class ArchiveFolder:
         self._toc: Toc | None = None
 
     @property
+    def downloaded_bytes(self) -> int:
+        """Bytes read from S3."""
+        return self._downloader.read_bytes
+
+    @property
     def toc(self) -> Toc:
         """The table of contents, fetched when it is first asked for.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,12 +13,12 @@ import psycopg
 
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.postgres.archive.table_data import CopyTarget
-from airflow_pg_s3.core.postgres.client_options import Given
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, settings_for_values
 from airflow_pg_s3.core.postgres.encodings import in_session, psycopg_knows
 from airflow_pg_s3.core.postgres.errors import copy_error
 from airflow_pg_s3.core.postgres.heartbeat import cut_off, is_stale
 from airflow_pg_s3.core.postgres.sql_text import quote_name
+from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 
 # Calls its argument with all bytes, in order; returns only if they are those that were backed up.
 Feed = Callable[[Callable[[bytes], object]], None]
@@ -51,18 +51,15 @@ class LoadingOptions:
     row_security: bool = False
 
 
-def loading_options(
-    encoding: str, given: Iterable[Given], *, data_only: bool, lc_monetary: Literal["C"] | None
-) -> LoadingOptions:
+def loading_options(archive: OpenedArchive, *, data_only: bool) -> LoadingOptions:
     """Read what pg_restore's options say of rows.
 
-    :param given: those options.
     :param data_only: whether the tables were there before; else they have no triggers yet.
     """
-    values = dict(given)
+    values = dict(archive.given)
     return LoadingOptions(
-        encoding=encoding,
-        lc_monetary=lc_monetary,
+        encoding=archive.toc.encoding,
+        lc_monetary=archive.lc_monetary,
         role=values.get("role"),
         superuser=values.get("superuser"),
         disables_triggers=data_only and "disable-triggers" in values,

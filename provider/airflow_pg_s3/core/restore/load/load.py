@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,14 +12,17 @@ from airflow_pg_s3.core.errors import Cancelled, CopyError, InputError, Integrit
 from airflow_pg_s3.core.postgres.archive.table_data import copy_target
 from airflow_pg_s3.core.postgres.archive.toc import PRE_DATA, Entry, Toc, list_large_objects
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.databases import run_sql_in
 from airflow_pg_s3.core.postgres.encodings import psycopg_knows
-from airflow_pg_s3.core.reporting import Log, Progress, human
+from airflow_pg_s3.core.reporting import Progress, human
 from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
-from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession
+from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession, loading_options
 from airflow_pg_s3.core.restore.load.lanes import Lanes, Task
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
-from airflow_pg_s3.core.restore.load.plan import Copy, make_plan
+from airflow_pg_s3.core.restore.load.plan import Copy, made_by, make_plan
+from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 
 # To start pg_restore takes 20 ms, in which that much is copied twice over.
 _BUILD_AT_ONCE_BYTES = 32 << 20
@@ -47,27 +50,18 @@ _Names = tuple[str, str]
 class Load:
     """A restore of an archive's entries into a database.
 
-    :param entries: what is restored, in the order of restoring.
-    :param made: dump ids of the tables that this restore makes, by whatever means.
+    :param folder: the archive on S3.
+    :param archive: what of it is restored, by whatever means.
+    :param entries: what is restored here, in the order of restoring.
     :param pg_restore: for definitions, and the rows of small tables.
-    :param options: how sessions of ours load rows.
-    :param jobs: connections at work at the same time.
-    :param before_data: what is to be done between definitions and rows.
-    :param stop: set by a failure, so that downloads end.
     """
 
-    archive: ArchiveFolder
+    folder: ArchiveFolder
+    archive: OpenedArchive
     entries: Sequence[Entry]
-    made: Collection[int]
     target: ConnectionParameters
     pg_restore: PgRestore
-    options: LoadingOptions
-    jobs: int
-    data_only: bool
-    before_data: Callable[[], None] | None
-    cancel: threading.Event
-    stop: threading.Event
-    log: Log
+    context: RestoreContext
 
     def run(self) -> None:
         """Restore all.
@@ -79,48 +73,65 @@ class Load:
         :raises Cancelled: told to stop.
         """
         references: Mapping[int, set[int]] = {}
-        if self.data_only and not self.options.disables_triggers:
+        if self._data_only and not self._options.disables_triggers:
             references = references_between(self.entries, self.archive.toc, self.target)
+        made = made_by(self.archive.entries)
 
         def of_extension(entry: Entry) -> bool:
-            return not self.data_only and not any(number in self.made for number in entry.dependencies)
+            return not self._data_only and not any(number in made for number in entry.dependencies)
 
         plan = make_plan(
             self.archive.toc,
             self.entries,
-            made=self.made,
+            made=made,
             is_ours=lambda entry: (
                 psycopg_knows(self.archive.toc.encoding)
                 and (entry.dump_id in references or is_large(self._member(entry)) or of_extension(entry))
             ),
             builds_at_once=lambda entry: self._member(entry).raw_bytes >= _BUILD_AT_ONCE_BYTES,
-            jobs=self.jobs,
+            jobs=self._jobs,
         )
-        first = plan.first
-        if self.before_data is not None:
-            section_of = self.archive.toc.section_of
-            self._run_first([entry for entry in first if section_of[entry.dump_id] == PRE_DATA])
-            self.before_data()
-            first = [entry for entry in first if section_of[entry.dump_id] != PRE_DATA]
-        self._run_first(first)
+        self._run_first(plan.first)
         loading = [self._copy_task(copy, references) for copy in plan.copies]
         loading += self._large_object_tasks(plan.large_objects)
         self._run_tasks(loading, [task for copy in plan.copies for task in self._build_tasks(copy)])
         for run in plan.rest:
-            self._run_pg_restore(run.entries, jobs=1 if run.is_serial else self.jobs, cancel=self.cancel)
+            self._run_pg_restore(run.entries, jobs=1 if run.is_serial else self._jobs, cancel=self.context.cancel)
+
+    @property
+    def _data_only(self) -> bool:
+        return self.context.request.wanted.data_only
+
+    @property
+    def _jobs(self) -> int:
+        return self.context.request.jobs
+
+    @property
+    def _options(self) -> LoadingOptions:
+        return loading_options(self.archive, data_only=self._data_only)
 
     def _run_first(self, entries: Sequence[Entry]) -> None:
+        """Create the definitions, run the user's commands, then load the rows of small tables."""
+        commands = self.context.request.pre_data_sql
+        if commands:
+            section_of = self.archive.toc.section_of
+            self._run_definitions_and_rows([entry for entry in entries if section_of[entry.dump_id] == PRE_DATA])
+            run_sql_in(self.target, commands)
+            entries = [entry for entry in entries if section_of[entry.dump_id] != PRE_DATA]
+        self._run_definitions_and_rows(entries)
+
+    def _run_definitions_and_rows(self, entries: Sequence[Entry]) -> None:
         if entries:
-            self.archive.save([self._member(entry) for entry in entries if entry.kind == "TABLE DATA"])
-            self._run_pg_restore(entries, jobs=self.jobs, cancel=self.cancel)
+            self.folder.save([self._member(entry) for entry in entries if entry.kind == "TABLE DATA"])
+            self._run_pg_restore(entries, jobs=self._jobs, cancel=self.context.cancel)
 
     def _run_pg_restore(self, entries: Sequence[Entry], *, jobs: int, cancel: threading.Event) -> None:
         self.pg_restore.run(
-            self.archive.folder, jobs=jobs, dump_ids=[entry.dump_id for entry in entries], cancel=cancel
+            self.folder.folder, jobs=jobs, dump_ids=[entry.dump_id for entry in entries], cancel=cancel
         )
 
     def _member(self, entry: Entry) -> Member:
-        return member_of(entry, self.archive)
+        return member_of(entry, self.folder)
 
     def _run_tasks(
         self, loading: Sequence[Task[LoadingSession]], building: Sequence[Task[LoadingSession]]
@@ -129,19 +140,20 @@ class Load:
             return
         total = sum(task.size for task in loading)
         progress = Progress(
-            self.log.info,
+            self.context.log.info,
             lambda seconds: (
-                f"loaded {human(self.archive.read_bytes)} of {human(total)} of the large tables, "
-                f"{human(self.archive.read_bytes / max(seconds, 0.001))}/s"
+                f"loaded {human(self.folder.read_bytes)} of {human(total)} of the large tables, "
+                f"{human(self.folder.read_bytes / max(seconds, 0.001))}/s"
             ),
         )
 
         def look() -> None:
-            if self.cancel.is_set():
+            if self.context.cancel.is_set():
                 raise Cancelled(f"the restore was stopped; {self.target.database!r} is incomplete")
             progress.tick()
 
-        lanes = Lanes(self.jobs, lambda: LoadingSession(self.target, self.options), stop=self.stop)
+        options = self._options
+        lanes = Lanes(self._jobs, lambda: LoadingSession(self.target, options), stop=self.context.stop)
         lanes.run([*loading, *building], look=look)
         progress.end()
 
@@ -150,7 +162,7 @@ class Load:
         return Task(
             key=copy.entry.dump_id,
             size=member.raw_bytes,
-            work=partial(copy_table, self.archive, copy, member),
+            work=partial(copy_table, self.folder, copy, member),
             after={*copy.after, *references.get(copy.entry.dump_id, ())},
         )
 
@@ -168,14 +180,14 @@ class Load:
     def _build(self, entries: Sequence[Entry], session: LoadingSession) -> None:
         # pg_restore takes its place among the connections.
         session.close()
-        self._run_pg_restore(entries, jobs=1, cancel=self.stop)
+        self._run_pg_restore(entries, jobs=1, cancel=self.context.stop)
 
     def _large_object_tasks(self, lists: Sequence[Entry]) -> Iterator[Task[LoadingSession]]:
-        for number, members in enumerate(grouped(large_objects_in(lists, self.archive))):
+        for number, members in enumerate(grouped(large_objects_in(lists, self.folder))):
             yield Task(
                 key=("large objects", number),
                 size=sum(member.raw_bytes for _, member in members),
-                work=partial(fill_large_objects, self.archive, members),
+                work=partial(fill_large_objects, self.folder, members),
             )
 
 

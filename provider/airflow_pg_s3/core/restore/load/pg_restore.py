@@ -6,16 +6,17 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from airflow_pg_s3.core.postgres.archive.use_list import use_list
-from airflow_pg_s3.core.postgres.client_tools import ClientTools, rejects_transaction_timeout
-from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.client_program import ClientProgram
+from airflow_pg_s3.core.postgres.client_tools import rejects_transaction_timeout
 from airflow_pg_s3.core.postgres.stdin_feeder import run_with_stdin
 from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.error_parser import PgRestoreErrors, check_outcome
 from airflow_pg_s3.core.restore.load.last_login import LastLogin
-from airflow_pg_s3.core.workspace.workspace import Workspace
+from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
+from airflow_pg_s3.core.restore.target import Target
 
 
 class PgRestore:
@@ -25,37 +26,33 @@ class PgRestore:
 
     :param archive_format: ``directory``, ``custom`` or ``tar``.
     :param options: further ones; nothing secret.
-    :param target_version: ``server_version_num`` of the target.
-    :param lc_monetary: the locale that money is in; None for the server's own.
     :raises InputError: as `ConnectionParameters.environment`.
     """
 
     def __init__(
         self,
-        tools: ClientTools,
-        target: ConnectionParameters,
-        workspace: Workspace,
+        archive: OpenedArchive,
+        target: Target,
+        context: RestoreContext,
         *,
         archive_format: str,
         options: Sequence[str],
-        target_version: int,
-        lc_monetary: Literal["C"] | None = None,
-        log: Log,
     ) -> None:
-        self._tools = tools
-        self._target = target
-        self._folder = workspace.folder
-        self._env = target.environment(workspace.folder, lc_monetary=lc_monetary) | workspace.environment
-        self._is_tolerant = rejects_transaction_timeout(tools, target_version)
+        self._tools = archive.tools
+        self._target = target.params
+        self._folder = context.workspace.folder
+        self._env = target.params.environment(self._folder, lc_monetary=archive.lc_monetary)
+        self._env |= context.workspace.environment
+        self._is_tolerant = rejects_transaction_timeout(archive.tools, target.version)
         self._arguments = [
             f"--format={archive_format}",
             "--no-password",
-            f"--dbname={target.dbname_argument()}",
+            f"--dbname={target.params.dbname_argument()}",
             # What was there before must not get the data a second time.
             *(["--no-data-for-failed-tables"] if self._is_tolerant else ["--exit-on-error"]),
             *options,
         ]
-        self._log = log
+        self._log = context.log
         self._numbers = itertools.count()
 
     def run(
@@ -79,13 +76,6 @@ class PgRestore:
         if self._target.password is not None and jobs > 1:
             last_login = LastLogin(dump_ids)
             arguments.append("--verbose")
-        errors = PgRestoreErrors()
-
-        def on_line(line: str) -> None:
-            if last_login is None or not last_login.takes(line):
-                errors.see(line)
-                self._log.info("%s", line)
-
         self._target.renew_password(self._env)
         return run_with_stdin(
             [
@@ -95,11 +85,27 @@ class PgRestore:
             ],
             env=self._env,
             chunks=None if isinstance(source, Path) else source,
-            on_line=on_line,
-            is_hopeless=lambda: self._is_tolerant and errors.is_fatal,
-            check=lambda program: check_outcome(
-                program, errors, tolerant=self._is_tolerant, last_login=last_login
-            ),
+            judge=_Judge(self._log, last_login, is_tolerant=self._is_tolerant),
             cancel=cancel,
             log=self._log,
         )
+
+
+class _Judge:
+    def __init__(self, log: Log, last_login: LastLogin | None, *, is_tolerant: bool) -> None:
+        self._log = log
+        self._last_login = last_login
+        self._is_tolerant = is_tolerant
+        self._errors = PgRestoreErrors()
+
+    def see(self, line: str) -> None:
+        if self._last_login is None or not self._last_login.takes(line):
+            self._errors.see(line)
+            self._log.info("%s", line)
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self._is_tolerant and self._errors.is_fatal
+
+    def check(self, program: ClientProgram) -> None:
+        check_outcome(program, self._errors, tolerant=self._is_tolerant, last_login=self._last_login)

@@ -43,13 +43,24 @@ class Comparison:
     warnings: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RestoredDatabase:
+    """A restored database.
+
+    :param tools: the programs that restored it.
+    :param with_roles: owners, privileges and tablespaces were restored as well.
+    """
+
+    params: ConnectionParameters
+    tools: ClientTools
+    with_roles: bool
+
+
 def compare(
     archive: ArchiveFolder,
-    target: ConnectionParameters,
+    restored: RestoredDatabase,
     *,
-    tools: ClientTools,
     jobs: int,
-    with_roles: bool,
     locate: bool,
     cancel: threading.Event,
     log: Log,
@@ -57,10 +68,7 @@ def compare(
     """Compare a restored database with its backup. Nothing in the database is changed.
 
     :param archive: with toc.dat fetched.
-    :param target: the restored database.
-    :param tools: the programs that restored it.
     :param jobs: tables read at the same time, each over a connection, large ones over a second one for psql.
-    :param with_roles: owners, privileges and tablespaces were restored as well.
     :param locate: for tables that differ, look for the first row that does, which reads their data from S3.
     :param cancel: set from anywhere to stop.
     :raises InputError: the database cannot be connected to.
@@ -69,17 +77,19 @@ def compare(
     """
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
-    manifest = archive.manifest
+    manifest, target = archive.manifest, restored.params
     folder = archive.workspace.folder
     env = target.environment(folder, lc_monetary=manifest.dump.lc_monetary) | archive.workspace.environment
-    schemas = SchemaReader(archive, target, tools=tools, env=env, with_roles=with_roles, cancel=cancel)
+    schemas = SchemaReader(
+        archive, target, tools=restored.tools, env=env, with_roles=restored.with_roles, cancel=cancel
+    )
 
     def open_reader() -> CopyReader:
-        return CopyReader(manifest, target, tools=tools, env=env)
+        return CopyReader(manifest, target, tools=restored.tools, env=env)
 
     try:
         with contextlib.closing(open_reader()) as reader:
-            work = _work(archive, schemas, reader, with_roles=with_roles, locate=locate)
+            work = _work(archive, schemas, reader, with_roles=restored.with_roles, locate=locate)
         found = do_all(work, open_reader, jobs=jobs, cancel=cancel, log=log)
     except psycopg.Error as error:
         said = f"{target.endpoint} cannot be compared: {server_error(error)}"

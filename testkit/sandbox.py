@@ -1,8 +1,8 @@
-"""A temporary directory and the processes that live in it: both are gone when the block ends.
+"""A temporary directory and the processes that run in it: both are gone when the block ends.
 
-They are gone as well when this Python is killed with SIGKILL. A shell waits on a pipe whose other end only
-this process holds; the kernel closes it in every case, the shell wakes up and cleans. (PR_SET_PDEATHSIG is
-not used: it fires when the starting *thread* ends, and its preexec_fn can deadlock in threaded programs.)
+This holds even if this Python process is killed by SIGKILL. A shell waits on a pipe whose other end only this
+process has. The kernel closes the pipe in every case, and the shell then cleans up. (PR_SET_PDEATHSIG would not
+do: it fires when the starting *thread* ends, and its preexec_fn can deadlock in threaded programs.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class Sandbox:
-    """A directory, world-traversable but not readable, and its processes; `stop_signal` ends them."""
+    """A directory, traversable but not readable by other users, and its processes, which `stop_signal` ends."""
 
     def __init__(
         self, *, prefix: str, base_dir: Path | None = None, stop_signal: signal.Signals = signal.SIGTERM
@@ -66,7 +66,7 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         for name in reversed(list(self._processes)):
             self.stop(name)
-        # A line, not just the end of the pipe: a process forked from this one may hold it open.
+        # A line is sent, as closing the pipe may not end it: a process forked from this one may have it open.
         self._cleaner.communicate(b"\n")
 
     def start(
@@ -77,7 +77,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         user: int | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a server in its own session; what it prints goes to `<name>.log` in the sandbox."""
+        """Start a server in its own session; its output goes to `<name>.log` in the sandbox."""
         with open(self.log_path(name), "ab") as log:
             process = subprocess.Popen(
                 argv,
@@ -96,7 +96,7 @@ class Sandbox:
         return process
 
     def stop(self, name: str, *, with_signal: signal.Signals | None = None) -> None:
-        """End one process and wait for it; SIGKILL it when it doesn't end in time."""
+        """Stop one process and wait for it; kill it if it does not end in time."""
         process = self._processes.pop(name)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(self._stop_signal if with_signal is None else with_signal)
@@ -108,7 +108,7 @@ class Sandbox:
         (self.path / f"{name}.pid").unlink(missing_ok=True)
 
     def wait_until_ready(self, name: str, is_ready: Callable[[], bool], *, seconds: float = 180.0) -> None:
-        """Poll until `is_ready()`; raise with the log's tail when the process ends or the time is over."""
+        """Poll until `is_ready()`; raise with the end of the log if the process ends or the time is over."""
         deadline = time.monotonic() + seconds
         while not is_ready():
             status = self._processes[name].poll()
@@ -123,9 +123,9 @@ class Sandbox:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at this moment.
+    """Return a TCP port of 127.0.0.1 that nothing listens on at this moment.
 
-    Below those that the kernel gives to clients: one of them might get it before the server is up.
+    It is below the kernel's range of client ports, so that no client gets it before the server listens.
     """
     first_of_clients = int(CLIENT_PORTS.read_text().split()[0])
     below = range(LOWEST_SERVER_PORT, max(first_of_clients, LOWEST_SERVER_PORT))
@@ -143,5 +143,5 @@ def accepts_connections(port: int) -> bool:
 
 
 def environment_without(*prefixes: str) -> dict[str, str]:
-    """os.environ without what starts like this: PG* would redirect clients, PYTHON* break tools."""
+    """Return os.environ without variables of these prefixes: PG* would redirect clients, PYTHON* break tools."""
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}

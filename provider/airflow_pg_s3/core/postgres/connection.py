@@ -95,7 +95,7 @@ class ConnectionParameters:
         return f"{user}@{self.host}:{port}/{self.database}"
 
     def application_name(self, program: str) -> str:
-        """Return the ``application_name`` of a client program's sessions: the connection's, or else the program."""
+        """Return the ``application_name`` of a client program's sessions: the connection's, or else its own."""
         return self.keywords.get("application_name", program)
 
     def of(self, database: str) -> ConnectionParameters:

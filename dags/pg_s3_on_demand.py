@@ -39,7 +39,7 @@ with DAG(
     user_defined_macros={"database_of": database_of},
     schedule=None,
     tags=["pg_s3", "backup", "restore"],
-    # Lists and numbers reach the operators as such. A text that looks like a Python value would be converted to it,
+    # Lists and numbers reach the operators as such. Text that looks like a Python value would be converted to one,
     # so names go through tojson: the database 1_000 stays a name.
     render_template_as_native_obj=True,
     params={
@@ -123,7 +123,7 @@ with DAG(
             [],
             type=["array", "null"],
             items={"type": "string", "pattern": "^-"},
-            description="Further options of pg_restore, one per line, such as --no-comments; not those that select",
+            description="Further options of pg_restore, one per line, such as --no-comments; none that selects",
             section="Restore",
         ),
         "no_owner": Param(

@@ -13,7 +13,7 @@ Environment variables of the Airflow processes change the defaults; each run can
 |------------------------------|-------------------------|----------------------------------------|
 | `PG_S3_VERIFY_SCHEDULE`      | `0 6 * * *`             | cron expression or preset; empty: manual runs only |
 | `PG_S3_VERIFY_CONN_ID`       |                         | server to restore into; empty: a throwaway one |
-| `PG_S3_VERIFY_LEVEL`         | `restore`               | `checksum` only reads and decodes: no server, no checks |
+| `PG_S3_VERIFY_LEVEL`         | `restore`               | `checksum` only reads and decodes: no server or checks |
 | `PG_S3_VERIFY_CHECKS`        | `[]`                    | JSON list of queries that must return true |
 | `PG_S3_PRE_RESTORE_SQL`      |                         | commands run before the restore, for extensions |
 | `PG_S3_AGE_IDENTITY_CONN_ID` |                         | holds the age identity of encrypted backups |

@@ -1,4 +1,4 @@
-"""The operator that backs a database up."""
+"""The operator that backs up a database."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from airflow_pg_s3.operators.base import PgS3Operator
 
 
 class PgS3BackupOperator(PgS3Operator):
-    """Back one PostgreSQL database up to S3: in parallel, streaming, complete or not at all.
+    """Back up one PostgreSQL database to S3: in parallel, streaming, completely or not at all.
 
-    :param repository: where backups go, ``s3://bucket/any/prefix`` (templated).
+    :param repository: where backups are stored, ``s3://bucket/any/prefix`` (templated).
     :param postgres_conn_id: Postgres connection of the source (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: database to back up; the connection's schema if None (templated).
-    :param jobs: tables dumped at the same time; the task takes two database connections more (templated).
+    :param jobs: number of tables dumped at the same time; the task uses two more database connections (templated).
     :param compression_level: zstd level, 1 (fast) to 19 (small).
-    :param pg_dump_options: further options for pg_dump, one a list item (templated).
+    :param pg_dump_options: further options for pg_dump, one per list item (templated).
     :param s3_extra_args: further arguments of S3 requests, such as ``{"ServerSideEncryption": "aws:kms"}``; each
         request gets those that it accepts.
     :param age_recipients: age recipients to encrypt for; needs the extra ``[encryption]`` (templated).

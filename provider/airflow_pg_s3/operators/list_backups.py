@@ -105,8 +105,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
         database = arguments.as_database(self.database, otherwise="the backups of every database")
         if self.pattern and database:
             raise InputError(
-                f"database={self.database!r} cannot be asked for together with a pattern, as nothing tells which "
-                "database another tool's archive is of: let the pattern or the repository's prefix say it"
+                f"database={self.database!r} cannot be combined with a pattern, as the database of another tool's "
+                "archive is unknown: select it by the pattern or the repository's prefix"
             )
         limit = None if self.limit in (None, "") else arguments.as_int(self.limit, "limit")
         if limit is not None and limit < 1:

@@ -48,7 +48,7 @@ class PgS3RestoreOperator(PgS3Operator):
         changes nothing. It uses one connection, whatever `jobs` is, and a lock on each object
         (``max_locks_per_transaction``). If False, `jobs` connections restore, and ``clean`` drops first: a failure
         leaves the database neither old nor new (templated).
-    :param jobs: tables restored at the same time, each over a connection of its own (templated).
+    :param jobs: number of tables restored at the same time, each over a connection of its own (templated).
     :param tables: restore only these tables, with their indexes, constraints, triggers and so on: patterns such as
         ``public.orders`` or ``audit.*`` (templated).
     :param schemas: restore only these schemas, with everything in them (templated).
@@ -251,4 +251,4 @@ class PgS3RestoreOperator(PgS3Operator):
             if self.deferrable:
                 self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on")
             if self._cancel.wait(THAW_INTERVAL.total_seconds()):
-                raise Cancelled("stopped while waiting for S3 to give out what is archived")
+                raise Cancelled("stopped while waiting for S3 to restore archived objects")

@@ -38,7 +38,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
     :param database: the database whose backups count (templated).
-    :param max_age: maximum age of the newest backup, from its begin.
+    :param max_age: maximum age of the newest backup, counted from its start.
     :param verified: count only backups that were restored and compared, and have not failed a verification since.
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or

@@ -80,8 +80,8 @@ def choose_pg_dump(
             if is_dumped and f"{option}=".encode() not in file.read_bytes():
                 return tools
     raise client_tools.none_fits(
-        f"PostgreSQL {server.version} keeps {option} for itself among the options of columns, and a backup that "
-        f"holds it restores nowhere else: this takes a pg_dump that leaves it out, as {server.version} does",
+        f"PostgreSQL {server.version} stores its internal option {option} with columns, and a backup that holds "
+        f"it restores nowhere else: this takes a pg_dump that leaves it out, as that of {server.version} does",
         server.version_num // 10000,
         search,
         version=server.version,

@@ -151,7 +151,7 @@ def running(
     stdin: int = subprocess.DEVNULL,
     keep: Sequence[int] = (),
 ) -> Iterator[ClientProgram]:
-    """Context manager: run a client program; it has ended in any case when the block ends."""
+    """Context manager: run a client program; it is gone on exit."""
     program = ClientProgram(argv, env=env, on_line=on_line, stdin=stdin, keep=keep)
     try:
         yield program

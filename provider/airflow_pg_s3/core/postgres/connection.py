@@ -180,8 +180,8 @@ class ConnectionParameters:
             role = sql.Identifier(connection.info.user).as_string()
             connection.close()
             raise InputError(
-                f"the server speaks {locale} to {self.endpoint}: rows in its errors could not be told from what "
-                f"may be shown in logs; as a superuser, ALTER ROLE {role} SET lc_messages = 'C'"
+                f"the server's messages to {self.endpoint} are in {locale}, where rows that errors quote cannot "
+                f"be recognised and kept out of logs; as a superuser, ALTER ROLE {role} SET lc_messages = 'C'"
             ) from error
 
     def dbname_argument(self) -> str:
@@ -218,8 +218,8 @@ class ConnectionParameters:
         if not is_as_wanted:
             if not known._takes_options(_AS_IN_C):
                 raise InputError(
-                    f"{self.endpoint} writes money in a locale of its own, and what is in front of the server "
-                    "does not hand on the option that changes it: connect to the server itself"
+                    f"{self.endpoint} writes money in a locale of its own, and the pooler in front of the server "
+                    "does not pass on the option that changes it: connect to the server itself"
                 )
             add_options(env, _AS_IN_C)
         if may_not_idle and known._takes_options(_MAY_IDLE):
@@ -240,7 +240,7 @@ class ConnectionParameters:
             return False
 
     def written_environment(self, private_folder: Path) -> dict[str, str]:
-        """Do as `environment`, without a connection and so without the settings found by it.
+        """Write the secrets and return the environment, as `environment` does, but without connecting.
 
         :raises InputError: libpq's files cannot hold a value.
         """

@@ -53,7 +53,7 @@ SECRETS_IN_STRINGS = [
 """The same for credentials within strings: libpq's keyword, and its URIs."""
 
 # PostgreSQL's words after a key's values.
-_BEHIND_KEY = re.compile(
+_AFTER_KEY = re.compile(
     r"\)( (?:already exists|is duplicated|is not present in table|is still referenced from table|conflicts with) ?"
     r"(?:\"[^\"]*\")?)[^()]*\.?$"
 )
@@ -94,7 +94,7 @@ class Redactor:
         self._before = ""
 
     def line(self, text: str) -> str | None:
-        """Return a line without secrets; None if it would be empty."""
+        """Return a line without secrets; None if nothing is left of it."""
         self._before = text[-_OVERLAP:]
         # The last line of a context, such as "COPY t, line 1", may follow one that held data.
         if self._is_hiding and not _OWN_LINE.match(text) and not _DATA[0].match(text):
@@ -105,13 +105,13 @@ class Redactor:
         if first is None:
             return text
         self._is_hiding = True
-        behind = _BEHIND_KEY.search(text, first.end()) if first.re in _DATA else None
+        rest = _AFTER_KEY.search(text, first.end()) if first.re in _DATA else None
         if not text[first.end(1) :]:
             return text
-        return hidden_from(text, first.end(1)) + (behind.group(1) if behind else "")
+        return hidden_from(text, first.end(1)) + (rest.group(1) if rest else "")
 
     def rest(self, text: str) -> None:
-        """Read the last line on, beyond what is shown: a secret may begin there and continue in the next line."""
+        """Read the rest of a long line, which is not shown: a secret may begin there and continue in the next."""
         text = self._before + text
         self._before = text[-_OVERLAP:]
         self._is_hiding = self._is_hiding or any(

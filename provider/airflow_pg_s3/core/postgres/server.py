@@ -75,7 +75,7 @@ class ServerFacts:
     :param started_at: start time of the server process; it differs between a server and its standbys, which have
         the same system identifier.
     :param size_bytes: ``pg_database_size``.
-    :param options: ``PGOPTIONS`` for pg_dump that reset settings to their defaults which change the text of
+    :param options: ``PGOPTIONS`` for pg_dump: defaults for settings that would otherwise change the text of
         values.
     :param lc_monetary: the locale in which to write money values; None if there are none.
     """
@@ -89,7 +89,7 @@ class ServerFacts:
 
     @property
     def instance(self) -> str:
-        """Name of the running server process, on which advisory locks of live backups are."""
+        """Name of the running server process, which holds the advisory locks of live backups."""
         return f"{self.server.system_identifier}/{self.started_at.isoformat()}"
 
 

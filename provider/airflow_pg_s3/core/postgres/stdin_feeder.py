@@ -53,7 +53,7 @@ class StdinFeeder:
         self.writer.close()
 
     def start(self) -> None:
-        """Begin to feed a program that has been started with `reader` as standard input, and with `writer`."""
+        """Begin to feed the program, which must have inherited `reader` as standard input, and `writer`."""
         # If this process kept the reading end open, the thread would not notice that the program has ended.
         self.reader.close()
         self._thread.start()

@@ -1,7 +1,7 @@
 """The restore.
 
 ``restore``
-    The verb: opens a source and a target, and fills the target by the source's plan.
+    The verb: opens a source and a target, and fills the target according to the source's plan.
 ``request``, ``context``
     The user's request; the state that the steps of one restore share.
 ``source``, ``backup_source``, ``external``

@@ -166,13 +166,13 @@ def plan_restore(
     :raises InputError: the restore cannot work.
     """
     request = context.request
-    stands = standing(
+    existing = standing(
         archive.entries, target, clean=request.if_exists == "clean", is_part=request.wanted.has_patterns
     )
-    public = None if request.no_owner or "no-owner" in dict(archive.given) else stands.public
+    public = None if request.no_owner or "no-owner" in dict(archive.given) else existing.public
     # Extensions that the target keeps are included so that their versions are compared.
-    needs = archive.requirements([*stands.entries, *stands.extensions])
-    archive = replace(archive, entries=stands.entries)
+    needs = archive.requirements([*existing.entries, *existing.extensions])
+    archive = replace(archive, entries=existing.entries)
     definer: Definer = PlainDefiner(archive, context)
     if request.managed_service:
         definer = unprivileged = UnprivilegedRestore(archive, context, public=public)
@@ -183,7 +183,7 @@ def plan_restore(
         needs=needs,
         definer=definer,
         public=public,
-        keeps_extensions=bool(stands.extensions),
+        keeps_extensions=bool(existing.extensions),
         loader=loader,
         target=target,
         context=context,

@@ -55,7 +55,7 @@ class Cleaning:
     one_by_one: bool = False
 
     def run(self, connection: _Connection) -> None:
-        """Drop what exists of the archive's objects, or nothing.
+        """Drop those of the archive's objects that exist, all or none.
 
         :raises DataConflict: objects that are not in the archive depend on some that are; the message names all.
         :raises TooManyLocks: one transaction would take more locks than the server has.
@@ -216,7 +216,7 @@ def _refused(refused: Sequence[tuple[Statement, psycopg.Error]], outcome: str) -
     if any(error.sqlstate != _DEPENDENT_OBJECTS for _, error in refused):
         return ServerError(f"if_exists='clean': {'; '.join(reasons)}; {outcome}")
     return DataConflict(
-        f"if_exists='clean': others depend on what would be dropped, and are not in what is restored; {outcome}: "
+        f"if_exists='clean': objects that are not restored depend on some that would be dropped; {outcome}: "
         f"{'; '.join(reasons)}. Select these as well, if the backup has them, or drop them first, or restore into "
         "another database"
     )

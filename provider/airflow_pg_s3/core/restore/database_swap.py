@@ -105,7 +105,7 @@ class SwapTarget(Target):
 
     @property
     def exists(self) -> bool:
-        """True if what is restored goes into a database that was there before."""
+        """False: the restore goes into a new database."""
         return False
 
     def holds(self, entry: Entry) -> bool:
@@ -233,7 +233,7 @@ class SwapTarget(Target):
             command = set_command(new, role, setting)
             if command is None:
                 who = "" if role is None else f" of the role {role}"
-                self._warn(f"not set: {setting.partition('=')[0]}{who}, as no command can say its value")
+                self._warn(f"not set: {setting.partition('=')[0]}{who}, as no command can express its value")
             else:
                 self._alter(command)
         # The owner comes first: a change of owner turns the old owner's privileges into the new owner's.
@@ -313,7 +313,7 @@ def _ending_sessions(params: ConnectionParameters, databases: Sequence[str]) -> 
                     prepare=True,
                 ).fetchall()
                 for (pid,) in pids:
-                    # A session that this role may not end must not save the others.
+                    # Skips a session that this role may not end, so that the others are ended all the same.
                     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                         connection.execute("select pg_terminate_backend(%s)", [pid], prepare=True)
 

@@ -49,14 +49,14 @@ def standing(entries: Sequence[Entry], target: Target, *, clean: bool, is_part: 
     :param is_part: whether the entries are a selection, for a database that may hold other things.
     """
     schemas = [entry for entry in entries if entry.kind == "SCHEMA" and entry.definition.startswith(_CREATE)]
-    stand = [entry for entry in schemas if entry.name == "public"] if has_public(target) else []
-    public = stand[0] if stand and not (target.exists and (clean or is_part)) else None
+    kept = [entry for entry in schemas if entry.name == "public"] if has_public(target) else []
+    public = kept[0] if kept and not (target.exists and (clean or is_part)) else None
     extensions: list[Entry] = []
     if clean and target.exists:
         hosts = {name for (name,) in target.connection.execute(_SCHEMAS_OF_EXTENSIONS)}
         extensions = [entry for entry in entries if entry.kind == "EXTENSION" and target.holds(entry)]
-        stand += [*extensions, *(entry for entry in schemas if entry.name in hosts)]
-    numbers = {entry.dump_id for entry in stand}
+        kept += [*extensions, *(entry for entry in schemas if entry.name in hosts)]
+    numbers = {entry.dump_id for entry in kept}
     if clean and target.exists:
         numbers |= {
             entry.dump_id

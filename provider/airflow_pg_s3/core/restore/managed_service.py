@@ -1,10 +1,10 @@
 """The restore by a role that is not a superuser, as on RDS or Azure: what the role may not create is left out.
 
-Only the server knows what a role may do there: each service gives its administrators other rights of a
-superuser's. So the archive's definitions are run one by one, in pg_restore's order. An object that the server
-refuses for lack of rights, and that holds no data, is left out with a warning. pg_restore loads the rest: data,
-indexes, constraints, triggers. Owners and privileges come last, as a role that has given a table away can no
-longer fill it.
+Only the server knows what a role may do there: each service gives its administrators another part of a
+superuser's rights. So the archive's definitions are run one by one, in pg_restore's order. An object that the
+server refuses for lack of rights, and that holds no data, is left out with a warning. pg_restore loads the rest:
+data, indexes, constraints, triggers. Owners and privileges come last, as a role that has given a table away can
+no longer fill it.
 
 The tables in docs/managed-services.md are those below.
 """
@@ -95,7 +95,7 @@ class UnprivilegedRestore:
         self._labels: dict[int, str] = {}
 
     def waive_requirements(self, needs: Requirements, connection: _Connection) -> None:
-        """Remove from `needs` what the restore can leave out, and leave it out.
+        """Remove from `needs` what the restore can do without; it is then left out.
 
         :param connection: a connection to any database of the target's server.
         :raises InputError: a table needs an extension that the server does not offer; nothing was touched.

@@ -31,12 +31,12 @@ def restore_in_one_transaction(restore: ArchiveRestore, folder: ArchiveFolder) -
     """Run the user's commands, drop what ``clean`` drops, and restore an archive.
 
     :raises DataConflict: something that is not restored depends on what would be dropped.
-    :raises InputError: the data of tables whose foreign keys form a circle would be restored alone.
+    :raises InputError: ``data_only`` is given, and foreign keys form a circle.
     :raises ServerError: the transaction takes more locks than the server has.
     :raises psycopg.Error: the server refuses a command.
-    :raises CopyError: PostgreSQL does not take a table's rows.
+    :raises CopyError: PostgreSQL does not accept a table's rows.
     :raises IntegrityError: a member is not what was backed up.
-    :raises Cancelled: told to stop.
+    :raises Cancelled: the restore was told to stop.
     """
     entries = restore.archive.entries
     plan = make_plan(

@@ -41,7 +41,7 @@ class OwnershipRestorer:
         become = "set" if connection.info.server_version >= 160000 else "member"
         (role,) = connection.execute("select current_setting('role')").fetchone() or ("none",)
         self._reset_role = sql.SQL("select pg_catalog.set_config('role', {}, true)").format(as_text(role))
-        # Roles whose rights are not inherited are left out: their objects could not be completed.
+        # Roles whose rights the user does not inherit are left out, as their objects could not be completed.
         rows = connection.execute(
             "select rolname from pg_roles where pg_has_role(oid, %s) and pg_has_role(oid, 'usage')", (become,)
         )
@@ -82,7 +82,7 @@ class OwnershipRestorer:
                     self._warn(f"not owned by {owner}: {definition.label}: {reason}")
 
     def report_unassigned(self) -> None:
-        """Warn of objects that did not get their owner: one line an owner, as the objects can be many."""
+        """Warn of objects that did not get their owner: one line per owner, as the objects can be many."""
         user = self._connection.info.user
         for role, labels in self._not_given.items():
             for label in labels:

@@ -177,7 +177,7 @@ def check_name(request: RestoreRequest, source: str, warn: Callable[[str], None]
 
 
 def refuse_partial(request: RestoreRequest, manifest: Manifest) -> None:
-    """Refuse a partial backup if the target would lose data by it, unless ``allow_partial`` is given.
+    """Refuse a partial backup if the target would lose data, unless ``allow_partial`` is given.
 
     :raises InputError: it would; the message names pg_dump's options that left something out.
     """

@@ -27,7 +27,7 @@ _ATTACHED = (
     "RULE", "POLICY", "ROW SECURITY", "COMMENT", "ACL", "SECURITY LABEL", "STATISTICS DATA", "STATISTICS",
     "SEQUENCE OWNED BY", "SEQUENCE SET", "SEQUENCE", "MATERIALIZED VIEW DATA",
 )  # fmt: skip
-# Kinds that may need other tables too: such an entry comes only with its own table, whose name starts its name.
+# Kinds that may need other tables too: such an entry comes only with the table whose name its own begins with.
 _OF_ONE_RELATION = {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "POLICY", "RULE", "TRIGGER"}
 _FOREIGN_KEY = "FK CONSTRAINT"
 _MEMBERSHIPS = ("PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA")
@@ -58,7 +58,7 @@ def select(
 ) -> Selected:
     """Choose the entries of some tables and schemas.
 
-    Names are compared as manifests show them; the returned entries have their names in that form.
+    Names are compared in the form that manifests have; the returned entries have their names in that form, too.
 
     :param tables: patterns such as ``public.orders`` and ``audit.*``; a name without a schema is in public.
     :param schemas: patterns of schema names; everything in these schemas is chosen.

@@ -65,7 +65,7 @@ select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then '
 where (classid, objid) not in (select classid, objid from part_of_extension)
 order by kind <> 'table', kind, name
 """
-# Queries that find an object which an archive's entries need.
+# Queries that look up an object by the schema and name of its entry.
 _RELATION = "select to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
 _TYPE = "select to_regtype(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
 # A function's entry is named with its arguments.

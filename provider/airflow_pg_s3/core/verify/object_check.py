@@ -116,7 +116,7 @@ def check_objects(
 
 
 def _work(manifest: Manifest) -> list[tuple[Sequence[str], Sequence[Member], bool]]:
-    """Return objects, their members, and whether these are a pack; the largest first, so none is begun late."""
+    """Return (objects, members, whether they form a pack), the largest first, so that none is begun late."""
     work: list[tuple[Sequence[str], Sequence[Member], bool]] = [
         (objects, members, True) for objects, members in manifest.packs()
     ]

@@ -1,7 +1,7 @@
 """The outcome of a verification, which depends on whose fault an error is: the backup's, or anything else's.
 
-An error counts against the backup only if it is known to be one. All others prove nothing about it: errors of the
-server, the machine, a missing right, a library, or anything unforeseen.
+An error counts against the backup only if it is known to be the backup's fault. All others prove nothing about it:
+errors of the server, the machine, a missing right, a library, or anything unforeseen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow_pg_s3.core.repository.verification_record import Difference, Outcom
 from airflow_pg_s3.core.search_path import function_without_schemas
 from airflow_pg_s3.core.verify.findings import Findings
 
-# The leader's message when a worker has gone: killed, unless the worker itself has printed an error.
+# The leader's message when a worker has died: it was killed, unless it has printed an error itself.
 # (Other workers are then told to end, and print "terminated by user", which does not count as an error.)
 _OF_A_LOST_PROCESS = re.compile(r"a worker process died unexpectedly|could not write to the communication channel")
 # Errors of pg_restore about the archive. Left out: files that it cannot open or read, which is the worker's fault,
@@ -83,7 +83,7 @@ def judge(findings: Findings, trouble: Exception | None, source: Server) -> tupl
             kind, name = "restore", trouble.table
         findings.differences.append(Difference(kind=kind, name=name, detail=str(trouble)))
     elif trouble is not None and findings.differences:
-        findings.warnings.append(f"the verification did not come to its end: {trouble}")
+        findings.warnings.append(f"the verification was not completed: {trouble}")
     if findings.differences:
         return "failed", None
     if trouble is not None:

@@ -155,7 +155,7 @@ def _note_server(scratch: ScratchDatabase, request: VerifyRequest, findings: Fin
     if scratch.missing_locale is not None:
         findings.warnings.append(
             f"restored with the locale C, as the worker's PostgreSQL does not know the source's "
-            f"{scratch.missing_locale}: content is compared as ever, but orders that depend on it were not tried"
+            f"{scratch.missing_locale}: content is compared as usual, but sort orders were not tested"
         )
 
 
@@ -166,7 +166,7 @@ def _prepare_server(
     request: VerifyRequest,
     findings: Findings,
 ) -> bool:
-    """Create roles and tablespaces on a throwaway server; return True if those in the backup can be restored."""
+    """Create roles and tablespaces on a throwaway server; return True if the backup's can be restored."""
     needs = requirements_of(archive.folder, archive.toc, archive.toc.entries, tools=tools)
     roles, tablespaces = scratch.lacking_roles(needs.roles), scratch.lacking_tablespaces(needs.tablespaces)
     if request.server is None:

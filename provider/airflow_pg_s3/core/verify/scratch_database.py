@@ -1,4 +1,4 @@
-"""The scratch database of a verification, marked so that the next verification can drop it after a kill."""
+"""The scratch database of a verification, marked so that the next one can drop it if this one is killed."""
 
 from __future__ import annotations
 

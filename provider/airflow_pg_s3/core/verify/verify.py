@@ -41,7 +41,7 @@ class VerifyResult:
     """The result of a verification.
 
     :param evidence_uri: URI of its record; None if S3 refused to store it.
-    :param retry_may_help: whether the outcome is "could not verify", and may be another one next time.
+    :param retry_may_help: whether the outcome is "could not verify", and a retry may give another one.
     """
 
     stored: StoredManifest

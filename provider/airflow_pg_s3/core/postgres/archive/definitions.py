@@ -97,7 +97,7 @@ def parse(script: str) -> Iterator[Definition]:
     headers = list(_HEADER.finditer(script))
     numbers = iter(range(len(headers)))
     marked = _HEADER.sub(lambda _: f"{token} {next(numbers)};", script)
-    # The archive of a database that has it off sets it off, too.
+    # If standard_conforming_strings is off in a database, it is off in its archive.
     backslashes = "\nSET standard_conforming_strings = off;\n" in script
     definition = Definition(0, "the settings")
     for text in split(marked, backslashes=backslashes):

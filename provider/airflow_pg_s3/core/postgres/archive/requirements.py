@@ -1,6 +1,6 @@
 """What an archive needs in the server and database that it is restored into.
 
-The needs are read out of the commands that pg_restore would run. The table of contents has the definitions, but
+The needs are read from the commands that pg_restore would run. The table of contents has the definitions, but
 pg_restore adds commands for owners, tablespaces and roles, which depend on its options.
 """
 
@@ -36,7 +36,7 @@ class Requirements:
     """What must exist before pg_restore begins.
 
     :param roles: names of roles, with the purposes that each is needed for: `OWNER`, `GRANTEE`, `NAMED`.
-    :param roles_to_become: roles that the restoring role must be able to SET, unless it is a superuser.
+    :param roles_to_become: roles that the restoring role must be able to become, unless it is a superuser.
     :param extensions: names of extensions that are created.
     :param schema_of: the schema that each extension is created in, in the order of creation.
     :param tables_of_extensions: schema and name of extensions' tables whose rows are restored.
@@ -84,7 +84,7 @@ def requirements_of(
 def parse(script: str) -> Requirements:
     """Return what a script of pg_restore needs."""
     needs = Requirements()
-    # The archive of a database that has it off sets it off, too.
+    # If standard_conforming_strings is off in a database, it is off in its archive.
     backslashes = "\nSET standard_conforming_strings = off;\n" in script
     for statement in split(script, backslashes=backslashes):
         if match := _PLAIN_CHANGE_OF_OWNER.fullmatch(statement):
@@ -149,7 +149,7 @@ def _is_change_of_owner(tokens: Sequence[Token]) -> bool:
 
 
 def _grantees(tokens: Sequence[Token]) -> Iterator[str]:
-    # TO and FROM are reserved, so that names like these are quoted.
+    # TO and FROM are reserved, so that a name like this is quoted.
     return _names_after(tokens, "TO", "FROM")
 
 

@@ -1,4 +1,4 @@
-"""The table that each member of a directory archive belongs to, read out of the COPY commands of the entries."""
+"""The table that each member of a directory archive belongs to, read from the COPY commands of the entries."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _unquoted(identifier: bytes) -> bytes:
 
 def _no_copy(entry: Entry) -> IntegrityError:
     return IntegrityError(
-        f"the archive's COPY command for {_shown(entry)} is none that pg_dump would have written"
+        f"the archive's COPY command for {_shown(entry)} is not one that pg_dump would have written"
     )
 
 

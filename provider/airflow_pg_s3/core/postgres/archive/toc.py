@@ -24,7 +24,7 @@ from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.postgres.encodings import codec_of, decode_name, is_known
 
 PRE_DATA, DATA, POST_DATA = "pre-data", "data", "post-data"
-# Kinds of entries with data in members, and without commands if these are left out.
+# Kinds of entries whose data is in members of its own; without that data, they have no commands.
 HOLDING_DATA = ("TABLE DATA", "BLOBS")
 RELATIONS = ("FOREIGN TABLE", "MATERIALIZED VIEW", "TABLE", "VIEW", "SEQUENCE")
 _SECTIONS = {1: None, 2: PRE_DATA, 3: DATA, 4: POST_DATA}
@@ -144,7 +144,7 @@ class Toc:
     def shown(self, name: str) -> str:
         """Return a name of an entry in the form that manifests have and people see.
 
-        :param name: a name out of `Entry`, perhaps with surrogates.
+        :param name: a name from `Entry`, perhaps with surrogates.
         """
         return name if name.isascii() else decode_name(name.encode(self.codec, "surrogateescape"), self.codec)
 
@@ -299,7 +299,7 @@ class _Reader:
         if len({entry.dump_id for entry in entries}) < count:
             raise _damaged("has two entries of one number")
         if not self._is_custom and self._at != self._end:
-            raise _damaged("goes on behind its end")
+            raise _damaged("continues after its end")
         return Toc(
             version=self._version,
             is_custom=self._is_custom,
@@ -325,7 +325,7 @@ class _Reader:
             self._int()  # time of the dump
 
     def _encoding(self) -> str:
-        """Read the encoding ahead, out of the first entry: names cannot be decoded without it."""
+        """Read the encoding in advance from the first entry, as names cannot be decoded without it."""
         at, self._codec = self._at, "utf-8"
         first = self._entry()
         self._at = at
@@ -373,7 +373,7 @@ class _Reader:
     def _file(self) -> str:
         if self._is_custom:
             if self._byte() not in _OFFSET_FLAGS:
-                raise _damaged("says in no way of pg_dump where an entry's data is")
+                raise _damaged("does not say as pg_dump does where an entry's data is")
             self._at += _OFFSET_BYTES
             if self._at > self._end:
                 raise IndexError
@@ -425,7 +425,7 @@ class _Reader:
             text = data[begin:at]
             # For pg_restore the string would end at the NUL.
             if size and b"\0" in text:
-                raise _damaged("holds a NUL, which PostgreSQL knows in no name")
+                raise _damaged("holds a NUL, which no name in PostgreSQL can have")
             texts.append(text)
         self._at = at
         return texts

@@ -185,7 +185,7 @@ class _PgRestoreLoader:
             "partitions have keys, which pg_restore --clean cannot drop at the first try": (
                 self._contents.has_partition_keys
             ),
-            "pg_restore is newer than the server, and sends a setting that it does not know": (
+            "pg_restore is newer than the server, and sends a setting that the server does not know": (
                 rejects_transaction_timeout(archive.tools, restore.target.version)
             ),
             "it holds subscriptions, which pg_restore --clean would drop with their slots": bool(

@@ -46,7 +46,7 @@ def whole_plain(chunks: Iterator[bytes], restrict_key: bytes | None) -> Iterator
 
 def _check_tar(tail: bytes, size: int) -> None:
     if size % tarfile.BLOCKSIZE or not tail.endswith(_TAR_END):
-        raise IntegrityError("ends too early: the two empty blocks are missing that end a tar archive")
+        raise IntegrityError("ends too early: the two empty blocks at the end of a tar archive are missing")
 
 
 def _whole(chunks: Iterator[bytes], check: Callable[[bytes, int], None]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""An archive's contents and source, out of its table of contents."""
+"""An archive's contents and source, read from its table of contents."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def summarize(archive: Path, toc: Toc, *, tools: ClientTools, options: Sequence[
 
 
 def _server(version: str, toc: Toc) -> Server:
-    """Return the server, with encoding and locale out of the CREATE DATABASE command."""
+    """Return the server, with encoding and locale from the CREATE DATABASE command."""
     command = next((entry.definition for entry in toc.entries if entry.kind == "DATABASE"), b"")
     created = _CREATE.match(command)
     text = command[created.end() :].decode(toc.codec, errors="surrogateescape") if created else ""

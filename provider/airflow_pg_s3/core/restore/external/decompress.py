@@ -34,7 +34,7 @@ class Compression(Enum):
 def unwrap(chunks: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
     """Yield what `chunks` unpack to, in pieces of at most 1 MiB; without compression, the chunks themselves.
 
-    :raises IntegrityError: the data is damaged, ends too early, or goes on after its end.
+    :raises IntegrityError: the data is damaged, ends too early, or continues after its end.
     :raises NotAnArchive: the data cannot be unpacked without a dictionary.
     :raises PgS3Error: the worker has too little memory for the data.
     """

@@ -125,4 +125,4 @@ class _Judge:
         program.check()
         program.stderr_tail()  # waits until all lines have been read
         if not self._is_committed:
-            raise PgS3Error("psql ended before the dump's end, and committed nothing of what came last")
+            raise PgS3Error("psql ended before the dump's end, and did not commit its last part")

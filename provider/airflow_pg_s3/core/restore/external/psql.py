@@ -54,9 +54,9 @@ def choose_psql(search: Sequence[str], *, allow_unsafe: bool) -> Psql:
     if best.open_to and not allow_unsafe:
         versions = "; ".join(f"psql {psql.version} has {' and '.join(psql.open_to)}" for psql in found)
         raise InputError(
-            "a plain dump is a script for psql, and whoever ruled the server that it comes from can make these "
-            f"versions run any command on this worker: {versions}. Install {_fixed_versions()} or later, or dump "
-            "in the format custom (pg_dump -Fc). If you trust that server, give allow_unsafe_psql=True"
+            "a plain dump is a script for psql, and whoever controlled the server that it comes from can make "
+            f"these versions run any command on this worker: {versions}. Install {_fixed_versions()} or later, or "
+            "dump in the format custom (pg_dump -Fc). If you trust that server, give allow_unsafe_psql=True"
         )
     return best
 

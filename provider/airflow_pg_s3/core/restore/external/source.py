@@ -25,7 +25,7 @@ _DOWNLOADS = 4
 
 @contextmanager
 def open_external_source(client: S3Client, context: RestoreContext) -> Iterator[Source]:
-    """Open the archive that a request names. Errors about its bytes name its URI.
+    """Open the archive that a request names. Errors about the archive's bytes name its URI.
 
     :raises InputError: it is not an archive, or the request needs a backup of ours.
     :raises StorageError: S3 failed.

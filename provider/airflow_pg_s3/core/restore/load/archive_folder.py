@@ -133,7 +133,7 @@ class ArchiveFolder:
         with ExitStack() as stack:
 
             def open_member(name: str, size: int) -> _MemberFile:
-                # The name becomes a file name, so only names out of the manifest are accepted: these were checked.
+                # The name becomes a file name, so only names from the manifest are accepted: these were checked.
                 if name not in members:
                     raise IntegrityError(f"holds {name!r}, which the manifest does not name")
                 names.add(name)

@@ -52,7 +52,7 @@ class LoadingOptions:
 
 
 def loading_options(archive: OpenedArchive, *, data_only: bool) -> LoadingOptions:
-    """Read the options for loading rows out of pg_restore's options.
+    """Read the options for loading rows from pg_restore's options.
 
     :param data_only: whether the tables existed before the restore; if not, they have no triggers yet.
     """

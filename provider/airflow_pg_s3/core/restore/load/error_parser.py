@@ -81,7 +81,7 @@ def check_outcome(
 
     :param tolerant: whether errors can be harmless.
     :param last_login: the parser for its last login, if that may fail.
-    :raises ClientProgramError: pg_restore has failed, or is going to.
+    :raises ClientProgramError: pg_restore has failed, or can no longer succeed.
     """
     if tolerant and errors.is_fatal:
         deadline = time.monotonic() + _EXPLAIN_SECONDS

@@ -194,7 +194,7 @@ class Load:
 def references_between(entries: Iterable[Entry], toc: Toc, target: ConnectionParameters) -> dict[int, set[int]]:
     """Read the target's foreign keys, and find out which data must be loaded first.
 
-    :return: dump ids of data that has a part in foreign keys, each with the ids of the data to load before it.
+    :return: dump ids of the data on either side of a foreign key, each with the ids of the data to load before it.
     :raises InputError: foreign keys form a circle.
     """
     data_of: dict[_Names, list[int]] = {}

@@ -117,7 +117,7 @@ def _work(
         differences, warnings = sequences_and_extensions.compare_extensions(reader.connection, expected, server)
         differences += compare_schemas(expected, found, same_major=same_major)
         warnings += [
-            f"the schema {entry.name}, which an extension is in, was not in the backup, but made before"
+            f"the schema {entry.name}, which holds an extension, is not in the backup, but was created before"
             for entry in schemas_for_extensions(expected, found)
         ]
         differences += sequences_and_extensions.compare_materialized_views(reader.connection, expected, server)

@@ -85,7 +85,7 @@ class CopyReader:
 
     @property
     def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """The connection; a new one if the last was idle for so long, as while psql reads, that it may be cut off.
+        """The connection; a new one if the last may have been dropped, as it was idle for long while psql read.
 
         :raises InputError: as in `ConnectionParameters.connect`.
         :raises psycopg.Error: the server cannot be reached.
@@ -110,7 +110,7 @@ class CopyReader:
             self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def check(self) -> None:
-        """Raise if `abort` was called.
+        """Raise if the comparison was stopped.
 
         :raises Cancelled: `abort` was called.
         """

@@ -33,7 +33,7 @@ _NEW_KEYWORD = re.compile(
 _TOKEN = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'|[\w$]+|\S')
 _QUERIES = ("VIEW", "MATERIALIZED VIEW")
 _ABOUT_PUBLIC = (Entry("SCHEMA", "-", "public"), Entry("COMMENT", "-", "SCHEMA public"))
-# Kinds whose strings hold how to connect to another server.
+# Kinds whose strings may hold credentials for another server.
 _OF_OTHER_SERVERS = ("FOREIGN DATA WRAPPER", "FOREIGN TABLE", "SERVER", "SUBSCRIPTION", "USER MAPPING")
 
 
@@ -120,7 +120,7 @@ def _are_equal_queries(expected: list[str], found: list[str]) -> bool:
     a, b = (_TOKEN.findall("\n".join(lines)) for lines in (expected, found))
     sources = a[a.index("FROM") :] if "FROM" in a else []
     # Schemas are left out: they are followed by a dot in FROM, too.
-    names = {x for x, behind in zip(sources, [*sources[1:], ""], strict=True) if behind != "."}
+    names = {x for x, follower in zip(sources, [*sources[1:], ""], strict=True) if follower != "."}
     i = 0
     for token in b:
         if a[i : i + 1] != [token] and a[i + 1 : i + 3] == [".", token] and a[i] in names:

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.postgres.sql_text import quote
 from airflow_pg_s3.core.repository.verification_record import Difference
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 
-# Sequences read by one query, so that 10,000 of them do not take 10,000 round trips.
+# Number of sequences per query, so that 10,000 of them do not take 10,000 round trips.
 _SEQUENCES_AT_ONCE = 200
 _SHOWN = 10
 _SEQUENCES = """
@@ -109,8 +109,8 @@ def compare_extensions(
             version not in (None, extension.version) and Entry("EXTENSION", "-", extension.name) in schema.entries
         ):
             warnings.append(
-                f"the extension {extension.name} has version {version}, not {extension.version} as the source: "
-                "the server offers no other by default, so its own objects may differ"
+                f"the extension {extension.name} has version {version}, not the source's {extension.version}: "
+                "the server offers no other by default, so the extension's own objects may differ"
             )
     return differences, warnings
 

@@ -55,7 +55,7 @@ class RestoredTable:
     def copy_command(self, columns: Sequence[str], *, where: bytes = b"") -> bytes:
         """Return the COPY command that pg_dump runs.
 
-        :param columns: names out of `columns`, in the order to read them.
+        :param columns: names from `columns`, in the order to read them.
         :param where: a ``WHERE`` clause that leaves rows out.
         """
         quoted = [self.columns[name] for name in columns]

@@ -38,8 +38,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size`` (bytes
         stored), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of the newest verification,
         or None).
-            Backups of ours also have ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels`` and
-            ``left_out_by``, pg_dump's options that left something out.
+        Backups of ours also have ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels`` and
+        ``left_out_by``, pg_dump's options that left something out.
     :raises AirflowFailException: the request cannot work.
     """
 

@@ -34,8 +34,7 @@ class PgS3BackupOperator(PgS3Operator):
     :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
         source server's clock), ``raw_bytes``, ``stored_bytes``, ``tables``, ``rows``, ``left_out_by`` (those of
         `pg_dump_options` that left something out, such as ``--exclude-table-data``), ``duration_seconds``; the
-        same dict is
-        the extra of the asset events of its outlets.
+        same dict is the extra of the asset events of its outlets.
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
 

@@ -35,11 +35,10 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
         ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
         docs/s3-compatible.md.
-    :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size`` (bytes
-        stored), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of the newest verification,
-        or None).
-        Backups of ours also have ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels`` and
-        ``left_out_by``, pg_dump's options that left something out.
+    :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size``
+        (bytes stored), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of the newest
+        verification, or None). Backups of ours also have ``backup_id``, ``raw_bytes``, ``tables``, ``rows``,
+        ``labels`` and ``left_out_by``, pg_dump's options that left something out.
     :raises AirflowFailException: the request cannot work.
     """
 

@@ -29,8 +29,7 @@ class PgS3RestoreOperator(PgS3Operator):
 
     :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it;
         or URI of another tool's archive: pg_dump's formats custom, tar and plain, or a directory archive packed
-        with
-        tar, uncompressed or compressed by gzip or zstd (templated).
+        with tar, uncompressed or compressed by gzip or zstd (templated).
     :param postgres_conn_id: Postgres connection of the target (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: database to restore into; None for the connection's schema. A missing database is created with
@@ -90,8 +89,7 @@ class PgS3RestoreOperator(PgS3Operator):
         docs/s3-compatible.md.
     :returns: ``database``, ``backup_id``, ``tables``, ``rows``, ``raw_bytes``, ``duration_seconds``,
         ``previous_database`` (name of the replaced database if it is kept, otherwise None), ``warnings`` (a
-        sentence
-        for each difference from the source).
+        sentence for each difference from the source).
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
 

@@ -42,9 +42,8 @@ class PgS3VerifyOperator(PgS3Operator):
         request gets those that it accepts.
     :returns: ``outcome`` (``verified``), ``uri``, ``backup_id``, ``database``, ``level``, ``tables``, ``rows``,
         ``duration_seconds``, ``restore_seconds`` (the time that a recovery takes), ``compare_seconds``,
-        ``evidence``
-        (URI of the record; None if S3 refused it), ``warnings``; the same dict is the extra of the asset
-        events of its outlets.
+        ``evidence`` (URI of the record; None if S3 refused it), ``warnings``; the same dict is the extra of the
+        asset events of its outlets.
     :raises AirflowFailException: the backup failed verification, or the request cannot work; a retry would not
         help.
     :raises AirflowException: the verification could not be completed.

@@ -45,14 +45,14 @@ class World:
     :param backup: the first of the source, under the prefix ``original``.
     """
 
-    def __init__(self, cluster: Cluster, server: S3Server) -> None:
+    def __init__(self, cluster: Cluster, server: S3Server, fill: str = FILL) -> None:
         self.cluster = cluster
         self.server = server
         self.client = server.client()
         self.bucket = server.create_bucket(f"faults-{uuid.uuid4().hex[:12]}")
         self.search = [str(folder) for folder in installations().values()]
         cluster.create_database(DATABASE)
-        cluster.psql(FILL, DATABASE)
+        cluster.psql(fill, DATABASE)
         self.backup = self.back_up("original")
 
     def close(self) -> None:

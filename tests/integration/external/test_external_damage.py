@@ -20,6 +20,7 @@ from airflow_pg_s3.core.workspace import resources
 from testkit.dumps import COMPRESS, FORMATS, dump
 from testkit.postgres import Cluster, installations
 from testkit.s3 import S3Server
+from tests.support.sampling import combine
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
@@ -36,8 +37,7 @@ def databases(cluster: Cluster) -> set[str]:
 # -- what is damaged ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compression", COMPRESS)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("form", "compression"), combine(FORMATS, COMPRESS, name="truncated"))
 def test_a_truncated_archive_never_replaces_anything(
     pg16: Cluster, small, put, restore, new_database, form: str, compression: str
 ) -> None:
@@ -71,8 +71,7 @@ def test_truncated_at_every_table_the_end_is_missed(pg16: Cluster, small, put, r
         assert target not in databases(pg16)
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("form", "compression"), combine(FORMATS, ["gzip", "zstd"], name="flipped bit"))
 def test_a_flipped_bit_is_noticed(
     pg16: Cluster, small, put, restore, new_name, form: str, compression: str
 ) -> None:

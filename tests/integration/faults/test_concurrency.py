@@ -18,7 +18,8 @@ from testkit.postgres import Cluster
 from tests.integration.faults.task import Task
 from tests.integration.faults.verbs import WHOLE, Backup
 from tests.integration.faults.world import DATABASE, FILL, World
-from tests.support.fault_tally import TALLY, each, sample
+from tests.support.fault_tally import TALLY, each
+from tests.support.sampling import sample
 
 AT_ONCE = 8
 JOBS = 2

@@ -18,7 +18,8 @@ from testkit.s3 import S3Server
 from tests.integration.faults.task import Task
 from tests.integration.faults.verbs import VERBS, Verb
 from tests.integration.faults.world import FILL, World
-from tests.support.fault_tally import SEED, TALLY, TORTURE, each
+from tests.support.fault_tally import TALLY, each
+from tests.support.sampling import SEED, TORTURE
 from tests.support.waiting import wait_until
 
 CASES = 12 if TORTURE else 1

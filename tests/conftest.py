@@ -36,11 +36,13 @@ from testkit.databases import create_hard_database  # noqa: E402
 from testkit.postgres import Cluster, Installation, newest, with_vector  # noqa: E402
 from testkit.postgresql_binaries import SWITCH  # noqa: E402
 from testkit.s3 import Ceph, Moto, S3Server  # noqa: E402
+from testkit.sandbox import Sandbox, memory_dir  # noqa: E402
 from tests.support.fault_tally import TALLY  # noqa: E402
 from tests.support.sampling import SEED  # noqa: E402
 
 # Each task has a session of botocore's, and each session would read the descriptions of AWS's services anew.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+Sandbox.default_dir = memory_dir()
 MAJORS = (15, 16, 18)
 
 

@@ -201,7 +201,8 @@ def test_the_table_that_is_read_and_the_time_that_is_left_are_told(
 ) -> None:
     cluster.psql(
         # It hardly compresses, so that parts are uploaded while it is read.
-        "create table large as select (select string_agg(md5(i * 100 + j || ''), '') from generate_series(1, 32) j)"
+        "create table large as"
+        " select (select string_agg(md5(i * 100 + j || ''), '') from generate_series(1, 32) j)"
         " from generate_series(1, 40000) i; analyze large",
         "progress",
     )

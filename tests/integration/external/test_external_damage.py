@@ -275,7 +275,7 @@ def test_a_script_whose_restore_is_killed_commits_nothing(
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_a_bomb_is_not_held_in_memory(pg16: Cluster, small, put, peak_of, new_name, compression: str) -> None:
-    """400 megabytes in little: behind an archive, within a script, as a table of contents."""
+    """128 MiB in little: behind an archive, within a script, as a table of contents."""
     nothing = bytes(1 << 20)
     lines = (b"-- ".ljust(4095) + b"\n") * 256
 
@@ -283,11 +283,11 @@ def test_a_bomb_is_not_held_in_memory(pg16: Cluster, small, put, peak_of, new_na
         if compression == "gzip":
             buffer = io.BytesIO()
             with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as file:
-                for piece in [beginning, *[filling] * 384]:
+                for piece in [beginning, *[filling] * 128]:
                     file.write(piece)
             return buffer.getvalue()
         compressor = zstd.ZstdCompressor(level=1)
-        return b"".join(map(compressor.compress, [beginning, *[filling] * 384])) + compressor.flush()
+        return b"".join(map(compressor.compress, [beginning, *[filling] * 128])) + compressor.flush()
 
     small_peak = peak_of(put(small.archive("custom")), new_name(pg16))[1]
     for beginning, filling, expected in (

@@ -15,7 +15,7 @@ from tests.support.sampling import SEED, TORTURE, sample
 
 FLIPS = 200
 # In CI; of these, the restores are tried with some only, as reading is quicker.
-SAMPLE = 50
+SAMPLE = 25
 RESTORED = 1 if TORTURE else 10
 
 

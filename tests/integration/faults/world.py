@@ -29,9 +29,10 @@ from testkit.s3 import S3Server
 
 MIB = 1 << 20
 DATABASE = "faulted"
+ROWS = 180_000
 # What is large is several parts; what is small travels in packs.
-FILL = """
-create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 250000) i;
+FILL = f"""
+create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, {ROWS}) i;
 create table small as select i from generate_series(1, 100) i;
 select lo_from_bytea(4711, 'a large object');
 """

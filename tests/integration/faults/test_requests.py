@@ -31,7 +31,7 @@ from testkit.fault_proxy import (
 from tests.integration.faults.verbs import WHOLE
 from tests.integration.faults.world import World
 from tests.support.fault_tally import TALLY, each
-from tests.support.sampling import sample
+from tests.support.sampling import combine, sample
 
 # Of each operation, kind of fault and duration, in CI.
 SAMPLE = 1
@@ -65,7 +65,7 @@ PLACES = {
     "stale list": {"ListObjectsV2", "ListMultipartUploads"},
 }
 
-pytestmark = [pytest.mark.parametrize("duration", DURATIONS), pytest.mark.parametrize("fault", FAULTS)]
+pytestmark = pytest.mark.parametrize(("fault", "duration"), combine(FAULTS, DURATIONS, name="faults of requests"))
 
 
 @pytest.fixture(scope="module")

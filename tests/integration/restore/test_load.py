@@ -375,8 +375,9 @@ def test_a_large_object_that_breaks_off_is_empty(
     assert pg18.psql("select length(lo_get(901)) = 0", target) == "t\n"
 
 
-@pytest.mark.parametrize("after_bytes", [1, 3_000_000, 9_000_000])
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("after_bytes", "jobs"), combine([1, 3_000_000, 9_000_000], [1, 2], name="a session that is lost")
+)
 def test_a_session_that_is_lost_in_the_midst_of_a_copy_leaves_the_table_empty(
     pg16: Cluster, new_database, back_up, restore, monkeypatch: pytest.MonkeyPatch, after_bytes: int, jobs: int
 ):

@@ -32,7 +32,7 @@ from testkit.databases import create_hard_roles
 from testkit.postgres import Cluster, installations
 from testkit.s3 import S3Server
 from tests.integration.conftest import only_on
-from tests.support.sampling import sample
+from tests.support.sampling import combine, sample
 
 DATABASE = "to verify"
 FILL = """
@@ -364,8 +364,9 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("level", ["restore", "checksum"])
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("damage", "level"), combine(DAMAGE, ["restore", "checksum"], name="a damaged object is verified")
+)
 @only_on("moto")
 def test_a_damaged_object_is_a_failure_that_names_it(
     backup: dict, verify, evidence_of, edit_object, level: str, damage: str

@@ -9,8 +9,8 @@ import pytest
 from airflow_pg_s3.core.postgres.archive.toc import Toc, read_folder, read_toc
 from testkit.postgres import Cluster
 from testkit.toc_writer import listed, on_one_line
-from tests.integration.restore.test_schema_names import FILL
 from tests.integration.restore.test_round_trip import regression_cluster  # noqa: F401
+from tests.integration.restore.test_schema_names import FILL
 
 ARCHIVES = {"directory": "-Fd", "custom": "-Fc", "tar": "-Ft"}
 # Not printed, but applied, or only with --create; and of lists of large objects, pg_restore makes commands.

@@ -45,6 +45,8 @@ SETTINGS: Mapping[str, object] = {
     "max_locks_per_transaction": 256,
     "logging_collector": "off",  # stderr goes to the sandbox's log file
 }
+# So that what a server writes ahead does not fill the memory that its files are in.
+SETTINGS_IN_MEMORY: Mapping[str, object] = {"max_wal_size": "128MB", "wal_init_zero": "off"}
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
@@ -138,7 +140,8 @@ class Cluster:
         found = installation or newest(major)
         self.major, self.version, self.pg_bin = found.major, found.version, found.folder
         self.password = secrets.token_urlsafe(24) if password is None else password
-        self._settings = {**SETTINGS, **(settings or {})}
+        in_memory = {} if Sandbox.default_dir is None or base_dir is not None else SETTINGS_IN_MEMORY
+        self._settings = {**SETTINGS, **in_memory, **(settings or {})}
         self._initdb_options = initdb_options
         self._base_dir = base_dir
         self._socket_auth = socket_auth

@@ -9,8 +9,7 @@ import pytest
 from airflow_pg_s3.core.postgres.archive.toc import Toc, read_folder, read_toc
 from testkit.postgres import Cluster
 from testkit.toc_writer import listed, on_one_line
-from tests.integration.backup.test_schema_names import FILL
-from tests.integration.restore.test_round_trip import regression_cluster  # noqa: F401
+from tests.integration.restore.test_schema_names import FILL
 
 ARCHIVES = {"directory": "-Fd", "custom": "-Fc", "tar": "-Ft"}
 # Not printed, but applied, or only with --create; and of lists of large objects, pg_restore makes commands.
@@ -72,15 +71,6 @@ def test_the_hard_database(postgres: Cluster, hard_database: Callable[[Cluster],
     toc = assert_read_as_by_pg_restore(postgres, hard_database(postgres), tmp_path)
     assert len(toc.entries) > 2000
     assert toc.server_version.startswith(f"{postgres.major}.")
-
-
-@pytest.mark.timeout(900)
-def test_the_database_of_postgresqls_regression_suite(
-    regression_cluster: Cluster,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    toc = assert_read_as_by_pg_restore(regression_cluster, "regression", tmp_path)
-    assert len(toc.entries) > 2000
 
 
 def test_schemas_with_names_like_parts_of_kinds(

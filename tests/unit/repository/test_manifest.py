@@ -42,6 +42,7 @@ VALID = {
         "options": ["--no-owner", "-s"],
         "left_out_by": ["--schema-only"],
         "lc_monetary": "C",
+        "has_globals": True,
         "jobs": 2,
     },
     "compression": {"method": "zstd", "level": 1},

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import json
@@ -164,18 +163,13 @@ class Repository:
         return True
 
     def remove_data(self, database: str, backup_id: str) -> int:
-        """Abort the uploads and delete the objects of a backup that has no manifest.
+        """Delete the objects of a backup that has no manifest.
 
         :returns: how many objects were deleted.
         :raises StorageError: something could not be removed.
         """
         folder = f"{self.base(database)}{backup_id}/"
         try:
-            for upload in self._uploads(folder):
-                with contextlib.suppress(self.client.exceptions.NoSuchUpload):
-                    self.client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
             keys = [entry["Key"] for entry in self._pages(folder)]
             # The record of the backup goes last: while it is there, the rest is found.
             keys.sort(key=lambda key: key == folder + BEGUN)
@@ -244,12 +238,6 @@ class Repository:
         with s3_errors.translate_errors(self.bucket):
             for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=prefix):
                 yield from page.get("Contents", [])
-
-    def _uploads(self, prefix: str) -> Iterable[Any]:
-        for page in self.client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self.bucket, Prefix=prefix
-        ):
-            yield from page.get("Uploads", [])
 
 
 def read_members(client: S3Client, bucket: str, stored: StoredManifest) -> Iterator[Member]:

@@ -31,8 +31,8 @@ def cuts(data, average=SMALLEST_AVERAGE, piece=100_003):
     ],
 )
 def test_a_fixed_input_is_cut_where_it_always_was(average, count, lengths):
-    # If this fails, a new version of the library cuts otherwise: then the next backup of every database would store
-    # all anew, and that must be said in the change log.
+    # If this fails, a new version of the library cuts otherwise: then the next backup of every database would
+    # store all anew, and that must be said in the change log.
     found = [len(chunk) for chunk in cuts(rows(600_000), average)]
     digest = hashlib.sha256(" ".join(map(str, found)).encode()).hexdigest()[:16]
     assert (len(found), digest) == (count, lengths)

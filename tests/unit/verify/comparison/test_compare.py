@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 
 from airflow_pg_s3.core.postgres.archive.schema_script import Entry, parse
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
-from airflow_pg_s3.core.verify.comparison.row_digest import DigestInAnyOrder, compare_in_pieces, first_different_byte
+from airflow_pg_s3.core.verify.comparison.row_digest import (
+    DigestInAnyOrder,
+    compare_in_pieces,
+    first_different_byte,
+)
 from airflow_pg_s3.core.verify.comparison.schema_diff import compare_schemas
 from airflow_pg_s3.core.verify.comparison.schema_reader import about_words
 from airflow_pg_s3.core.verify.comparison.table_catalog import RestoredTable

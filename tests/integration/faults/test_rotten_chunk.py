@@ -1,4 +1,4 @@
-"""A chunk that rots on the store harms every backup that refers to it: it is found, they are named, and it heals."""
+"""A chunk that rots harms every backup that refers to it: it is found, they are named; it heals."""
 
 import logging
 import uuid

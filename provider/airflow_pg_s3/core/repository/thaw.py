@@ -104,14 +104,14 @@ def _parts_of(client: S3Client, bucket: str, key: str) -> list[str]:
     if not key.endswith(MANIFEST_SUFFIX):
         return []
     manifest, base, _ = read_manifest(client, f"s3://{bucket}/{key}")
-    needed = {base + name for name in manifest.object_keys()}
     with s3_errors.translate_errors(bucket):
         return [
             entry["Key"]
-            for folder in sorted({f"{name.rpartition('/')[0]}/" for name in needed})
-            for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=folder)
+            for backup_id in sorted({manifest.backup_id, *manifest.runs})
+            for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=f"{base}{backup_id}/")
             for entry in page.get("Contents", [])
-            if entry["Key"] in needed and entry.get("StorageClass") in _MAY_BE_ARCHIVED
+            if entry.get("StorageClass") in _MAY_BE_ARCHIVED
+            and manifest.refers_to(entry["Key"].removeprefix(base))
         ]
 
 

@@ -43,11 +43,12 @@ def test_it_comes_back_exactly_and_is_found_equal(
     back_up,
     restore,
     manifest_of,
+    members_of,
     compare_with,  # noqa: F811
 ):
     made = back_up(regression_cluster, "regression", jobs=4)
     assert made["tables"] > 500
-    assert wrong_tables(manifest_of(made), regression_cluster, "regression") == []
+    assert wrong_tables(manifest_of(made), members_of(made), regression_cluster, "regression") == []
     copy = new_name(regression_cluster, "copy")
     restore(regression_cluster, copy, backup=made["uri"], jobs=4)
     assert compare_databases(regression_cluster.dsn("regression"), regression_cluster.dsn(copy)) == []

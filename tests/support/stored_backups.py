@@ -24,8 +24,7 @@ def sealed_json(record: dict[str, Any]) -> bytes:
     return sealed(json.dumps({name: value for name, value in record.items() if name != "sha256"}, indent=1))
 
 
-def manifest_of(database="shop", backup_id=ID, objects=(("pack-0001.tar.zst", 4),), **facts):
-    records = [{"key": f"{backup_id}/{name}", "stored_bytes": size} for name, size in objects]
+def manifest_of(database="shop", backup_id=ID, **facts):
     return Manifest.model_validate(
         {
             "format": 1,
@@ -50,20 +49,17 @@ def manifest_of(database="shop", backup_id=ID, objects=(("pack-0001.tar.zst", 4)
             "compression": {"method": "zstd", "level": 1},
             "encryption": None,
             "producer": {"tool": "t", "version": "0"},
+            "chunking": {"method": "fastcdc-2020", "average_bytes": 1 << 20},
             "raw_bytes": 4,
             "stored_bytes": 4,
+            "new_stored_bytes": 4,
+            "chunks": 0,
+            "new_chunks": 0,
             "tables": 0,
             "rows": 0,
-            "objects": records,
-            "members": [
-                {
-                    "name": "toc.dat",
-                    "objects": [records[0]["key"]],
-                    "packed": True,
-                    "raw_bytes": 4,
-                    "sha256": "0" * 64,
-                }
-            ],
+            "members": {"stored_bytes": 4, "raw_bytes": 4, "sha256": "0" * 64},
+            "packs": [{"key": f"{backup_id}/pack-0001.tar.zst", "stored_bytes": 4}],
+            "runs": {},
             **facts,
         }
     )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.backup.backup import BackupResult, back_up
-from airflow_pg_s3.core.backup.request import DEFAULT_COMPRESSION_LEVEL, DEFAULT_SPOOL_LIMIT, BackupRequest
+from airflow_pg_s3.core.backup.request import (
+    DEFAULT_COMPRESSION_LEVEL,
+    DEFAULT_FULL_EVERY,
+    DEFAULT_SPOOL_LIMIT,
+    BackupRequest,
+)
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
@@ -29,12 +35,17 @@ class PgS3BackupOperator(PgS3Operator):
     :param labels: labels to find the backup by, such as ``{"release": "42"}`` (templated).
     :param include_globals: also back up the server's roles, memberships, settings of roles and tablespaces,
         without passwords; does not need a superuser (templated).
+    :param full: store everything anew, also what earlier backups of the database have stored (templated).
+    :param full_every: store everything anew when the oldest data that would be referred to is older than this: an
+        object that rots on the store harms no more than the backups of that period.
     :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None (templated).
     :param spool_limit: bytes of disk that the spool may take.
     :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
-        source server's clock), ``raw_bytes``, ``stored_bytes``, ``tables``, ``rows``, ``left_out_by`` (those of
-        `pg_dump_options` that left something out, such as ``--exclude-table-data``), ``duration_seconds``; the
-        same dict is the extra of the asset events of its outlets.
+        source server's clock), ``raw_bytes``, ``stored_bytes`` (of all that the backup consists of),
+        ``new_stored_bytes`` (the part that this backup has stored itself), ``chunks``, ``new_chunks``, ``tables``,
+        ``rows``, ``left_out_by`` (those of `pg_dump_options` that left something out, such as
+        ``--exclude-table-data``), ``duration_seconds``; the same dict is the extra of the asset events of its
+        outlets.
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
 
@@ -48,6 +59,7 @@ class PgS3BackupOperator(PgS3Operator):
         "age_recipients",
         "labels",
         "include_globals",
+        "full",
         "spool_dir",
     )
     ui_color = "#e0ecf4"
@@ -66,6 +78,8 @@ class PgS3BackupOperator(PgS3Operator):
         age_recipients: Sequence[str] | str = (),
         labels: Mapping[str, str] | None = None,
         include_globals: bool | str = False,
+        full: bool | str = False,
+        full_every: timedelta = DEFAULT_FULL_EVERY,
         spool_dir: str | None = None,
         spool_limit: int = DEFAULT_SPOOL_LIMIT,
         **kwargs: Any,
@@ -82,6 +96,8 @@ class PgS3BackupOperator(PgS3Operator):
         self.age_recipients = age_recipients
         self.labels = labels
         self.include_globals = include_globals
+        self.full = full
+        self.full_every = full_every
         self.spool_dir = spool_dir
         self.spool_limit = spool_limit
 
@@ -99,6 +115,8 @@ class PgS3BackupOperator(PgS3Operator):
                 age_recipients=arguments.as_list(self.age_recipients, "age_recipients"),
                 labels=arguments.as_labels(self.labels),
                 include_globals=arguments.as_bool(self.include_globals, "include_globals"),
+                full=arguments.as_bool(self.full, "full"),
+                full_every=self.full_every,
                 spool_dir=self.spool_dir or None,
                 spool_limit=self.spool_limit,
                 client_path=connections.client_path(),
@@ -118,6 +136,9 @@ def _facts(result: BackupResult) -> dict[str, Any]:
         "created_at": manifest.created_at.isoformat(),
         "raw_bytes": manifest.raw_bytes,
         "stored_bytes": manifest.stored_bytes,
+        "new_stored_bytes": manifest.new_stored_bytes,
+        "chunks": manifest.chunks,
+        "new_chunks": manifest.new_chunks,
         "tables": manifest.tables,
         "rows": manifest.rows,
         "left_out_by": manifest.dump.left_out_by,

@@ -29,8 +29,8 @@ from testkit.s3 import S3Server
 
 MIB = 1 << 20
 DATABASE = "faulted"
-ROWS = 180_000
-# What is large is several parts; what is small travels in packs.
+ROWS = 250_000
+# What is large is several runs; what is small travels in packs.
 FILL = f"""
 create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, {ROWS}) i;
 create table small as select i from generate_series(1, 100) i;
@@ -70,7 +70,7 @@ class World:
         return {
             "source": self.params(DATABASE),
             "jobs": 1,
-            "part_bytes": 5 * MIB,
+            "run_bytes": 5 * MIB,
             "client_path": self.search,
         }
 
@@ -120,15 +120,17 @@ class World:
         """Where the original backup lies in a copy of its repository."""
         return f"s3://{self.bucket}/{prefix}/{self.backup.key.partition('/')[2]}"
 
+    def uri_of(self, stored: StoredManifest) -> str:
+        return f"s3://{self.bucket}/{stored.base}{stored.manifest.backup_id}.json"
+
     def stored(self, prefix: str) -> dict[str, str]:
-        """Key below the prefix → ETag; uploads that were not completed as well."""
+        """Key below the prefix → ETag."""
         listing = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{prefix}/")
-        uploads = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=f"{prefix}/").get("Uploads", [])
         return {
             entry["Key"].removeprefix(f"{prefix}/"): entry["ETag"]
             for page in listing
             for entry in page.get("Contents", [])
-        } | {entry["Key"].removeprefix(f"{prefix}/"): "an upload" for entry in uploads}
+        }
 
     def evidence(self, uri: str) -> Evidence | None:
         return read_evidence(self.client, self.bucket, read_manifest(self.client, uri))
@@ -153,7 +155,7 @@ class World:
         """What belongs to no complete backup."""
         expected = set()
         for manifest, *_ in self.manifests(prefix):
-            expected |= {f"{DATABASE}/{record.key}" for record in manifest.objects}
+            expected |= {f"{DATABASE}/{key}" for key in manifest.object_keys()}
             # The record of who makes it may have outlived the commit; it is ignored, and goes with the backup.
             around = (".json", ".verified.json", "/begun")
             expected |= {f"{DATABASE}/{manifest.backup_id}{suffix}" for suffix in around}
@@ -167,7 +169,7 @@ class World:
             Downloader(self.client, self.bucket, cancel=threading.Event(), threads=2) as downloader,
         ):
             archive = ArchiveFolder(manifest, base, downloader, Decoder(manifest.encryption, ()), workspace)
-            for member in manifest.members:
+            for member in archive.members.values():
                 archive.read(member, lambda _: None)
 
     # -- PostgreSQL -------------------------------------------------------------------------------------------

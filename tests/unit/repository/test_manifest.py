@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.stored_backups import sealed_json
 ID = "20261122T030000Z-5f3a9c"
 WHERE = f"s3://bucket/prefix/shop/{ID}.json"
 DIGEST = "0" * 64
+OTHER = "20261121T030000Z-00002a"
 VALID = {
     "format": 1,
     "backup_id": ID,
@@ -40,6 +42,7 @@ VALID = {
         "options": ["--no-owner", "-s"],
         "left_out_by": ["--schema-only"],
         "lc_monetary": "C",
+        "has_globals": True,
         "jobs": 2,
     },
     "compression": {"method": "zstd", "level": 1},
@@ -53,40 +56,20 @@ VALID = {
         "map_index": -1,
         "try_number": 1,
     },
+    "chunking": {"method": "fastcdc-2020", "average_bytes": 1 << 20},
     "raw_bytes": 111,
     "stored_bytes": 22,
+    "new_stored_bytes": 12,
+    "chunks": 3,
+    "new_chunks": 1,
     "tables": 1,
     "rows": 3,
-    "objects": [
-        {"key": f"{ID}/5.dat.zst", "stored_bytes": 10},
-        {"key": f"{ID}/5.dat.zst.001", "stored_bytes": 2},
-        {"key": f"{ID}/pack-0001.tar.zst", "stored_bytes": 10},
+    "members": {"stored_bytes": 100, "raw_bytes": 300, "sha256": DIGEST},
+    "packs": [
+        {"key": f"{ID}/pack-0001.tar.zst.age", "stored_bytes": 10},
+        {"key": f"{ID}/pack-0002.tar.zst.age", "stored_bytes": 1},
     ],
-    "members": [
-        {
-            "name": "5.dat",
-            "objects": [f"{ID}/5.dat.zst", f"{ID}/5.dat.zst.001"],
-            "packed": False,
-            "raw_bytes": 100,
-            "sha256": DIGEST,
-            "table": {
-                "schema": "my schema",
-                "name": 'tä"ble\n',
-                "columns": ["a", "B c"],
-                "rows": 3,
-                "content_sha256": DIGEST,
-                "through_root": False,
-            },
-        },
-        {
-            "name": "toc.dat",
-            "objects": [f"{ID}/pack-0001.tar.zst"],
-            "packed": True,
-            "raw_bytes": 11,
-            "sha256": DIGEST,
-            "table": None,
-        },
-    ],
+    "runs": {OTHER: [[2, 3], [5, 5]], ID: [[1, 1]]},
 }
 
 
@@ -128,7 +111,7 @@ def test_people_can_read_it_line_by_line():
 
 def test_fields_of_a_later_version_are_passed_over():
     def add_everywhere(record):
-        for place in (record, record["server"], record["objects"][0], record["members"][0]["table"]):
+        for place in (record, record["server"], record["packs"][0], record["members"]):
             place["from_the_future"] = {"deep": [1]}
 
     assert parse(changed(add_everywhere)) == parse(sealed_json(VALID))
@@ -192,32 +175,6 @@ def test_what_left_something_out_is_long_names_of_options(value):
         parse(with_value("dump", "left_out_by", value))
 
 
-NO_NAMES = [
-    "",
-    ".",
-    "..",
-    "../5.dat",
-    "a/../5.dat",
-    "/etc/passwd",
-    "folder/5.dat",
-    ".hidden",
-    "-rf",
-    "5.dat\0",
-    "5.dat\n",
-    "5 .dat",
-    "a\\b",
-    "ünï.dat",
-    "%2e%2e",
-    "x" * 300,
-]
-
-
-@pytest.mark.parametrize("name", NO_NAMES, ids=lambda name: repr(name[:20]))
-def test_a_member_name_that_is_no_plain_file_name_is_refused(name):
-    with pytest.raises(IntegrityError, match=r"is refused: members\.1\.name"):
-        parse(with_value("members", 1, "name", name))
-
-
 NO_KEYS = [
     "",
     "5.dat.zst",
@@ -242,57 +199,39 @@ NO_KEYS = [
 
 @pytest.mark.parametrize("key", NO_KEYS, ids=repr)
 def test_an_object_outside_the_backups_own_folder_is_refused(key):
-    def change(record):
-        record["objects"][0]["key"] = record["members"][0]["objects"][0] = key
-
     with pytest.raises(IntegrityError, match="is outside the backup's own folder"):
-        parse(changed(change))
-
-
-def with_another_pack(record):
-    record["objects"].append({"key": f"{ID}/pack-0002.tar.zst", "stored_bytes": 1})
-    record["members"][1]["objects"].append(f"{ID}/pack-0002.tar.zst")
+        parse(with_value("packs", 0, "key", key))
 
 
 HOSTILE = {
-    "two members of one name": (
-        lambda r: r["members"].append(r["members"][0]),
-        "an object or a member is listed twice",
+    "two packs of one key": (
+        lambda r: r["packs"].append(r["packs"][0]),
+        "an object is listed twice",
     ),
-    "two objects of one key": (
-        lambda r: r["objects"].append(r["objects"][0]),
-        "an object or a member is listed twice",
-    ),
-    "a member in an object that is not listed": (
-        lambda r: r["objects"].pop(1),
-        "'5.dat' is in an object that is not listed",
-    ),
-    "no toc.dat": (lambda r: r["members"].pop(1), "toc.dat is missing"),
-    "a member in no object": (lambda r: r["members"][1].update(objects=[]), "members.1.objects"),
-    "a member in two packs": (with_another_pack, "'toc.dat' is in more than one pack"),
-    "a table that no dump numbers": (
-        lambda r: r["members"][0].update(name="evil.dat"),
-        "'evil.dat' cannot be the data of a table",
-    ),
+    "runs in a folder that is no backup's": (lambda r: r["runs"].update({"../x": [[1, 1]]}), "runs"),
+    "a run of number 0": (lambda r: r["runs"][ID].insert(0, [0, 0]), f"runs.{ID}.0.0"),
+    "a run of a huge number": (lambda r: r["runs"][ID].append([2, 1 << 31]), f"runs.{ID}.1.1"),
+    "a range that goes back": (lambda r: r["runs"][OTHER].append([9, 8]), "are not ranges that ascend"),
+    "ranges that overlap": (lambda r: r["runs"][OTHER].append([5, 6]), "are not ranges that ascend"),
+    "half a range": (lambda r: r["runs"][OTHER].append([7]), f"runs.{OTHER}.2.1"),
     "an id that is none": (lambda r: r.update(backup_id="../../x"), "backup_id"),
     "an id with digits of another script": (
         lambda r: r.update(backup_id=ID.replace("2", "٢")),
         "backup_id",
     ),
-    "a digest that is none": (lambda r: r["members"][0].update(sha256="0" * 63), "members.0.sha256"),
-    "a digest in capitals": (lambda r: r["members"][0].update(sha256="A" * 64), "members.0.sha256"),
-    "a negative size": (lambda r: r["members"][0].update(raw_bytes=-1), "members.0.raw_bytes"),
-    "a huge size": (lambda r: r["members"][0].update(raw_bytes=1 << 63), "members.0.raw_bytes"),
-    "a fraction of a byte": (lambda r: r["members"][0].update(raw_bytes=1.5), "members.0.raw_bytes"),
-    "an object of no bytes": (lambda r: r["objects"][0].update(stored_bytes=0), "objects.0.stored_bytes"),
-    "an object of huge size": (lambda r: r["objects"][0].update(stored_bytes=10**30), "objects.0.stored_bytes"),
-    "a negative number of rows": (lambda r: r["members"][0]["table"].update(rows=-1), "members.0.table.rows"),
+    "a digest that is none": (lambda r: r["members"].update(sha256="0" * 63), "members.sha256"),
+    "a digest in capitals": (lambda r: r["members"].update(sha256="A" * 64), "members.sha256"),
+    "a negative size": (lambda r: r["members"].update(raw_bytes=-1), "members.raw_bytes"),
+    "a huge size": (lambda r: r["members"].update(raw_bytes=1 << 63), "members.raw_bytes"),
+    "a fraction of a byte": (lambda r: r["members"].update(raw_bytes=1.5), "members.raw_bytes"),
+    "an object of no bytes": (lambda r: r["packs"][0].update(stored_bytes=0), "packs.0.stored_bytes"),
+    "an object of huge size": (lambda r: r["packs"][0].update(stored_bytes=10**30), "packs.0.stored_bytes"),
     "a huge total": (lambda r: r.update(rows=10**400), "rows"),
     "another compression": (lambda r: r["compression"].update(method="gzip"), "compression.method"),
     "another encryption": (lambda r: r["encryption"].update(method="rot13"), "encryption.method"),
     "a pg_dump without a version": (lambda r: r["dump"].update(pg_dump_version="new"), "dump.pg_dump_version"),
     "no members": (lambda r: r.pop("members"), "members"),
-    "members that are no list": (lambda r: r.update(members="toc.dat"), "members"),
+    "members that are no record": (lambda r: r.update(members="toc.dat"), "members"),
     "a date that is none": (lambda r: r.update(created_at="tomorrow"), "created_at"),
 }
 
@@ -309,35 +248,69 @@ def test_what_is_hostile_is_refused_with_one_clear_error(change, problem):
 
 def test_an_error_does_not_repeat_what_the_manifest_holds():
     with pytest.raises(IntegrityError) as caught:
-        parse(with_value("members", 1, "name", "\x1b[2J" + "CANARY" * 10_000))
+        parse(with_value("members", "sha256", "\x1b[2J" + "CANARY" * 10_000))
     assert "CANARY" not in str(caught.value)
 
 
-def test_packs_come_with_their_members_and_large_members_with_none():
-    def change(record):
-        record["members"].append({**record["members"][1], "name": "7.dat"})
-
-    manifest = parse(changed(change))
-    assert [(objects, [m.name for m in members]) for objects, members in manifest.packs()] == [
-        ((f"{ID}/pack-0001.tar.zst",), ["toc.dat", "7.dat"])
+def test_all_objects_of_a_backup_are_named_its_own_and_others():
+    assert list(parse(sealed_json(VALID)).object_keys()) == [
+        f"{ID}/members.json.zst",
+        f"{ID}/pack-0001.tar.zst.age",
+        f"{ID}/pack-0002.tar.zst.age",
+        f"{OTHER}/000002.zst.age",
+        f"{OTHER}/000003.zst.age",
+        f"{OTHER}/000005.zst.age",
+        f"{ID}/000001.zst.age",
     ]
+    in_the_clear = parse(changed(lambda record: record.update(encryption=None)))
+    assert f"{OTHER}/000005.zst" in in_the_clear.object_keys()
 
 
-def test_a_pack_of_several_volumes_is_one_pack():
-    def change(record):
-        record["objects"].append({"key": f"{ID}/pack-0001.tar.zst.001", "stored_bytes": 1})
-        record["members"][1]["objects"].append(f"{ID}/pack-0001.tar.zst.001")
+def test_it_refers_to_these_and_no_others():
+    manifest = parse(sealed_json(VALID))
+    assert all(map(manifest.refers_to, manifest.object_keys()))
+    others = ["begun", "pack-0003.tar.zst.age", "000002.zst.age", "000001.zst"]
+    assert not any(manifest.refers_to(f"{ID}/{name}") for name in others)
+    assert not manifest.refers_to(f"{OTHER}/members.json.zst")
 
-    assert [len(objects) for objects, _ in parse(changed(change)).packs()] == [2]
+
+def test_ranges_hold_numbers_and_nothing_else():
+    assert manifests.ranges_of([]) == []
+    assert manifests.ranges_of([7, 2, 3, 1, 3, 9, 8]) == [(1, 3), (7, 9)]
 
 
+@pytest.mark.parametrize("number", [1, 999_999, 1_000_000])
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_the_key_of_a_run_says_whose_it_is_and_its_number(number, is_encrypted):
+    key = manifests.run_key(ID, number, is_encrypted=is_encrypted)
+    assert manifests.parse_run_key(key) == (ID, number)
+
+
+def test_a_run_is_referred_to_if_its_number_is_in_a_range():
+    manifest = parse(sealed_json(VALID))
+    numbers = {
+        backup_id: [n for n in range(10) if manifest.refers_to_run(f"{backup_id}/00000{n}.zst.age")]
+        for backup_id in (OTHER, ID, "20261121T030000Z-00002b")
+    }
+    assert numbers == {OTHER: [2, 3, 5], ID: [1], "20261121T030000Z-00002b": []}
+    assert not manifest.refers_to_run(f"{ID}/000001.zst")
+    assert not manifest.refers_to_run(f"{ID}/0000001.zst.age")
+    assert not manifest.refers_to_run(f"{ID}/pack-0001.tar.zst.age")
+
+
+@pytest.mark.parametrize("key", [*NO_KEYS, f"{ID}/00001.zst", f"{ID}/000001.zst.gz", f"{ID}/pack-0001.tar.zst"])
+def test_the_key_of_something_else_is_no_runs(key):
+    assert manifests.parse_run_key(key) is None
+
+
+KEY = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 json_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from([*NO_NAMES, *NO_KEYS, 1 << 64, 10**400]),
+    | st.sampled_from([*NO_KEYS, 1 << 64, 10**400]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -363,9 +336,7 @@ def test_nothing_but_the_two_errors_comes_out_for_whatever_is_changed(path, valu
 
     with contextlib.suppress(InputError, IntegrityError):
         manifest = parse(changed(change))
-        assert all(
-            key.startswith(f"{manifest.backup_id}/") for member in manifest.members for key in member.objects
-        )
+        assert all(KEY.fullmatch(key) for key in manifest.object_keys())
 
 
 @given(st.integers(0, len(sealed_json(VALID)) - 1), st.integers(1, 255))

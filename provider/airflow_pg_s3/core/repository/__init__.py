@@ -4,8 +4,8 @@
     Keys: manifests, objects, marks of backups that have begun.
 ``backup_id``, ``listing``, ``catalog``, ``freshness``
     Backup ids; backups listed, newest first; with their details; how old the newest is.
-``manifest``, ``verification_record``
-    The record of a backup, and those of its verifications.
+``manifest``, ``members``, ``verification_record``
+    The record of a backup; the list of its members with their chunks; the records of its verifications.
 ``thaw``
     Asks S3 for objects in an archive storage class.
 ``codec``, ``pack``

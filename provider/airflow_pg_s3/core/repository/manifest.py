@@ -5,8 +5,9 @@ It is read from outside and trusted with nothing: names and keys must stay withi
 
 from __future__ import annotations
 
+import bisect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
@@ -20,6 +21,7 @@ BackupId = Annotated[str, Field(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")]
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
 LongOption = Annotated[str, Field(pattern=r"^--[a-z0-9-]+$", max_length=63)]
 GLOBALS = "globals.sql"
+_RUN_KEY = re.compile(r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})/([0-9]{6,10})\.zst(?:\.age)?")
 
 
 class Dump(Record):
@@ -27,12 +29,14 @@ class Dump(Record):
 
     :param left_out_by: those of the options that left something out, by their long names; none: all is there.
     :param lc_monetary: in which locale money is written; None: the source database's, if there is any money.
+    :param has_globals: whether `GLOBALS` is among the members.
     """
 
     pg_dump_version: Annotated[str, Field(pattern=r"^[0-9]{1,3}([^0-9]|$)")]
     options: list[str]
     left_out_by: list[LongOption] = Field(default_factory=list)
     lc_monetary: Literal["C"] | None = None
+    has_globals: bool = False
     jobs: int
 
 
@@ -66,7 +70,6 @@ class Table(Record):
     """The table whose data a member is.
 
     :param columns: in the order of the dump's ``COPY``.
-    :param content_sha256: of what ``COPY table (columns) TO STDOUT`` sends with pg_dump's settings.
     :param through_root: the table named is the root of a partition whose data the member is. pg_dump loads a
         partition so if its rows may belong into another one elsewhere, as hashes of enums differ.
     """
@@ -75,7 +78,6 @@ class Table(Record):
     name: str
     columns: list[str]
     rows: Count
-    content_sha256: Sha256
     through_root: bool = False
 
 
@@ -89,19 +91,31 @@ class ObjectRecord(Record):
     stored_bytes: Annotated[int, Field(ge=1, lt=1 << 63)]
 
 
-class Member(Record):
-    """One file of pg_dump's directory archive.
+class Chunking(Record):
+    """How large members are cut into chunks. Another way, or another average, makes other chunks of the same data.
 
-    :param objects: the member alone, in volumes; or one pack that holds it beside others.
-    :param packed: whether `objects` is a pack.
+    :param method: the algorithm.
+    :param average_bytes: what it was asked for.
     """
 
-    name: MemberName
-    objects: Annotated[list[str], Field(min_length=1)]
-    packed: bool
+    method: str
+    average_bytes: Count
+
+
+class MembersFile(Record):
+    """The file that lists the members, ``<backup id>/members.json.zst``.
+
+    :param stored_bytes: its length.
+    :param raw_bytes: what it unpacks to.
+    :param sha256: of the file as it is stored.
+    """
+
+    stored_bytes: Count
     raw_bytes: Count
     sha256: Sha256
-    table: Table | None = None
+
+
+RunNumber = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
 class Manifest(Record):
@@ -110,7 +124,13 @@ class Manifest(Record):
     :param labels: what the user said of it.
     :param created_at: when the dump began, by the source server's clock.
     :param raw_bytes: sum over the members, as pg_dump wrote them.
-    :param stored_bytes: sum over the objects.
+    :param stored_bytes: sum over the distinct chunks and the packs that it consists of, in whatever folder.
+    :param new_stored_bytes: those of them that this backup has stored itself.
+    :param chunks: distinct chunks that it consists of.
+    :param new_chunks: those of them that this backup has stored itself.
+    :param packs: all are in the backup's own folder.
+    :param runs: numbers of the runs that it refers to, by the id of the backup in whose folder they are, its own
+        among them; as ranges, first and last, ascending.
     """
 
     format: Literal[1]
@@ -123,49 +143,104 @@ class Manifest(Record):
     dump: Dump
     compression: Compression
     encryption: Encryption | None
+    chunking: Chunking
     producer: Producer
     raw_bytes: Count
     stored_bytes: Count
+    new_stored_bytes: Count
+    chunks: Count
+    new_chunks: Count
     tables: Count
     rows: Count
-    objects: list[ObjectRecord]
-    members: list[Member]
+    members: MembersFile
+    packs: list[ObjectRecord]
+    runs: dict[BackupId, list[tuple[RunNumber, RunNumber]]]
 
     @model_validator(mode="after")
     def _is_closed(self) -> Manifest:
         own = re.compile(rf"{re.escape(self.backup_id)}/[A-Za-z0-9_][A-Za-z0-9_.-]*")
-        keys = {record.key for record in self.objects}
-        for key in keys:
-            if not own.fullmatch(key):
-                raise ValueError(f"the object {key!r} is outside the backup's own folder")
-        names = [member.name for member in self.members]
-        if len(keys) != len(self.objects) or len(set(names)) != len(names):
-            raise ValueError("an object or a member is listed twice")
-        for member in self.members:
-            if not keys.issuperset(member.objects):
-                raise ValueError(f"the member {member.name!r} is in an object that is not listed")
-            if member.table is not None and not re.fullmatch(r"\d{1,10}\.dat", member.name):
-                raise ValueError(f"the member {member.name!r} cannot be the data of a table")
-            if ".toc." in member.name:
-                # pg_restore would unpack a list of large objects that we have not looked into.
-                raise ValueError(f"the member {member.name!r} is none that pg_dump writes")
-            if member.packed and len(member.objects) != 1 and not _is_volumes(member.objects):
-                raise ValueError(f"the member {member.name!r} is in more than one pack")
-        if "toc.dat" not in names:
-            raise ValueError("the archive's toc.dat is missing")
+        for record in self.packs:
+            if not own.fullmatch(record.key):
+                raise ValueError(f"the object {record.key!r} is outside the backup's own folder")
+        if len({record.key for record in self.packs}) != len(self.packs):
+            raise ValueError("an object is listed twice")
+        for backup_id, ranges in self.runs.items():
+            before = 0
+            for first, last in ranges:
+                if not before < first <= last:
+                    raise ValueError(f"the runs of {backup_id} are not ranges that ascend")
+                before = last
         return self
+
+    @property
+    def members_key(self) -> str:
+        """Key of the file that lists the members, relative to the folder that holds the manifest."""
+        return members_key(self.backup_id)
+
+    def object_keys(self) -> Iterator[str]:
+        """Yield the keys of all objects that it refers to, in whatever folder, relative to the manifest's."""
+        yield self.members_key
+        for record in self.packs:
+            yield record.key
+        is_encrypted = self.encryption is not None
+        for backup_id, ranges in self.runs.items():
+            for first, last in ranges:
+                for number in range(first, last + 1):
+                    yield run_key(backup_id, number, is_encrypted=is_encrypted)
+
+    def refers_to(self, key: str) -> bool:
+        """Whether this is the key of an object that it refers to, relative to the manifest's folder."""
+        return (
+            key == self.members_key or any(key == record.key for record in self.packs) or self.refers_to_run(key)
+        )
+
+    def refers_to_run(self, key: str) -> bool:
+        """Whether this is the key of a run that it refers to, relative to the manifest's folder."""
+        found = parse_run_key(key)
+        if found is None or key != run_key(*found, is_encrypted=self.encryption is not None):
+            return False
+        backup_id, number = found
+        ranges = self.runs.get(backup_id, [])
+        at = bisect.bisect_right(ranges, number, key=lambda numbers: numbers[0])
+        return at > 0 and number <= ranges[at - 1][1]
 
     def to_json(self) -> bytes:
         """Serialise, for people as well, and seal."""
         return sealed(self.model_dump_json(by_alias=True, indent=1))
 
-    def packs(self) -> Iterator[tuple[tuple[str, ...], list[Member]]]:
-        """Yield each pack's objects with the members in it."""
-        packs: dict[tuple[str, ...], list[Member]] = {}
-        for member in self.members:
-            if member.packed:
-                packs.setdefault(tuple(member.objects), []).append(member)
-        yield from packs.items()
+
+def members_key(backup_id: str) -> str:
+    """Key of the file that lists a backup's members, relative to the manifest's folder."""
+    return f"{backup_id}/members.json.zst"
+
+
+def run_key(backup_id: str, number: int, *, is_encrypted: bool) -> str:
+    """Key of a run, relative to the manifest's folder.
+
+    :param backup_id: of the backup that has stored it.
+    :param number: from 1.
+    """
+    return f"{backup_id}/{number:06d}.zst{'.age' if is_encrypted else ''}"
+
+
+def parse_run_key(key: str) -> tuple[str, int] | None:
+    """Which backup has stored a run, and its number; None if the key is no run's.
+
+    :param key: relative to the manifest's folder.
+    """
+    match = _RUN_KEY.fullmatch(key)
+    return (match.group(1), int(match.group(2))) if match else None
+
+
+def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Ranges, first and last, that hold these numbers, ascending."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ranges
 
 
 def parse(data: bytes, *, where: str) -> Manifest:
@@ -178,7 +253,7 @@ def parse(data: bytes, *, where: str) -> Manifest:
     try:
         header = _Header.model_validate_json(data)
     except ValidationError as error:
-        raise IntegrityError(f"{where} is not a manifest: {_first(error)}") from error
+        raise IntegrityError(f"{where} is not a manifest: {first_problem(error)}") from error
     if header.format != FORMAT:
         raise InputError(
             f"{where} has format {header.format}, and this version of airflow-provider-pg-s3 reads format "
@@ -190,18 +265,15 @@ def parse(data: bytes, *, where: str) -> Manifest:
     except SealError as error:
         raise IntegrityError(f"{where} is refused: {error}") from error
     except ValidationError as error:
-        raise IntegrityError(f"{where} is refused: {_first(error)}") from error
+        raise IntegrityError(f"{where} is refused: {first_problem(error)}") from error
 
 
 class _Header(Record):
     format: int
 
 
-def _is_volumes(objects: list[str]) -> bool:
-    return all(key.startswith(objects[0] + ".") for key in objects[1:])
-
-
-def _first(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """What pydantic found first, without the input."""
     problem: Any = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])

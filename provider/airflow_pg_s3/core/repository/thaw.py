@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
+from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.parallel import in_parallel
@@ -74,7 +75,9 @@ def ask_for(client: S3Client, uri: str, *, tier: str, days: int, cancel: threadi
     if days < 1:
         raise InputError(f"thaw_days must be at least 1, not {days}")
     bucket, key = s3_requests.parse_uri(uri, parameter="backup")
-    archived = _archived(client, bucket, [key, *_parts_of(client, bucket, key)], cancel)
+    # What it refers to can be read out of the manifest, as soon as that can be read.
+    archived = _archived(client, bucket, [key], cancel)
+    archived = archived or _archived(client, bucket, _parts_of(client, bucket, key), cancel)
 
     def ask(one: _Archived) -> None:
         with s3_errors.translate_errors(bucket):
@@ -100,13 +103,15 @@ def _parts_of(client: S3Client, bucket: str, key: str) -> list[str]:
     """List what of a backup may be archived, by the key of its manifest; nothing for another tool's archive."""
     if not key.endswith(MANIFEST_SUFFIX):
         return []
-    folder = f"{key.removesuffix(MANIFEST_SUFFIX)}/"
+    manifest, base, _ = read_manifest(client, f"s3://{bucket}/{key}")
     with s3_errors.translate_errors(bucket):
         return [
             entry["Key"]
-            for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=folder)
+            for backup_id in sorted({manifest.backup_id, *manifest.runs})
+            for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=f"{base}{backup_id}/")
             for entry in page.get("Contents", [])
             if entry.get("StorageClass") in _MAY_BE_ARCHIVED
+            and manifest.refers_to(entry["Key"].removeprefix(base))
         ]
 
 

@@ -14,7 +14,8 @@ from airflow_pg_s3.core.postgres.archive.toc import TOC
 from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.reporting import human
 from airflow_pg_s3.core.repository.codec import Decoder
-from airflow_pg_s3.core.repository.manifest import GLOBALS, Manifest, Member
+from airflow_pg_s3.core.repository.manifest import GLOBALS, Manifest
+from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
 from airflow_pg_s3.core.restore.archive_restore import ArchiveRestore, plan_restore

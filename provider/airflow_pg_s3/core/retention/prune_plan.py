@@ -152,7 +152,7 @@ class PrunePlanner:
             reasons=(f"label {HOLD}={hold}",) if hold else ("no rule keeps it",),
             stored_bytes=manifest.stored_bytes,
         )
-        return decision, [manifest_key, *(self._base + record.key for record in manifest.objects)]
+        return decision, [manifest_key, *(self._base + key for key in manifest.object_keys())]
 
     def _unreadable(self, backup_id: str, error: PgS3Error) -> Decision | None:
         is_there = isinstance(error, s3_errors.Unreadable) or self._repository.is_committed(

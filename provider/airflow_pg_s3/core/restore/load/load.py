@@ -15,7 +15,7 @@ from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.databases import run_sql_in
 from airflow_pg_s3.core.postgres.encodings import psycopg_knows
 from airflow_pg_s3.core.reporting import Progress, human
-from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession, loading_options

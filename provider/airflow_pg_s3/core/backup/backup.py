@@ -80,8 +80,9 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
         begun = Begun(backup_id=backup_id, database=database, instance=facts.instance)
         with (
             Workspace(request.spool_dir) as workspace,
-            StagedBackup(repository, begun, request.s3_extra_args) as staged,
+            StagedBackup(repository, begun, request.s3_extra_args, cancel=cancel, log=log) as staged,
         ):
+            staged.wait_for_sweep()
             log.info(
                 "backing up %s (PostgreSQL %s, %s) with pg_dump %s to %s",
                 request.source.endpoint,

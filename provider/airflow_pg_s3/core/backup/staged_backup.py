@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from airflow_pg_s3.core.backup.presence import Presence
 from airflow_pg_s3.core.errors import DataConflict, PgS3Error, StorageError
+from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.manifest import Manifest
-from airflow_pg_s3.core.repository.repository import BEGUN, Begun, Repository
+from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 
 
 class StagedBackup:
-    """A backup being made. Leaving the context without `commit` removes all that was stored for it."""
+    """A backup being made. Leaving the context without `commit` removes all that was stored for it.
 
-    def __init__(self, repository: Repository, begun: Begun, extra_args: Mapping[str, Any]) -> None:
+    :param cancel: set from anywhere to stop waiting for a prune.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        begun: Begun,
+        extra_args: Mapping[str, Any],
+        *,
+        cancel: threading.Event,
+        log: Log,
+    ) -> None:
         self._repository = repository
         self._begun = begun
         self._extra_args = extra_args
         self._remove_on_exit = True
         self._committed = False
+        self._presence = Presence(repository, begun, extra_args, cancel=cancel, log=log)
         self.base = repository.base(begun.database)
         self.folder = f"{self.base}{begun.backup_id}/"
         self.manifest_key = repository.manifest_key(begun.database, begun.backup_id)
@@ -32,18 +46,14 @@ class StagedBackup:
     def __enter__(self) -> StagedBackup:
         if self._repository.is_committed(self._begun.database, self._begun.backup_id):
             raise DataConflict(f"{self._repository.uri(self.manifest_key)} exists already, and is not ours")
-        record = json.dumps({"instance": self._begun.instance}).encode()
         # Must not exist: from here on, all that is in the folder is ours.
-        s3_requests.put_if_absent(
-            self._repository.client, self._repository.bucket, self.folder + BEGUN, record, self._extra_args
-        )
+        self._presence.begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._presence.end()
         if self._committed and error is None:
-            # Not needed any more, and harmless if it stays.
-            with contextlib.suppress(ClientError, BotoCoreError):
-                self._repository.client.delete_object(Bucket=self._repository.bucket, Key=self.folder + BEGUN)
+            self._settle()
         if not self._remove_on_exit:
             return
         try:
@@ -52,6 +62,14 @@ class StagedBackup:
             if error is None:
                 raise
             error.add_note(f"{trouble}; the next backup of this database will try again")
+
+    def wait_for_sweep(self) -> None:
+        """Wait until no prune is deleting runs: those that a backup refers to from here on stay.
+
+        :raises Cancelled: told to stop.
+        :raises StorageError: S3 failed.
+        """
+        self._presence.wait_for_sweep()
 
     def retract(self) -> None:
         """Make a backup that was committed not exist; its objects stay for the next run to remove.
@@ -66,6 +84,10 @@ class StagedBackup:
         :raises StorageError: an object of it is not there, or the manifest cannot be written.
         :raises DataConflict: a manifest of somebody else has its key.
         """
+        # A prune that has taken this backup for abandoned, or did not see it, has deleted what is missing now, or
+        # sees from now on that it is being made.
+        self._presence.renew()
+        self._presence.wait_for_sweep()
         expected = {self.base + record.key: record.stored_bytes for record in manifest.objects}
         missing = self._repository.missing_objects(manifest.database, manifest.backup_id, expected)
         if missing:
@@ -87,3 +109,15 @@ class StagedBackup:
             self._remove_on_exit = True
             raise
         self._committed = True
+
+    def _settle(self) -> None:
+        """Say that the manifest stays: until then, no other backup refers to what this one has stored.
+
+        If it cannot be said, the next backup stores anew what has changed since an older one.
+        """
+        client, bucket = self._repository.client, self._repository.bucket
+        with contextlib.suppress(PgS3Error):
+            s3_requests.put_record(client, bucket, self.folder + SETTLED, b"{}", self._extra_args)
+        # Not needed any more, and harmless if it stays.
+        with contextlib.suppress(ClientError, BotoCoreError):
+            client.delete_object(Bucket=bucket, Key=self.folder + BEGUN)

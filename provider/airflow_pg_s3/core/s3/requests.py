@@ -8,7 +8,8 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -156,13 +157,7 @@ def put_if_absent(client: S3Client, bucket: str, key: str, body: bytes, extra_ar
     :raises OutcomeUnknown: S3 failed, and may still come to store it.
     """
     uri = f"s3://{bucket}/{key}"
-    arguments: Any = of_records(client, extra_args) | {
-        "Bucket": bucket,
-        "Key": key,
-        "Body": body,
-        "ContentType": "application/json",
-        **content_md5(client, body),
-    }
+    arguments = _record_arguments(client, bucket, key, body, extra_args)
     try:
         try:
             client.put_object(**arguments, IfNoneMatch="*")
@@ -181,6 +176,32 @@ def put_if_absent(client: S3Client, bucket: str, key: str, body: bytes, extra_ar
         if is_refused(error):
             raise StorageError(f"cannot write {uri}: {error}{_advice(client, error)}") from error
         raise OutcomeUnknown(f"cannot write {uri}: {error}") from error
+
+
+def put_record(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]) -> None:
+    """Store a small JSON object, whether or not it exists.
+
+    :param extra_args: arguments for the request, if it accepts them.
+    :raises StorageError: S3 refused; nothing was stored.
+    :raises OutcomeUnknown: S3 failed, and may still come to store it.
+    """
+    try:
+        client.put_object(**_record_arguments(client, bucket, key, body, extra_args))
+    except (ClientError, BotoCoreError) as error:
+        kind = StorageError if is_refused(error) else OutcomeUnknown
+        raise kind(f"cannot write s3://{bucket}/{key}: {error}") from error
+
+
+def _record_arguments(
+    client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    return of_records(client, extra_args) | {
+        "Bucket": bucket,
+        "Key": key,
+        "Body": body,
+        "ContentType": "application/json",
+        **content_md5(client, body),
+    }
 
 
 def of_records(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +226,15 @@ def _advice(client: S3Client, error: Exception) -> str:
             '{"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}}'
         )
     return ""
+
+
+def answered_at(answer: Any) -> datetime:
+    """The end of the second in which S3 answered, by its own clock; ours if it does not say."""
+    try:
+        said = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
+    return said.replace(tzinfo=said.tzinfo or UTC) + timedelta(seconds=1)
 
 
 def list_pages(client: S3Client, **arguments: Any) -> Iterator[Any]:

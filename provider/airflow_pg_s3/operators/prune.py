@@ -24,7 +24,8 @@ class PgS3PruneOperator(PgS3Operator):
 
     Each rule keeps the newest backup of each of so many hours, days, weeks, months or years that hold one; a
     backup goes if no rule keeps it. Never deleted are the newest backup and the newest verified one, backups with
-    the label ``hold``, those that Object Lock protects, and what cannot be read.
+    the label ``hold``, those that Object Lock protects, and what cannot be read. What other backups refer to of
+    one that is deleted stays until they are.
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
     :param database: only this database's backups; those of every database, each by itself, if None,
@@ -36,15 +37,17 @@ class PgS3PruneOperator(PgS3Operator):
     :param keep_monthly: keep one for each of so many months.
     :param keep_yearly: keep one for each of so many years.
     :param timezone: IANA name of the time zone in which these begin (templated).
-    :param orphan_age: data, uploads and evidence without a manifest go when nothing was written to them for so
-        long.
+    :param orphan_age: data and evidence without a manifest go when nothing was written to them for so long; at
+        least some hours, as a backup in progress may write no more than once in half an hour.
     :param dry_run: say what would be done, and do nothing: a bool, or text that says so (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
         or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
     :returns: ``dry_run``; ``kept``, ``deleted``, ``protected``, ``unreadable``, ``orphans``: lists of dicts with
         ``database``, ``backup_id`` and ``reasons``, of which each list has the first 100 (newest first);
-        ``counts``: how many there are of each; ``freed_bytes``.
+        ``counts``: how many there are of each; ``freed_bytes``; ``needed_bytes``: of deleted backups that stay, as
+        others refer to them; ``postponed``: why what nothing refers to was not deleted this time, by database.
+        Entries of ``deleted`` and ``orphans`` also have ``freed_bytes``.
     :raises AirflowFailException: the request cannot work; nothing was deleted, and a retry would not help.
     """
 
@@ -124,26 +127,29 @@ class PgS3PruneOperator(PgS3Operator):
 
 
 def _facts(done: Sequence[Pruned]) -> dict[str, Any]:
-    decided = [(pruned.database, decision) for pruned in done for decision in pruned.decisions]
-    lists = {
-        outcome: [
-            _entry(database, decision.backup_id, decision.reasons)
-            for database, decision in decided
-            if decision.outcome == outcome
-        ]
-        for outcome in ("kept", "deleted", "protected", "unreadable")
+    lists: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("kept", "deleted", "protected", "unreadable", "orphans")
     }
-    orphans = [(pruned.database, orphan) for pruned in done for orphan in reversed(pruned.orphans)]
-    for name, outcome in (("orphans", "deleted"), ("protected", "protected")):
-        lists.setdefault(name, []).extend(
-            _entry(database, orphan.backup_id, [orphan.reason])
-            for database, orphan in orphans
-            if orphan.outcome == outcome
-        )
+    for pruned in done:
+        leftovers = {leftover.backup_id: leftover for leftover in pruned.leftovers}
+        for decision in pruned.decisions:
+            entry = _entry(pruned.database, decision.backup_id, decision.reasons)
+            if decision.outcome == "deleted":
+                leftover = leftovers.get(decision.backup_id)
+                entry["freed_bytes"] = 0 if leftover is None else leftover.freed_bytes
+            lists[decision.outcome].append(entry)
+        for orphan in reversed(pruned.orphans):
+            entry = _entry(pruned.database, orphan.backup_id, [orphan.reason])
+            if orphan.outcome == "deleted":
+                lists["orphans"].append(entry | {"freed_bytes": orphan.freed_bytes})
+            elif orphan.outcome == "protected":
+                lists["protected"].append(entry)
     return {
         **{name: list(islice(entries, LISTED)) for name, entries in lists.items()},
         "counts": {name: len(entries) for name, entries in lists.items()},
         "freed_bytes": sum(pruned.freed_bytes for pruned in done),
+        "needed_bytes": sum(pruned.needed_bytes for pruned in done),
+        "postponed": {pruned.database: pruned.postponed for pruned in done if pruned.postponed is not None},
     }
 
 

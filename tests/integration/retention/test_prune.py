@@ -38,35 +38,15 @@ def id_at(when: datetime, number: int = 0) -> str:
     return f"{when:%Y%m%dT%H%M%SZ}-{number:06x}"
 
 
-def manifest(backup_id: str, database: str, members: int, **labels: str) -> Manifest:
+def manifest(backup_id: str, database: str, packs: int, **labels: str) -> Manifest:
     """The manifest of a backup whose only real content is its objects' names."""
-    packs = [f"{backup_id}/pack-{number:04}.tar.zst" for number in range(members)]
-    names = ["toc.dat", *(f"blob_{number}.dat" for number in range(1, members))]
-    return Manifest(
-        format=1,
-        backup_id=backup_id,
-        database=database,
+    return manifest_of(
+        database,
+        backup_id,
         created_at=datetime.strptime(backup_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC),
-        duration_seconds=1.5,
         labels=labels,
-        server=Server(
-            version="18.4", version_num=180004, system_identifier=None, host="h", encoding="UTF8", collate="C",
-            ctype="C", locale_provider="libc", locale=None, icu_rules=None, extensions=[],
-        ),
-        dump=Dump(pg_dump_version="18.4", options=[], jobs=1),
-        compression=Compression(method="zstd", level=1),
-        encryption=None,
-        producer=Producer(tool="test", version="0"),
-        raw_bytes=members,
-        stored_bytes=members,
-        tables=0,
-        rows=0,
-        objects=[ObjectRecord(key=key, stored_bytes=1) for key in packs],
-        members=[
-            Member(name=name, objects=[key], packed=True, raw_bytes=1, sha256="0" * 64)
-            for name, key in zip(names, packs, strict=True)
-        ],
-    )  # fmt: skip
+        packs=[{"key": f"{backup_id}/pack-{number:04}.tar.zst", "stored_bytes": 1} for number in range(packs)],
+    )
 
 
 def evidence(body: bytes, backup_id: str, outcome: str = "verified", level: str = "restore") -> bytes:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 BEGUN = "begun"
 SETTLED = "settled"
-"""Name of the object that says that nobody takes the manifest back any more: other backups may refer to the runs."""
+"""Name of the object that says that nobody takes the manifest back any more: others may refer to the runs."""
 
 _MANIFEST_LIMIT_BYTES = 1 << 30
 

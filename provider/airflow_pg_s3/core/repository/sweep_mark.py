@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 SWEEPING = "sweeping"
 LIFE = timedelta(minutes=30)
-"""How long the mark holds, by S3's clock, if whoever has stored it dies. A sweep ends at half of it: S3 executes no
-request that was signed more than 15 minutes ago, so its last one is done before the mark's life is over."""
+"""How long the mark holds, by S3's clock, if whoever has stored it dies.
+
+A sweep ends at half of it. As S3 executes no request that was signed more than 15 minutes ago, its last one is
+done before the mark's life is over.
+"""
 
 _POLL_SECONDS = 5.0
 

@@ -19,7 +19,7 @@ from botocore.exceptions import (
 )
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, StorageError
-from airflow_pg_s3.core.s3.errors import OutcomeUnknown, is_refused, status_of, translate_errors
+from airflow_pg_s3.core.s3.errors import OutcomeUnknown, is_refused, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -30,69 +30,6 @@ _ACCESS_POINT = (
     r"arn:[a-z-]+:s3[a-z-]*:[a-z0-9-]*:\d{12}:(?:outpost[/:][a-z0-9-]+[/:])?accesspoint[/:][A-Za-z0-9.-]+"
 )
 _URI = re.compile(rf"s3://([A-Za-z0-9][A-Za-z0-9._-]{{1,254}}|{_ACCESS_POINT})(?:/(.*))?", re.DOTALL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upload:
-    """A multipart upload that was neither completed nor aborted."""
-
-    key: str
-    upload_id: str
-    initiated: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """An object."""
-
-    key: str
-    stored_bytes: int
-    modified: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Folder:
-    """What is stored, and being stored, for one backup."""
-
-    objects: list[Stored]
-    uploads: list[Upload]
-
-
-def list_backup_objects(client: S3Client, bucket: str, folder: str) -> Folder:
-    """List what is in a backup's folder now.
-
-    :param folder: key prefix, with its slash.
-    """
-    with translate_errors(bucket):
-        pages = list_pages(client, Bucket=bucket, Prefix=folder)
-        objects = [
-            Stored(key=entry["Key"], stored_bytes=entry["Size"], modified=entry["LastModified"])
-            for page in pages
-            for entry in page.get("Contents", [])
-        ]
-    return Folder(objects=objects, uploads=list(list_uploads(client, bucket, folder)))
-
-
-def last_part_of(client: S3Client, bucket: str, upload: Upload) -> datetime:
-    """When a multipart upload got its last part; when it was initiated, if it has none."""
-    last = upload.initiated
-    with translate_errors(bucket):
-        try:
-            for page in client.get_paginator("list_parts").paginate(
-                Bucket=bucket, Key=upload.key, UploadId=upload.upload_id
-            ):
-                last = max([last, *(part["LastModified"] for part in page.get("Parts", []))])
-        except client.exceptions.NoSuchUpload:
-            pass  # completed or aborted just now
-    return last
-
-
-def list_uploads(client: S3Client, bucket: str, prefix: str) -> Iterator[Upload]:
-    """Yield the multipart uploads below a prefix that are not finished."""
-    with translate_errors(bucket):
-        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
-            for entry in page.get("Uploads", []):
-                yield Upload(key=entry["Key"], upload_id=entry["UploadId"], initiated=entry["Initiated"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,363 @@
+"""No complete backup ever lacks a run that it refers to, and nothing is kept for ever.
+
+The code of backups and prunes runs on a store in memory, request by request, in every order; programs are killed
+anywhere, marks grow old, sessions are cut off, lists lag. Then the protocol is broken on purpose, and each time that
+is found.
+"""
+
+import hashlib
+import logging
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_pg_s3.core.backup import abandoned, presence
+from airflow_pg_s3.core.backup.abandoned import remove_abandoned
+from airflow_pg_s3.core.backup.earlier_chunks import read_earlier
+from airflow_pg_s3.core.backup.staged_backup import StagedBackup
+from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.repository import manifest as manifests
+from airflow_pg_s3.core.repository import sweep_mark
+from airflow_pg_s3.core.repository.manifest import parse_run_key, ranges_of, run_key
+from airflow_pg_s3.core.repository.members import Chunk, Chunks, Member, runs_of
+from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
+from airflow_pg_s3.core.repository.sweep_mark import SWEEPING
+from airflow_pg_s3.core.retention import live_runs, prune, prune_plan, sweep
+from airflow_pg_s3.core.retention.policy import RetentionPolicy
+from airflow_pg_s3.core.retention.prune import PruneRequest
+from tests.support.fault_tally import SEED, TORTURE
+from tests.support.simulated_s3 import Client, Program, Request, Store, program_at_work
+from tests.support.stored_backups import id_at, manifest_of
+
+URI = "s3://bucket/p"
+BASE = "p/shop/"
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+ORPHAN_AGE = timedelta(hours=48)
+JUMPS = (timedelta(minutes=20), timedelta(minutes=40), timedelta(hours=49))
+"""Half of a mark's life, its life and the age of orphans are over."""
+LOG = logging.getLogger("protocol")
+LOG.disabled = True
+
+
+class Broken(AssertionError):
+    """What must never be."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How many of each there may be."""
+
+    kills: int = 0
+    jumps: int = 0
+    cuts: int = 0
+    lag: bool = False
+    lag_of_begun: bool = False
+
+
+class World:
+    """A repository with backups that refer to each other, and programs at work on it.
+
+    :param programs: what they do, by name.
+    """
+
+    def __init__(self, programs: dict[str, Callable[["World", Program], None]], faults: Faults) -> None:
+        self.sessions: set[str] = set()
+        """Ids of the backups whose locks are held."""
+        self._faults = faults
+        self._used = {"kill": 0, "jump": 0, "cut": 0}
+        self._changes = 0
+        self._required: dict[str, set[str]] = {}
+        self._lags = False
+        self.store = Store(NOW, self._changed)
+        self._furnish()
+        self._lags = faults.lag
+        self.store.now += timedelta(hours=24)
+        self.programs = [
+            Program(name, self.store, lambda program, run=run: run(self, program), is_hasty)
+            for name, run in programs.items()
+        ]
+        self._waiting: dict[str, int] = {}
+        for program in self.programs:
+            program.start()
+            self._note_waiting(program)
+
+    def _furnish(self) -> None:
+        """Of A, which was pruned, x is left, as B refers to it; C is the newest, and leaves something out."""
+        client = Client(self.store)
+        for letter, content, partial in (("A", "vwx", False), ("B", "wxy", False), ("C", "v", True)):
+            make(self, client, letter, content, None, left_out_by=["--exclude-table-data"] if partial else [])
+        client.put_object(Bucket="bucket", Key=f"{BASE}{ID['A']}/pruned", Body=b"{}")
+        client.delete_object(Bucket="bucket", Key=f"{BASE}{ID['A']}.json")
+
+    # -- what may happen next ---------------------------------------------------------------------------------
+
+    def options(self) -> list[tuple[str, str]]:
+        """What may happen next: who does it, and what it is."""
+        alive = [program for program in self.programs if not program.is_over]
+        found = [("go", program.name) for program in alive if self._may_go(program)]
+        if not alive:
+            return []
+        if self._used["kill"] < self._faults.kills:
+            found += [("kill", program.name) for program in alive]
+        if self._used["cut"] < self._faults.cuts:
+            found += [("cut", backup_id) for backup_id in sorted(self.sessions)]
+        if self._used["jump"] < self._faults.jumps or not found:
+            found += [("jump", str(number)) for number in range(len(JUMPS))]
+        if self._lags:
+            found += [("appear", "")]
+        return found
+
+    def choose(self, option: tuple[str, str]) -> None:
+        what, who = option
+        if what in self._used:
+            self._used[what] += 1
+        if what == "cut":
+            self.sessions.discard(who)
+        elif what == "jump":
+            self.store.now += JUMPS[int(who)]
+            self._changes += 1
+        elif what == "appear":
+            self._lags = False
+            self.store.unlisted.clear()
+        else:
+            (program,) = (one for one in self.programs if one.name == who)
+            program.go() if what == "go" else program.kill()
+            self._note_waiting(program)
+
+    def state(self) -> object:
+        """Equal for two worlds that can only go on alike."""
+        return (
+            tuple((program.history, program.is_over) for program in self.programs),
+            frozenset(self.store.objects.items()),
+            frozenset(self.store.unlisted),
+            frozenset(self.sessions),
+            self.store.now,
+            self._lags,
+            tuple(self._used.values()),
+        )
+
+    def _may_go(self, program: Program) -> bool:
+        """Whether it has something to do: who waits for a mark looks again when something has changed."""
+        return self._waiting.get(program.name) != self._changes
+
+    def _note_waiting(self, program: Program) -> None:
+        self._waiting.pop(program.name, None)
+        if program.waits_for is not None and program.waits_for.operation == "wait":
+            self._waiting[program.name] = self._changes
+
+    # -- what must never be -----------------------------------------------------------------------------------
+
+    def _changed(self, key: str) -> None:
+        stored = self.store.objects.get(key)
+        if key == BASE + SWEEPING:
+            self._changes += 1
+        if self._lags and stored is not None and (self._faults.lag_of_begun or not key.endswith(f"/{BEGUN}")):
+            self.store.unlisted.add(key)
+        if re.fullmatch(rf"{BASE}[^/]*\.json", key):
+            self._required.pop(key, None)
+            if stored is not None:
+                manifest = manifests.parse(stored.body, where=key)
+                self._required[key] = {BASE + name for name in manifest.object_keys()}
+        self.check(only_settled=self._faults.cuts > 0)
+
+    def check(self, *, only_settled: bool = False) -> None:
+        """Look for backups that lack something.
+
+        :param only_settled: the others may yet be taken back, as a session was cut off.
+        """
+        for key, required in self._required.items():
+            is_settled = f"{key.removesuffix('.json')}/{SETTLED}" in self.store.objects
+            if (is_settled or not only_settled) and not required <= self.store.objects.keys():
+                raise Broken(f"{key} lacks {sorted(required - self.store.objects.keys())}")
+
+    def finish(self) -> None:
+        """Let nobody but a prune be at work, twice, and look for what it leaves."""
+        self._lags = False
+        self.store.unlisted.clear()
+        self.sessions.clear()
+        for _ in range(2):
+            self.store.now += timedelta(hours=49)
+            do_prune(Client(self.store))
+        self.check()
+        complete = {key.removesuffix(".json") for key in self._required}
+        needed = set().union(*self._required.values())
+        for key in self.store.objects:
+            folder, slash, name = key.removeprefix(BASE).partition("/")
+            if key in self._required or BASE + folder in complete or key in needed:
+                continue
+            is_mark = name in (BEGUN, SETTLED, "pruned") and any(one.startswith(f"{BASE}{folder}/") for one in needed)
+            if not is_mark:
+                raise Broken(f"{key} is kept for ever")
+
+    def close(self) -> None:
+        for program in self.programs:
+            program.kill()
+
+
+def is_hasty(request: Request) -> bool:
+    """What is sent at once after a look that allows it, or is refused by S3, as it was signed too long ago."""
+    return request.operation.startswith("Delete") or re.fullmatch(rf"{BASE}[^/]*\.json", request.key) is not None
+
+
+# -- programs -----------------------------------------------------------------------------------------------------
+
+ID = {letter: id_at(NOW + timedelta(hours=number)) for number, letter in enumerate("ABCDEF")}
+
+
+class Cancel:
+    """An event that nobody sets; whoever waits for it waits for others to do something."""
+
+    def __init__(self, program: Program | None) -> None:
+        self._program = program
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> bool:
+        assert self._program is not None
+        self._program.wait()
+        return False
+
+
+def make(world: World, client: Any, letter: str, content: str, program: Program | None, **dump: Any) -> None:
+    """Make a backup of some chunks, each of which is a letter, with all that it does on S3."""
+    repository = Repository(client, URI)
+    source = SimpleNamespace(database="shop", application_name=lambda name: name)
+    remove_abandoned(repository, source, world, SimpleNamespace(instance="1/1"), LOG)
+    backup_id = ID[letter]
+    world.sessions.add(backup_id)
+    begun = Begun(backup_id=backup_id, database="shop", instance="1/1")
+    try:
+        with StagedBackup(repository, begun, {}, cancel=Cancel(program), log=LOG) as staged:
+            staged.wait_for_sweep()
+            request = SimpleNamespace(
+                full=False, full_every=timedelta(days=30), age_recipients=(), source=source, s3_extra_args={}
+            )
+            known = read_earlier(request, repository, NOW + timedelta(days=1), LOG).known
+            chunks = Chunks()
+            for number, name in enumerate(content, 1):
+                found = known.use(hashlib.sha256(name.encode()).digest())
+                chunk = found[0] if found else store(client, backup_id, number, name)
+                chunks.append(chunk)
+            members = [Member(name="toc.dat", raw_bytes=len(content), chunks=chunks)]
+            manifest = manifest_of(
+                "shop",
+                backup_id,
+                dump={"pg_dump_version": "18.1", "options": [], "jobs": 1, **dump},
+                packs=[],
+                members=staged.store_members(members, {}, runs_of(members)),
+                runs=numbers_of(chunks),
+            )
+            confirm_session(world, backup_id)
+            staged.commit(manifest)
+            try:
+                confirm_session(world, backup_id)
+            except PgS3Error:
+                staged.retract()
+                raise
+    finally:
+        world.sessions.discard(backup_id)
+
+
+def store(client: Any, backup_id: str, number: int, name: str) -> Chunk:
+    key = run_key(backup_id, number, is_encrypted=False)
+    client.put_object(Bucket="bucket", Key=BASE + key, Body=name.encode())
+    return Chunk(hashlib.sha256(name.encode()).digest(), 1, key, 0, 1)
+
+
+def numbers_of(chunks: Chunks) -> dict[str, list[tuple[int, int]]]:
+    runs: dict[str, list[int]] = {}
+    for backup_id, number in filter(None, map(parse_run_key, chunks.keys())):
+        runs.setdefault(backup_id, []).append(number)
+    return {backup_id: ranges_of(numbers) for backup_id, numbers in runs.items()}
+
+
+def confirm_session(world: World, backup_id: str) -> None:
+    if backup_id not in world.sessions:
+        raise PgS3Error("the session is gone")
+
+
+def do_prune(client: Any) -> None:
+    request = PruneRequest(retention=RetentionPolicy(keep_last=1), database="shop", orphan_age=ORPHAN_AGE)
+    prune.prune(request, Repository(client, URI), cancel=Cancel(None), log=LOG)
+
+
+def a_backup(letter: str, content: str) -> Callable[[World, Program], None]:
+    return lambda world, program: make(world, program.client, letter, content, program)
+
+
+def a_prune(world: World, program: Program) -> None:
+    do_prune(program.client)
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a program nothing happens at the same time, and nothing by chance."""
+    for module in (live_runs, prune, prune_plan, sweep):
+        monkeypatch.setattr(module, "in_parallel", lambda work, items, **_: map(work, items))
+    monkeypatch.setattr(sweep_mark, "secrets", SimpleNamespace(token_hex=lambda _: program_at_work()))
+    monkeypatch.setattr(abandoned, "is_alive", lambda world, backup_id, _: backup_id in world.sessions)
+    thread = SimpleNamespace(start=lambda: None, is_alive=lambda: False)
+    monkeypatch.setattr(
+        presence, "threading", SimpleNamespace(Event=lambda: None, Thread=lambda **_: thread)
+    )
+
+
+# -- searches -----------------------------------------------------------------------------------------------------
+
+Programs = dict[str, Callable[[World, Program], None]]
+
+
+def search(programs: Programs, faults: Faults) -> int:
+    """Go through everything that can happen; how many states there are.
+
+    :raises Broken: something is as it must never be.
+    """
+    seen: set[object] = set()
+    paths: list[list[tuple[str, str]]] = [[]]
+    while paths:
+        path = paths.pop()
+        world = World(programs, faults)
+        try:
+            for option in path:
+                world.choose(option)
+            while options := world.options():
+                state = world.state()
+                if state in seen:
+                    break
+                seen.add(state)
+                paths += [[*path, option] for option in options[1:]]
+                path.append(options[0])
+                world.choose(options[0])
+            else:
+                world.finish()
+        except Broken as error:
+            raise Broken(f"{error}, after {' '.join(':'.join(option) for option in path)}") from None
+        finally:
+            world.close()
+    return len(seen)
+
+
+def try_at_random(programs: Programs, faults: Faults, count: int) -> None:
+    """Let some of it happen, by the seed."""
+    chance = random.Random(f"{SEED} {sorted(programs)} {faults}")
+    for _ in range(count):
+        path = []
+        world = World(programs, faults)
+        try:
+            while options := world.options():
+                # Faults are rare beside requests, and time passes now and then.
+                weights = [8.0 if what == "go" else 1.0 / len(JUMPS) if what == "jump" else 1.0 for what, _ in options]
+                path += chance.choices(options, weights)
+                world.choose(path[-1])
+            world.finish()
+        except Broken as error:
+            raise Broken(f"{error}, after {' '.join(':'.join(option) for option in path)}") from None
+        finally:
+            world.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.repository.manifest import Manifest, MembersFile, Table
-from airflow_pg_s3.core.repository.members import Chunk, Chunks, Member, parse_members, write_members
+from airflow_pg_s3.core.repository.members import Chunk, Chunks, Member, parse_members, runs_of, write_members
 from tests.support.stored_backups import ID, manifest_of
 
 OTHER = "20261121T030000Z-00002a"
@@ -93,7 +93,7 @@ def test_neighbours_in_a_run_are_one_extent():
         (f"{ID}/000001.zst", 0, 9, 1),
     ]
     assert [(c.offset, c.stored_bytes) for c in member.chunks] == [(7, 3), (10, 4), (0, 9)]
-    assert list(member.chunks.keys()) == [f"{OTHER}/000002.zst", f"{ID}/000001.zst"]
+    assert runs_of([member]) == {f"{OTHER}/000002.zst": 14, f"{ID}/000001.zst": 9}
 
 
 def test_another_version_may_write_neighbours_apart():
@@ -153,6 +153,7 @@ HOSTILE = {
     "a negative offset": ([with_extent(offset=-1), TOC], "extents.0.offset"),
     "a negative number of rows": ([DATA | {"table": DATA["table"] | {"rows": -1}}, TOC], "table.rows"),
     "a table that no dump numbers": ([DATA | {"name": "evil.dat"}, TOC], "'evil.dat' cannot be the data"),
+    "a list in chunks": ([DATA | {"name": "blobs.toc", "table": None}, TOC], "must be in a pack"),
     "another list": ([TOC | {"name": "blobs.toc.zst"}], "is none that pg_dump writes"),
     "no object": ([[]], "Input should be an object"),
 }

@@ -1,7 +1,7 @@
 """Carries the members of an archive from the spool to S3 while pg_dump writes them.
 
 Threads: the caller's looks and hands out (`dispatch`); `jobs` readers each carry one large member; one packer
-puts the small ones, in order, into packs; the uploader's threads send parts. The first failure of any of them
+puts the small ones, in order, into packs; the uploader's threads send objects. The first failure of any of them
 stops all, and is raised on the caller's thread.
 """
 
@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from airflow_pg_s3.core.backup.chunk_store import RUN_BYTES, ChunkStore, RunWriter
+from airflow_pg_s3.core.backup.cutter import cut
 from airflow_pg_s3.core.backup.spool import Spool, SpooledMember
 from airflow_pg_s3.core.errors import Cancelled, PgS3Error
 from airflow_pg_s3.core.postgres.archive.toc import TOC
-from airflow_pg_s3.core.repository.codec import Encoder
 from airflow_pg_s3.core.repository.digest import MemberDigest, MemberHasher
 from airflow_pg_s3.core.repository.manifest import GLOBALS
+from airflow_pg_s3.core.repository.members import NO_CHUNKS, Chunks
 from airflow_pg_s3.core.repository.pack import PACK_BYTES, SMALL_BYTES, TAR_END, pack_name, tar_header, tar_padding
 from airflow_pg_s3.core.s3.requests import StoredObject
 from airflow_pg_s3.core.s3.upload import Uploader
@@ -28,16 +30,29 @@ _LAST = (TOC, GLOBALS)
 
 
 @dataclass(frozen=True, kw_only=True)
+class UploadedArchive:
+    """An archive that is on S3.
+
+    :param average_bytes: how long its chunks were to be on average.
+    :param store: what was counted of them.
+    """
+
+    members: list[UploadedMember]
+    average_bytes: int
+    store: ChunkStore
+
+
+@dataclass(frozen=True, kw_only=True)
 class UploadedMember:
     """A member that is on S3.
 
-    :param objects: the member's own, or the pack's that it is in.
+    :param pack: the pack that it is in; None if it is in chunks.
     """
 
     name: str
-    objects: list[StoredObject]
-    packed: bool
     content: MemberDigest
+    pack: StoredObject | None = None
+    chunks: Chunks = NO_CHUNKS
 
 
 _Waiting: TypeAlias = "collections.deque[SpooledMember | None]"
@@ -46,7 +61,9 @@ _Waiting: TypeAlias = "collections.deque[SpooledMember | None]"
 class ArchiveUploader:
     """Ships one archive.
 
+    :param store: takes the chunks of large members.
     :param folder: key prefix of the backup's objects.
+    :param average_bytes: how long chunks are to be on average.
     :param jobs: large members carried at the same time; at least as many as pg_dump writes at the same time, as
         each of those must have a reader while pg_dump is paused.
     """
@@ -55,9 +72,10 @@ class ArchiveUploader:
         self,
         spool: Spool,
         uploader: Uploader,
-        encoder: Encoder,
+        store: ChunkStore,
         *,
         folder: str,
+        average_bytes: int,
         jobs: int,
         small_bytes: int = SMALL_BYTES,
         pack_bytes: int = PACK_BYTES,
@@ -65,8 +83,10 @@ class ArchiveUploader:
         self.shipped: list[UploadedMember] = []
         self._spool = spool
         self._uploader = uploader
-        self._encoder = encoder
+        self._store = store
+        self._encoder = store.encoder
         self._folder = folder
+        self._average_bytes = average_bytes
         self._small_bytes = small_bytes
         self._pack_bytes = pack_bytes
         self._packs = 0
@@ -118,12 +138,14 @@ class ArchiveUploader:
             self.raise_if_failed()
             wait()
         self.raise_if_failed()
+        self._uploader.finish()
         self._spool.check_complete()
 
     def raise_if_failed(self) -> None:
         """Raise what stopped a thread, if one has failed."""
         if self._failure is not None:
             raise self._failure
+        self._uploader.raise_if_failed()
 
     def _is_large(self, member: SpooledMember) -> bool:
         # pg_restore reads toc.dat and the lists of large objects only uncompressed: packs become plain files.
@@ -160,11 +182,14 @@ class ArchiveUploader:
                     raise Cancelled("stopped while waiting for pg_dump") from None
 
     def _ship_large(self) -> None:
+        writer = RunWriter(self._store)
         while (member := self._next(self._large)) is not None:
-            digest = MemberHasher()
-            stream = self._uploader.open(self._folder + member.name + self._encoder.suffix)
-            self._encoder.encode(self._read(member, digest), stream.write)
-            self._record([(member.name, digest.finish())], stream.close(), packed=False)
+            digest = MemberHasher(hashes=False)
+            chunks = Chunks()
+            for raw in cut(self._read(member, digest), self._average_bytes):
+                chunks.append(writer.write(raw))
+            self._record([UploadedMember(name=member.name, content=digest.finish(), chunks=chunks)])
+        writer.end_run()
 
     def _read(self, member: SpooledMember, digest: MemberHasher) -> Iterator[bytes]:
         for chunk in self._spool.read(member):
@@ -180,14 +205,15 @@ class ArchiveUploader:
     def _ship_pack(self, first: SpooledMember) -> SpooledMember | None:
         """Ship one pack that begins with `first`; return the member that begins the next one."""
         self._packs += 1
-        stream = self._uploader.open(self._folder + pack_name(self._packs) + self._encoder.suffix)
+        key = self._folder + pack_name(self._packs) + self._encoder.suffix
+        stored = bytearray()
         contents: list[tuple[str, MemberDigest]] = []
         following: list[SpooledMember | None] = []
 
-        def chunks() -> Iterator[bytes]:
+        def pieces() -> Iterator[bytes]:
             member: SpooledMember | None = first
             packed_bytes = 0
-            while member is not None and packed_bytes < self._pack_bytes:
+            while member is not None and packed_bytes < self._pack_bytes and len(stored) < RUN_BYTES:
                 digest = MemberHasher()
                 yield tar_header(member.name, member.size)
                 yield from self._read(member, digest)
@@ -200,15 +226,12 @@ class ArchiveUploader:
             following.append(member)
             yield TAR_END
 
-        self._encoder.encode(chunks(), stream.write)
-        self._record(contents, stream.close(), packed=True)
+        self._encoder.encode(pieces(), stored.extend)
+        pack = StoredObject(key=key, stored_bytes=len(stored))
+        self._uploader.store(key, stored)
+        self._record([UploadedMember(name=name, content=content, pack=pack) for name, content in contents])
         return following[0]
 
-    def _record(
-        self, contents: list[tuple[str, MemberDigest]], objects: list[StoredObject], *, packed: bool
-    ) -> None:
+    def _record(self, members: list[UploadedMember]) -> None:
         with self._lock:
-            self.shipped += [
-                UploadedMember(name=name, objects=objects, packed=packed, content=content)
-                for name, content in contents
-            ]
+            self.shipped += members

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pg_s3.core.backup.archive_uploader import ArchiveUploader, UploadedMember
+from airflow_pg_s3.core.backup.archive_uploader import ArchiveUploader, UploadedArchive
+from airflow_pg_s3.core.backup.chunk_store import ChunkStore
+from airflow_pg_s3.core.backup.cutter import average_bytes
 from airflow_pg_s3.core.backup.dump_watch import DumpWatch
+from airflow_pg_s3.core.backup.earlier_chunks import read_earlier
 from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.backup.spool import Spool
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
@@ -80,11 +83,13 @@ class PgDump:
         staged: StagedBackup,
         encoder: Encoder,
         connection: psycopg.Connection[tuple[Any, ...]],
-    ) -> list[UploadedMember]:
+    ) -> UploadedArchive:
         """Run pg_dump and ship what it writes; returns when all of it is on S3.
 
         :param connection: to the database, for the snapshot.
         """
+        earlier = read_earlier(self.request, repository, self.facts.now, self._log)
+        average = average_bytes(self.facts.size_bytes, earlier.average_bytes)
         stop = threading.Event()
         spool = Spool(self.workspace.make_folder("spool"), cancel=stop)
         # First, as it takes no time: what fails should fail before hours of dumping.
@@ -95,14 +100,15 @@ class PgDump:
                 repository.bucket,
                 cancel=stop,
                 extra_args=self.request.s3_extra_args,
-                part_bytes=self.request.part_bytes,
-                parts_per_volume=self.request.parts_per_volume,
             ) as uploader,
             ArchiveUploader(
                 spool,
                 uploader,
-                encoder,
+                store := ChunkStore(
+                    uploader, encoder, earlier.known, folder=staged.folder, run_bytes=self.request.run_bytes
+                ),
                 folder=staged.folder,
+                average_bytes=average,
                 jobs=self.request.jobs,
                 small_bytes=self.request.small_bytes,
                 pack_bytes=self.request.pack_bytes,
@@ -121,7 +127,7 @@ class PgDump:
             progress.end()
         if not spool.can_punch_holes:
             self._log.warning("spool_dir's filesystem cannot punch holes: large tables stayed in it until shipped")
-        return shipper.shipped
+        return UploadedArchive(members=shipper.shipped, average_bytes=average, store=store)
 
     @contextmanager
     def _snapshot(self, connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[str | None]:

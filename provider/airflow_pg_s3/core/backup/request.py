@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
+from airflow_pg_s3.core.backup.chunk_store import RUN_BYTES
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.repository.pack import PACK_BYTES, SMALL_BYTES
-from airflow_pg_s3.core.s3.upload import PART_BYTES, PARTS_PER_VOLUME
 
 DEFAULT_SPOOL_LIMIT = 1 << 30
 DEFAULT_COMPRESSION_LEVEL = 1
+DEFAULT_FULL_EVERY = timedelta(days=30)
 _SPOOL_PER_JOB = 8 << 20
 
 
@@ -27,6 +29,9 @@ class BackupRequest:
     :param labels: kept in the manifest, for finding the backup again.
     :param include_globals: store roles, memberships, settings of roles and tablespaces too, without passwords.
     :param client_path: folders to look for `pg_dump` in, before the usual ones.
+    :param full: store all anew, also what earlier backups have stored.
+    :param full_every: do so when what would be referred to is older than this.
+    :param run_bytes: stored bytes after which an object of chunks ends.
     :param small_bytes: members up to this size travel in packs.
     """
 
@@ -42,8 +47,9 @@ class BackupRequest:
     spool_limit: int = DEFAULT_SPOOL_LIMIT
     client_path: Sequence[str] = ()
     producer: Mapping[str, Any] = field(default_factory=dict)
-    part_bytes: int = PART_BYTES
-    parts_per_volume: int = PARTS_PER_VOLUME
+    full: bool = False
+    full_every: timedelta = DEFAULT_FULL_EVERY
+    run_bytes: int = RUN_BYTES
     small_bytes: int = SMALL_BYTES
     pack_bytes: int = PACK_BYTES
 
@@ -55,6 +61,8 @@ def check_request(request: BackupRequest) -> None:
     """
     if request.jobs < 1:
         raise InputError(f"jobs must be at least 1, not {request.jobs}")
+    if request.full_every < timedelta(0):
+        raise InputError(f"full_every must not be negative, but is {request.full_every}")
     least = _SPOOL_PER_JOB * (request.jobs + 1)
     if request.spool_limit < least:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3.core.backup.presence import Presence
 from airflow_pg_s3.core.errors import DataConflict, PgS3Error, StorageError
 from airflow_pg_s3.core.reporting import Log
-from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.repository.manifest import Manifest, MembersFile, members_key
+from airflow_pg_s3.core.repository.members import Member, write_members
 from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
@@ -39,6 +40,7 @@ class StagedBackup:
         self._remove_on_exit = True
         self._committed = False
         self._presence = Presence(repository, begun, extra_args, cancel=cancel, log=log)
+        self._required: dict[str, int] = {}
         self.base = repository.base(begun.database)
         self.folder = f"{self.base}{begun.backup_id}/"
         self.manifest_key = repository.manifest_key(begun.database, begun.backup_id)
@@ -78,6 +80,24 @@ class StagedBackup:
         """
         self._repository.retract(self._begun.database, self._begun.backup_id)
 
+    def store_members(
+        self, members: Iterable[Member], packs: Mapping[str, int], runs: Mapping[str, int]
+    ) -> MembersFile:
+        """Store the list of the members, and take note of what they consist of.
+
+        :param packs: lengths by keys.
+        :param runs: how many bytes each must have at least, by keys relative to the manifest's folder.
+        :raises StorageError: S3 failed.
+        """
+        data, record = write_members(members)
+        key = self.base + members_key(self._begun.backup_id)
+        client, bucket = self._repository.client, self._repository.bucket
+        arguments = s3_requests.of_records(client, self._extra_args) | s3_requests.content_md5(client, data)
+        with s3_errors.translate_errors(bucket):
+            client.put_object(Bucket=bucket, Key=key, Body=data, **arguments)
+        self._required = {key: len(data), **packs, **{self.base + run: size for run, size in runs.items()}}
+        return record
+
     def commit(self, manifest: Manifest) -> None:
         """Make the backup exist: its manifest is stored, and only if there is none under its key.
 
@@ -88,8 +108,7 @@ class StagedBackup:
         # sees from now on that it is being made.
         self._presence.renew()
         self._presence.wait_for_sweep()
-        expected = {self.base + record.key: record.stored_bytes for record in manifest.objects}
-        missing = self._repository.missing_objects(manifest.database, manifest.backup_id, expected)
+        missing = self._repository.missing_objects(self._required)
         if missing:
             raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
         # From here on the manifest may come to exist at any moment, even after an error, and then its objects

@@ -61,14 +61,28 @@ class Encoder:
             # whether that went well.
             _raise_first(source.error, sink.error)
 
-    def _compress(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def for_chunks(self) -> Callable[[memoryview], bytes]:
+        """What compresses and encrypts chunks, each by itself. One thread may use it."""
+        compressor = self._compressor()
+        pyrage = _import_pyrage() if self._age_recipients else None
+
+        def encode(raw: memoryview) -> bytes:
+            frame = compressor.compress(raw, compressor.FLUSH_FRAME)
+            return frame if pyrage is None else bytes(pyrage.encrypt(frame, self._age_recipients))
+
+        return encode
+
+    def _compressor(self) -> zstd.ZstdCompressor:
         # The checksum lets `zstd -t` find damage without us.
-        compressor = zstd.ZstdCompressor(
+        return zstd.ZstdCompressor(
             options={
                 zstd.CompressionParameter.compression_level: self.level,
                 zstd.CompressionParameter.checksum_flag: 1,
             }
         )
+
+    def _compress(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        compressor = self._compressor()
         for chunk in chunks:
             if piece := compressor.compress(chunk):
                 yield piece
@@ -126,6 +140,26 @@ class Decoder:
             unpack.finish()
         except zstd.ZstdError as error:
             raise IntegrityError(f"cannot be decompressed: {error}") from error
+
+    def decode_chunk(self, stored: bytes, raw_bytes: int) -> bytes:
+        """Decrypt and decompress what is stored of one chunk.
+
+        :param raw_bytes: how long it was; no more is unpacked, whatever a bomb would unpack to.
+        :raises IntegrityError: the bytes are damaged, or unpack to another length.
+        :raises InputError: as `decode`.
+        """
+        pieces: list[bytes] = []
+
+        def take(piece: bytes) -> None:
+            pieces.append(piece)
+            if sum(map(len, pieces)) > raw_bytes:
+                raise IntegrityError(f"is longer than the {raw_bytes} bytes backed up")
+
+        self.decode(iter((stored,)), take)
+        raw = b"".join(pieces)
+        if len(raw) != raw_bytes:
+            raise IntegrityError(f"has {len(raw)} bytes, but {raw_bytes} were backed up")
+        return raw
 
     def _no_recipient(self) -> InputError:
         return InputError(

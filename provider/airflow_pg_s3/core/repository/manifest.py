@@ -28,12 +28,14 @@ class Dump(Record):
 
     :param left_out_by: those of the options that left something out, by their long names; none: all is there.
     :param lc_monetary: in which locale money is written; None: the source database's, if there is any money.
+    :param has_globals: whether `GLOBALS` is among the members.
     """
 
     pg_dump_version: Annotated[str, Field(pattern=r"^[0-9]{1,3}([^0-9]|$)")]
     options: list[str]
     left_out_by: list[LongOption] = Field(default_factory=list)
     lc_monetary: Literal["C"] | None = None
+    has_globals: bool = False
     jobs: int
 
 

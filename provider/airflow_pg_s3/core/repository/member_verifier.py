@@ -1,4 +1,4 @@
-"""The proof that a member's bytes are those that were backed up, as they go by."""
+"""The proof that the bytes of a member in a pack are those that were backed up, as they go by."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 
 from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.postgres.archive.toc import LargeObjectNames
-from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.repository.members import Member
 
 
 class MemberVerifier:
-    """Takes a member's bytes in order, and compares them with its record in the manifest."""
+    """Takes a packed member's bytes in order, and compares them with what is recorded of it."""
 
     def __init__(self, member: Member) -> None:
         self._member = member

@@ -10,7 +10,7 @@ import re
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError, model_validator
@@ -19,6 +19,7 @@ from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.postgres.archive.toc import TOC
 from airflow_pg_s3.core.record import Count, Record, Sha256
 from airflow_pg_s3.core.repository.manifest import (
+    GLOBALS,
     Manifest,
     MemberName,
     MembersFile,
@@ -97,29 +98,34 @@ class Chunks:
         self._stored_bytes.append(chunk.stored_bytes)
         self._end = (chunk.key, chunk.offset + chunk.stored_bytes)
 
-    def extents(self) -> Iterator[Extent]:
-        """Yield neighbours together."""
+    def extents(self, at_most_bytes: int | None = None) -> Iterator[Extent]:
+        """Yield neighbours together.
+
+        :param at_most_bytes: stored bytes of an extent, unless one chunk has more.
+        """
         ends = [*(first for first, _, _ in self._extents[1:]), len(self)]
         for (first, key, offset), end in zip(self._extents, ends, strict=False):
-            chunks, at = [], offset
+            chunks: list[Chunk] = []
+            begin = at = offset
             for index in range(first, end):
-                chunks.append(
-                    Chunk(self._digest(index), self._raw_bytes[index], key, at, self._stored_bytes[index])
-                )
-                at += self._stored_bytes[index]
-            yield Extent(key, offset, at - offset, chunks)
+                stored_bytes = self._stored_bytes[index]
+                if chunks and at_most_bytes is not None and at + stored_bytes - begin > at_most_bytes:
+                    yield Extent(key, begin, at - begin, chunks)
+                    chunks, begin = [], at
+                chunks.append(Chunk(self._digest(index), self._raw_bytes[index], key, at, stored_bytes))
+                at += stored_bytes
+            yield Extent(key, begin, at - begin, chunks)
 
     def pieces(self) -> Iterator[tuple[int, str]]:
         """Yield the length and hexadecimal SHA-256 of the raw bytes of each."""
         for index, raw_bytes in enumerate(self._raw_bytes):
             yield raw_bytes, self._digest(index).hex()
 
-    def keys(self) -> Iterator[str]:
-        """Yield the keys of their runs; some of them again and again."""
-        return (key for _, key, _ in self._extents)
-
     def _digest(self, index: int) -> bytes:
         return bytes(self._digests[index * _DIGEST_BYTES : (index + 1) * _DIGEST_BYTES])
+
+
+NO_CHUNKS = Chunks()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +142,7 @@ class Member:
     table: Table | None = None
     pack: str | None = None
     sha256: str | None = None
-    chunks: Chunks = field(default_factory=Chunks)
+    chunks: Chunks = NO_CHUNKS
 
     @property
     def packed(self) -> bool:
@@ -186,6 +192,8 @@ class _MemberRecord(Record):
             raise ValueError(f"the member {self.name!r} is none that pg_dump writes")
         if (self.pack is None) == (not self.extents) or (self.pack is None) != (self.sha256 is None):
             raise ValueError(f"the member {self.name!r} must be in one pack, with its digest, or in chunks")
+        if self.extents and (self.name.endswith((".toc", TOC)) or self.name == GLOBALS):
+            raise ValueError(f"the member {self.name!r} must be in a pack")
         if self.extents and sum(sum(extent.raw_bytes) for extent in self.extents) != self.raw_bytes:
             raise ValueError(f"the chunks of the member {self.name!r} are not as long as it is")
         return self
@@ -235,6 +243,24 @@ def parse_members(manifest: Manifest, stored: bytes) -> Iterator[Member]:
         raise IntegrityError(f"{where} is refused: {error}") from error
 
 
+def packs_of(members: Iterable[Member]) -> dict[str, list[Member]]:
+    """Members that are in packs, by the key of their pack."""
+    packs: dict[str, list[Member]] = {}
+    for member in members:
+        if member.pack is not None:
+            packs.setdefault(member.pack, []).append(member)
+    return packs
+
+
+def runs_of(members: Iterable[Member]) -> dict[str, int]:
+    """How many bytes each run must have to hold the chunks of these members."""
+    ends: dict[str, int] = {}
+    for member in members:
+        for extent in member.chunks.extents():
+            ends[extent.key] = max(ends.get(extent.key, 0), extent.offset + extent.stored_bytes)
+    return ends
+
+
 def _record(member: Member) -> _MemberRecord:
     return _MemberRecord.model_construct(
         name=member.name,
@@ -258,7 +284,7 @@ def _record(member: Member) -> _MemberRecord:
 def _member(record: _MemberRecord, packs: set[str], named: set[str]) -> Member:
     if record.pack is not None and record.pack not in packs:
         raise ValueError(f"the member {record.name!r} is in a pack that the manifest does not name")
-    chunks = Chunks()
+    chunks = Chunks() if record.extents else NO_CHUNKS
     for extent in record.extents:
         if extent.key not in named or parse_run_key(extent.key) is None:
             raise ValueError(f"the run {extent.key!r} is none that the manifest names")

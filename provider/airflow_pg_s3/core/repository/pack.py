@@ -8,7 +8,7 @@ from typing import Protocol
 
 from airflow_pg_s3.core.errors import IntegrityError
 
-SMALL_BYTES = 1 << 20
+SMALL_BYTES = 128 << 10
 """Members up to this size travel in packs."""
 
 PACK_BYTES = 64 << 20

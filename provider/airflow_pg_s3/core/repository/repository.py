@@ -28,6 +28,7 @@ from airflow_pg_s3.core.repository import manifest as manifests
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX, BackupRef, Listing
 from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.repository.members import Member, parse_members
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.deletion import Deleter
@@ -232,12 +233,16 @@ class Repository:
         except BotoCoreError as error:
             raise s3_errors.unreachable(error) from error
 
-    def missing_objects(self, database: str, backup_id: str, expected: Mapping[str, int]) -> list[str]:
-        """List the keys that do not exist with the expected size."""
-        stored = {e["Key"]: e["Size"] for e in self._pages(f"{self.base(database)}{backup_id}/")}
-        differing = [key for key, size in expected.items() if stored.get(key) != size]
+    def missing_objects(self, required: Mapping[str, int]) -> list[str]:
+        """List the keys of objects that do not exist, or have less than the required bytes."""
+        sizes = self.sizes({f"{key.rpartition('/')[0]}/" for key in required})
+        lacking = [key for key, size in required.items() if sizes.get(key, 0) < size]
         # On some stores lists lag behind: what they lack is asked for by its name.
-        return [key for key in differing if self._size_of(key) != expected[key]]
+        return [key for key in lacking if (self._size_of(key) or 0) < required[key]]
+
+    def sizes(self, folders: Iterable[str]) -> dict[str, int]:
+        """List the lengths of the objects in folders, by key."""
+        return {entry["Key"]: entry["Size"] for folder in sorted(folders) for entry in self._pages(folder)}
 
     def _size_of(self, key: str) -> int | None:
         with s3_errors.translate_errors(self.bucket):
@@ -267,6 +272,25 @@ class Repository:
             Bucket=self.bucket, Prefix=prefix
         ):
             yield from page.get("Uploads", [])
+
+
+def read_members(client: S3Client, bucket: str, stored: StoredManifest) -> Iterator[Member]:
+    """Read the members of a backup.
+
+    :raises Unreadable: S3 does not give their list out.
+    :raises AccessDenied: there is no right to read it.
+    :raises IntegrityError: it is not what was stored.
+    """
+    key = stored.base + stored.manifest.members_key
+    try:
+        data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if s3_errors.status_of(error) == HTTPStatus.NOT_FOUND:
+            raise IntegrityError(f"{key} is missing") from error
+        raise s3_errors.explain_unreadable(error, bucket, key) from error
+    except BotoCoreError as error:
+        raise StorageError(f"s3://{bucket}/{key} cannot be read: {error}") from error
+    return parse_members(stored.manifest, data)
 
 
 class StoredManifest(NamedTuple):

@@ -108,7 +108,7 @@ def restore(
     refuse_partial(request, manifest)
     warnings = check_name(request, manifest.database, log)
     decoder = Decoder(manifest.encryption, request.identities)
-    has_globals = any(member.name == GLOBALS for member in manifest.members)
+    has_globals = manifest.dump.has_globals
     if request.restore_globals and not has_globals:
         raise InputError(
             f"restore_globals=True, but {request.backup} holds no globals, as it was made without "

@@ -9,11 +9,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -27,10 +27,34 @@ if TYPE_CHECKING:
 
 RANGE_BYTES = 4 << 20
 RANGES_AHEAD = 2
+_MOST_REQUESTS_AHEAD = 16
 ATTEMPTS = 6
 _BODY_READ_BYTES = 256 << 10
 _POLL_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS = 0.2
+
+
+_Item = TypeVar("_Item")
+
+
+class StoredRange(NamedTuple):
+    """Some bytes of an object.
+
+    :param key: its full key in the bucket.
+    :param start: of the first byte.
+    :param end: behind the last byte.
+    :param object_bytes: how long the object must be; None if that is not known.
+    """
+
+    key: str
+    start: int
+    end: int
+    object_bytes: int | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes they are."""
+        return self.end - self.start
 
 
 class Downloader:
@@ -39,7 +63,7 @@ class Downloader:
     :param client: boto3 S3 client; used from several threads.
     :param cancel: when set, reads in progress raise `Cancelled`.
     :param threads: ranges fetched at the same time, over all streams.
-    :param range_bytes: size of one range; a stream holds at most `RANGES_AHEAD` + 1 of them in memory.
+    :param range_bytes: size of one range of a stream, which holds at most `RANGES_AHEAD` + 1 of them in memory.
     """
 
     def __init__(
@@ -70,34 +94,55 @@ class Downloader:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def stream(self, objects: Sequence[StoredObject]) -> Iterator[bytes]:
-        """Yield the bytes of the objects (the volumes of one stream), in order.
+        """Yield the bytes of objects, one after the other, in order.
 
         :raises Unreadable: S3 does not give an object out.
         :raises StorageError: S3 refused, or kept failing.
         :raises IntegrityError: an object is missing, is not as long as it was, or changed while being read.
         """
-        ranges = self._ranges(objects)
-        ahead: collections.deque[Future[list[bytes]]] = collections.deque()
-        etags: dict[str, str] = {}
-        try:
-            for item in ranges:
-                ahead.append(self._pool.submit(self._fetch, *item, etags))
-                if len(ahead) > RANGES_AHEAD:
-                    yield from self._result(ahead.popleft())
-            while ahead:
-                yield from self._result(ahead.popleft())
-        finally:
-            for future in ahead:
-                future.cancel()
+        ranges = (
+            StoredRange(
+                stored.key, start, min(start + self._range_bytes, stored.stored_bytes), stored.stored_bytes
+            )
+            for stored in objects
+            for start in range(0, stored.stored_bytes, self._range_bytes)
+        )
+        for _, pieces in self._fetch_ahead((one, None) for one in ranges):
+            yield from pieces
+
+    def ranges(self, wanted: Iterable[tuple[StoredRange, _Item]]) -> Iterator[tuple[_Item, bytes]]:
+        """Yield ranges of objects, in order, each whole and with what came with it.
+
+        :param wanted: taken as far ahead as ranges are fetched.
+        :raises Unreadable: S3 does not give an object out.
+        :raises StorageError: S3 refused, or kept failing.
+        :raises IntegrityError: an object is missing, ends before the range does, or changed while being read.
+        """
+        for item, pieces in self._fetch_ahead(wanted):
+            yield item, b"".join(pieces)
 
     def read(self, stored: StoredObject) -> bytes:
         """Return one small object whole."""
         return b"".join(self.stream([stored]))
 
-    def _ranges(self, objects: Sequence[StoredObject]) -> Iterator[tuple[StoredObject, int, int]]:
-        for stored in objects:
-            for start in range(0, stored.stored_bytes, self._range_bytes):
-                yield stored, start, min(start + self._range_bytes, stored.stored_bytes)
+    def _fetch_ahead(self, wanted: Iterable[tuple[StoredRange, _Item]]) -> Iterator[tuple[_Item, list[bytes]]]:
+        ahead: collections.deque[tuple[_Item, int, Future[list[bytes]]]] = collections.deque()
+        bytes_ahead = 0
+        etags: dict[str, str] = {}
+        try:
+            for wanted_range, item in wanted:
+                ahead.append((item, wanted_range.size, self._pool.submit(self._fetch, wanted_range, etags)))
+                bytes_ahead += wanted_range.size
+                while bytes_ahead > RANGES_AHEAD * self._range_bytes or len(ahead) > _MOST_REQUESTS_AHEAD:
+                    first, size, future = ahead.popleft()
+                    bytes_ahead -= size
+                    yield first, self._result(future)
+            while ahead:
+                first, _, future = ahead.popleft()
+                yield first, self._result(future)
+        finally:
+            for _, _, future in ahead:
+                future.cancel()
 
     def _result(self, future: Future[list[bytes]]) -> list[bytes]:
         while True:
@@ -109,47 +154,48 @@ class Downloader:
             except CancelledError:
                 raise Cancelled("stopped while downloading") from None
 
-    def _fetch(self, stored: StoredObject, start: int, end: int, etags: dict[str, str]) -> list[bytes]:
+    def _fetch(self, wanted: StoredRange, etags: dict[str, str]) -> list[bytes]:
         # Handed on in the pieces in which they come: one of the range's size would be a copy of all.
         received: list[bytes] = []
-        at = start
+        at = wanted.start
         attempt = 0
-        while at < end:
+        while at < wanted.end:
             before = at
             problem: Exception | str = "the answer was too short"
             try:
-                self._fetch_once(stored, at, end, etags, received)
+                self._fetch_once(wanted, at, etags, received)
             except (ClientError, BotoCoreError, OSError) as error:
-                _raise_if_final(error, self._bucket, stored)
+                _raise_if_final(error, self._bucket, wanted)
                 problem = error
-            at = start + sum(map(len, received))
+            at = wanted.start + sum(map(len, received))
             # Progress earns new patience: only a range that is stuck fails.
             attempt = 0 if at > before else attempt + 1
             if attempt >= ATTEMPTS:
-                raise StorageError(f"reading {stored.key} failed at byte {at}: {problem}")
-            if at < end:
+                raise StorageError(f"reading {wanted.key} failed at byte {at}: {problem}")
+            if at < wanted.end:
                 self._pause(attempt)
         return received
 
-    def _fetch_once(
-        self, stored: StoredObject, start: int, end: int, etags: dict[str, str], received: list[bytes]
-    ) -> None:
-        condition: Any = {"IfMatch": etags[stored.key]} if stored.key in etags else {}
+    def _fetch_once(self, wanted: StoredRange, start: int, etags: dict[str, str], received: list[bytes]) -> None:
+        key, end = wanted.key, wanted.end
+        condition: Any = {"IfMatch": etags[key]} if key in etags else {}
         answer = self._client.get_object(
-            Bucket=self._bucket, Key=stored.key, Range=f"bytes={start}-{end - 1}", **condition
+            Bucket=self._bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition
         )
         # Not "with body": that gives the stream below botocore's own, which does not notice when it ends early.
         body = answer["Body"]
         with contextlib.closing(body):
             length = answer["ContentLength"]
             given, _, total = answer.get("ContentRange", f"bytes 0-{length - 1}/{length}").rpartition("/")
-            if total != str(stored.stored_bytes):
-                raise IntegrityError(f"{stored.key} has {total} bytes, but {stored.stored_bytes} were stored")
+            if wanted.object_bytes is not None and total != str(wanted.object_bytes):
+                raise IntegrityError(f"{key} has {total} bytes, but {wanted.object_bytes} were stored")
+            if total.isdigit() and int(total) < end:
+                raise IntegrityError(f"{key} has {total} bytes, but at least {end} were stored")
             if given != f"bytes {start}-{end - 1}":
-                raise StorageError(f"S3 sent {given} of {stored.key}, but was asked for {start}-{end - 1}")
+                raise StorageError(f"S3 sent {given} of {key}, but was asked for {start}-{end - 1}")
             # The first ranges are asked for together, when there is no ETag to match yet.
-            if etags.setdefault(stored.key, answer["ETag"]) != answer["ETag"]:
-                raise IntegrityError(f"{stored.key} changed while it was being read")
+            if etags.setdefault(key, answer["ETag"]) != answer["ETag"]:
+                raise IntegrityError(f"{key} changed while it was being read")
             while chunk := body.read(_BODY_READ_BYTES):
                 if self.cancel.is_set():
                     raise Cancelled("stopped while downloading")
@@ -163,18 +209,20 @@ class Downloader:
             raise Cancelled("stopped while downloading")
 
 
-def _raise_if_final(error: Exception, bucket: str, stored: StoredObject) -> None:
+def _raise_if_final(error: Exception, bucket: str, wanted: StoredRange) -> None:
     if not isinstance(error, ClientError):
         return
     code = error.response["Error"]["Code"]
     if code in ("NoSuchKey", "404"):
-        raise IntegrityError(f"{stored.key} is missing") from error
+        raise IntegrityError(f"{wanted.key} is missing") from error
     if code in ("PreconditionFailed", "412"):
-        raise IntegrityError(f"{stored.key} changed while it was being read") from error
+        raise IntegrityError(f"{wanted.key} changed while it was being read") from error
     if code in ("InvalidRange", "416"):
-        raise IntegrityError(f"{stored.key} is shorter than the {stored.stored_bytes} bytes stored") from error
-    refusal = explain_unreadable(error, bucket, stored.key)
+        raise IntegrityError(
+            f"{wanted.key} is shorter than the {wanted.object_bytes or wanted.end} bytes stored"
+        ) from error
+    refusal = explain_unreadable(error, bucket, wanted.key)
     if isinstance(refusal, Unreadable):
         raise refusal from error
     if error.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 401, 403, 405):
-        raise StorageError(f"S3 refused to read {stored.key}: {error}") from error
+        raise StorageError(f"S3 refused to read {wanted.key}: {error}") from error

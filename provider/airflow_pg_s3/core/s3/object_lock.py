@@ -31,7 +31,8 @@ class ObjectLocks:
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
-        self._may_be_on = self._look_at_bucket()
+        self.may_be_on = self._look_at_bucket()
+        """Whether the bucket has Object Lock, or we may not know."""
 
     def protection(self, keys: Iterable[str]) -> str | None:
         """Say what protects any of these objects, and until when; None if nothing does.
@@ -39,7 +40,7 @@ class ObjectLocks:
         :raises AccessDenied: no right to see locks.
         :raises StorageError: S3 failed.
         """
-        if not self._may_be_on:
+        if not self.may_be_on:
             return None
         until = None
         for key in keys:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
-from airflow_pg_s3.core.errors import Cancelled, IntegrityError
+from airflow_pg_s3.core.errors import Cancelled, IntegrityError, PgS3Error
 from airflow_pg_s3.core.postgres.archive.table_data import tables_of_members
 from airflow_pg_s3.core.postgres.archive.toc import TOC, LargeObjectNames, check_files, read_toc
 from airflow_pg_s3.core.reporting import Log, Progress, human
+from airflow_pg_s3.core.repository.chunk_reader import open_chunk
 from airflow_pg_s3.core.repository.codec import Decoder
-from airflow_pg_s3.core.repository.digest import MemberDigest, MemberHasher
-from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR, MemberDigest, MemberHasher
+from airflow_pg_s3.core.repository.listing import Listing
 from airflow_pg_s3.core.repository.member_verifier import described
+from airflow_pg_s3.core.repository.members import Chunks, Extent, Member, packs_of
 from airflow_pg_s3.core.repository.pack import PackReader
-from airflow_pg_s3.core.repository.repository import StoredManifest
+from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest, read_members
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
-from airflow_pg_s3.core.s3.download import Downloader
+from airflow_pg_s3.core.s3.download import RANGE_BYTES, Downloader, StoredRange
 from airflow_pg_s3.core.s3.requests import StoredObject
 from airflow_pg_s3.core.verify.findings import Findings
 from airflow_pg_s3.core.workspace.workspace import Workspace
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 
 _POLL_SECONDS = 0.5
+_BEGUN_AT_ONCE = 32
+_Place: TypeAlias = tuple[str, int]  # of a chunk: key of its run, and where it begins there
 
 
 class _MemberDigest:
@@ -76,60 +82,161 @@ def check_objects(
     :raises StorageError: S3 failed.
     :raises Cancelled: told to stop.
     """
-    manifest = stored.manifest
-    decoder = Decoder(manifest.encryption, identities)
-    sizes = {
-        record.key: StoredObject(key=stored.base + record.key, stored_bytes=record.stored_bytes)
-        for record in manifest.objects
-    }
+    decoder = Decoder(stored.manifest.encryption, identities)
     stop = threading.Event()
     with (
         Workspace(spool_dir) as workspace,
         Downloader(client, bucket, cancel=stop, threads=jobs + 2) as downloader,
-        ThreadPoolExecutor(jobs, thread_name_prefix="check") as pool,
+        # More than are downloaded at once, so that what has come is checked meanwhile.
+        ThreadPoolExecutor(jobs + 2, thread_name_prefix="check") as pool,
     ):
-
-        def check(objects: Sequence[str], members: Sequence[Member], packed: bool) -> list[_MemberDigest]:
-            digests = [_MemberDigest(member) for member in members]
-            try:
-                stream = downloader.stream([sizes[key] for key in objects])
-                decode = _unpack if packed else _pass_on
-                decode(digests, lambda write: decoder.decode(stream, write))
-            except IntegrityError as error:
-                what = f"the pack {objects[0]}" if packed else described(members[0])
-                for digest in digests:
-                    # In a pack, those that came before the damage are known to be right.
-                    digest.problem = digest.problem and f"{what} {error}"
-            return digests
-
-        work = [(objects, members, True) for objects, members in manifest.packs()]
-        work += [(tuple(m.objects), [m], False) for m in manifest.members if not m.packed]
-        # The longest first, so that none is begun when the others are done.
-        work.sort(key=lambda item: -sum(member.raw_bytes for member in item[1]))
-        pending = {pool.submit(check, *item) for item in work}
+        archive = ArchiveFolder(stored.manifest, stored.base, downloader, decoder, workspace)
+        check = _ObjectCheck(archive, stored, downloader, decoder)
         progress = Progress(
             log.info,
             lambda seconds: (
-                f"read {human(downloader.read_bytes)} of {human(manifest.stored_bytes)}, "
+                f"read {human(downloader.read_bytes)} of {human(stored.manifest.stored_bytes)}, "
                 f"{human(downloader.read_bytes / max(seconds, 0.001))}/s"
             ),
         )
         try:
-            while pending:
-                done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
-                for future in done:
-                    _note(future.result(), findings)
+            for _ in _at_once(pool, check.work()):
                 if cancel.is_set():
                     raise Cancelled("stopped while the objects were read")
                 progress.tick()
         except BaseException:
             stop.set()
-            for future in pending:
-                future.cancel()
             raise
         progress.end()
+        check.note(findings)
+        if check.rotten:
+            _name_others(client, bucket, stored, check.rotten, findings)
         if not findings.differences:
-            _check_contents(ArchiveFolder(manifest, stored.base, downloader, decoder, workspace), findings)
+            _check_contents(archive, findings)
+
+
+def _at_once(pool: ThreadPoolExecutor, work: Iterator[Callable[[], None]]) -> Iterator[None]:
+    """Do all the work, and come back now and then meanwhile."""
+    pending: set[Future[None]] = set()
+    try:
+        while True:
+            pending |= {pool.submit(one) for one in islice(work, _BEGUN_AT_ONCE - len(pending))}
+            if not pending:
+                return
+            done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            yield
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+class _ObjectCheck:
+    """Reads packs, and each distinct chunk once."""
+
+    def __init__(
+        self, archive: ArchiveFolder, stored: StoredManifest, downloader: Downloader, decoder: Decoder
+    ) -> None:
+        self.rotten: dict[_Place, str] = {}
+        """What is wrong with chunks, by where they lie."""
+        self._members = archive.members
+        self._stored = stored
+        self._downloader = downloader
+        self._decoder = decoder
+        self._packed: dict[str, _MemberDigest] = {}
+        self._newlines: dict[_Place, int] = {}
+        self._lock = threading.Lock()
+
+    def work(self) -> Iterator[Callable[[], None]]:
+        """Yield what is to be done, each of it by any thread."""
+        sizes = {record.key: record.stored_bytes for record in self._stored.manifest.packs}
+        for pack, members in packs_of(self._members.values()).items():
+            self._packed |= {member.name: _MemberDigest(member) for member in members}
+            pack_object = StoredObject(key=self._stored.base + pack, stored_bytes=sizes[pack])
+            yield partial(self._check_pack, pack, pack_object, [self._packed[m.name] for m in members])
+        seen: set[_Place] = set()
+        for member in self._members.values():
+            first_seen = Chunks()
+            for chunk in member.chunks:
+                if (chunk.key, chunk.offset) not in seen:
+                    seen.add((chunk.key, chunk.offset))
+                    first_seen.append(chunk)
+            for extent in first_seen.extents(RANGE_BYTES):
+                yield partial(self._check_extent, extent)
+
+    def note(self, findings: Findings) -> None:
+        """Say what was found, member by member."""
+        for member in self._members.values():
+            if member.pack is not None:
+                digest = self._packed[member.name]
+                _note(member, member.pack, digest.problem, digest.rows, findings)
+            else:
+                self._note_chunks(member, findings)
+
+    def _note_chunks(self, member: Member, findings: Findings) -> None:
+        places = [(chunk.key, chunk.offset) for chunk in member.chunks]
+        rows = sum(self._newlines.get(place, 0) for place in places) - COPY_TERMINATOR.count(b"\n")
+        key, problem = places[0][0], None
+        if rotten := next((place for place in places if place in self.rotten), None):
+            key, problem = rotten[0], f"{described(member)} {self.rotten[rotten]}"
+        elif member.table is not None and rows != member.table.rows:
+            problem = f"{described(member)} has {rows} rows, but {member.table.rows} are recorded"
+        _note(member, key, problem, None if rotten else rows, findings)
+
+    def _check_pack(self, pack: str, stored: StoredObject, digests: list[_MemberDigest]) -> None:
+        try:
+            _unpack(digests, lambda write: self._decoder.decode(self._downloader.stream([stored]), write))
+        except IntegrityError as error:
+            for digest in digests:
+                # Those that came before the damage are known to be right.
+                digest.problem = digest.problem and f"the pack {pack} {error}"
+
+    def _check_extent(self, extent: Extent) -> None:
+        begin, end = extent.offset, extent.offset + extent.stored_bytes
+        wanted = StoredRange(self._stored.base + extent.key, begin, end)
+        try:
+            ((_, stored),) = self._downloader.ranges([(wanted, None)])
+        except IntegrityError as error:
+            with self._lock:
+                self.rotten |= {(chunk.key, chunk.offset): f"is damaged: {error}" for chunk in extent.chunks}
+            return
+        for chunk in extent.chunks:
+            at = chunk.offset - begin
+            try:
+                raw = open_chunk(chunk, stored[at : at + chunk.stored_bytes], self._decoder)
+            except IntegrityError as error:
+                with self._lock:
+                    self.rotten[chunk.key, chunk.offset] = str(error)
+            else:
+                with self._lock:
+                    self._newlines[chunk.key, chunk.offset] = raw.count(b"\n")
+
+
+def _name_others(
+    client: S3Client, bucket: str, stored: StoredManifest, rotten: Collection[_Place], findings: Findings
+) -> None:
+    """Name the other backups that consist of chunks that are rotten."""
+    found: set[str] = set()
+    runs = {key for key, _ in rotten}
+    database = stored.manifest.database
+    for ref in Listing(client, bucket=bucket, base=stored.base, database=database).complete():
+        try:
+            other = read_manifest(client, ref.uri)
+            if other.manifest.backup_id == stored.manifest.backup_id or runs.isdisjoint(
+                other.manifest.object_keys()
+            ):
+                continue
+            members = read_members(client, bucket, other)
+            places = ((chunk.key, chunk.offset) for member in members for chunk in member.chunks)
+            if any(place in rotten for place in places):
+                found.add(other.manifest.backup_id)
+        except PgS3Error as error:
+            findings.warnings.append(f"whether {ref.uri} refers to what is damaged is not known: {error}")
+    for backup_id in sorted(found):
+        findings.differences.append(
+            Difference(kind="backup", name=backup_id, detail="it refers to chunks that are damaged")
+        )
 
 
 def _unpack(digests: list[_MemberDigest], decode: Callable[[Callable[[bytes], object]], None]) -> None:
@@ -145,12 +252,6 @@ def _unpack(digests: list[_MemberDigest], decode: Callable[[Callable[[bytes], ob
     reader.finish()
 
 
-def _pass_on(digests: list[_MemberDigest], decode: Callable[[Callable[[bytes], object]], None]) -> None:
-    (digest,) = digests
-    decode(digest.write)
-    digest.close()
-
-
 def _difference(member: Member, content: MemberDigest) -> str | None:
     """What is wrong with a member; None if it is what was backed up."""
     if (content.raw_bytes, content.sha256) != (member.raw_bytes, member.sha256):
@@ -159,30 +260,24 @@ def _difference(member: Member, content: MemberDigest) -> str | None:
             f"{member.sha256} were backed up"
         )
     table = member.table
-    if table is not None and (content.copy_rows, content.copy_sha256) != (table.rows, table.content_sha256):
-        return (
-            f"has {content.copy_rows} rows with SHA-256 {content.copy_sha256}, but the manifest says {table.rows} "
-            f"with {table.content_sha256}"
-        )
+    if table is not None and content.copy_rows != table.rows:
+        return f"has {content.copy_rows} rows, but {table.rows} are recorded"
     return None
 
 
-def _note(digests: Sequence[_MemberDigest], findings: Findings) -> None:
-    for digest in digests:
-        if digest.problem is not None:
-            findings.differences.append(
-                Difference(kind="object", name=digest.member.objects[0], detail=digest.problem)
+def _note(member: Member, key: str, problem: str | None, rows: int | None, findings: Findings) -> None:
+    if problem is not None:
+        findings.differences.append(Difference(kind="object", name=key, detail=problem))
+    if member.table is not None:
+        findings.tables.append(
+            TableResult(
+                schema=member.table.schema_name,
+                name=member.table.name,
+                rows_expected=member.table.rows,
+                rows_found=rows,
+                matches=problem is None,
             )
-        if digest.member.table is not None:
-            findings.tables.append(
-                TableResult(
-                    schema=digest.member.table.schema_name,
-                    name=digest.member.table.name,
-                    rows_expected=digest.member.table.rows,
-                    rows_found=digest.rows,
-                    matches=digest.problem is None,
-                )
-            )
+        )
 
 
 def _check_contents(archive: ArchiveFolder, findings: Findings) -> None:
@@ -193,7 +288,7 @@ def _check_contents(archive: ArchiveFolder, findings: Findings) -> None:
     expected = {name: (t.schema, t.name, t.columns) for name, t in tables_of_members(toc).items()}
     found = {
         member.name: (member.table.schema_name, member.table.name, member.table.columns)
-        for member in archive.manifest.members
+        for member in archive.members.values()
         if member.table is not None
     }
     for name in sorted(expected.keys() | found.keys()):

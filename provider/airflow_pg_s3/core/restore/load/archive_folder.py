@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice
 from typing import IO
 
 from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.postgres.archive.toc import TOC, Toc, check_files, read_toc
+from airflow_pg_s3.core.repository.chunk_reader import read_chunks
 from airflow_pg_s3.core.repository.codec import Decoder
-from airflow_pg_s3.core.repository.manifest import Manifest, Member
+from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.member_verifier import MemberVerifier, described
+from airflow_pg_s3.core.repository.members import Chunks, Member, packs_of, parse_members
 from airflow_pg_s3.core.repository.pack import PackReader
 from airflow_pg_s3.core.s3.download import Downloader
 from airflow_pg_s3.core.s3.requests import StoredObject
@@ -25,20 +28,23 @@ class ArchiveFolder:
     """The archive of one backup, in a workspace.
 
     :param base: key prefix that the manifest's objects are relative to.
+    :raises IntegrityError: its list of members is not what was stored.
+    :raises StorageError: S3 failed.
     """
 
     def __init__(
         self, manifest: Manifest, base: str, downloader: Downloader, decoder: Decoder, workspace: Workspace
     ) -> None:
         self.manifest = manifest
-        self.members = {member.name: member for member in manifest.members}
         self.workspace = workspace
         self.folder = workspace.make_folder("archive")
-        self._objects = {
-            record.key: StoredObject(key=base + record.key, stored_bytes=record.stored_bytes)
-            for record in manifest.objects
-        }
+        self._base = base
         self._downloader = downloader
+        size = manifest.members.stored_bytes
+        members = downloader.read(StoredObject(key=base + manifest.members_key, stored_bytes=size))
+        self.members = {member.name: member for member in parse_members(manifest, members)}
+        self._packs = packs_of(self.members.values())
+        self._pack_bytes = {record.key: record.stored_bytes for record in manifest.packs}
         self._decoder = decoder
         self._fetching = threading.Lock()
         self._files: set[str] = set()  # members that are whole in the folder
@@ -69,14 +75,14 @@ class ArchiveFolder:
         if self._files.issuperset(names):
             return
         with self._fetching:
-            for objects, members in self.manifest.packs():
+            for pack, members in self._packs.items():
                 missing = [m for m in members if m.name in names and m.name not in self._files]
                 if missing:
                     self._make_room(members)
-                    self._files |= self._fetch_pack(objects, {member.name: member for member in members})
+                    self._files |= self._fetch_pack(pack, {member.name: member for member in members})
                     for member in missing:
                         if member.name not in self._files:
-                            raise IntegrityError(f"{objects[0]} does not hold {described(member)}")
+                            raise IntegrityError(f"{pack} does not hold {described(member)}")
 
     def save(self, members: Collection[Member]) -> None:
         """Make plain files of members, whether they are in packs or not.
@@ -95,34 +101,49 @@ class ArchiveFolder:
     def read(self, member: Member, write: Callable[[bytes], object]) -> None:
         """Read one member, from S3 if it is in no pack, on the caller's thread; several may do so at once.
 
-        :param write: takes its bytes; what they are is only known to be right when this returns.
+        :param write: takes its bytes. They are known to be right; that none is missing, when this returns.
         :raises IntegrityError: it is not what was backed up.
         """
-        verifier = MemberVerifier(member)
-
-        def take(chunk: bytes) -> None:
-            verifier.update(chunk)
-            write(chunk)
-            with self._counting:
-                self.read_bytes += len(chunk)
-
         try:
-            if member.packed:
-                self.fetch([member.name])
-                with (self.folder / member.name).open("rb") as file:
-                    while chunk := file.read(_READ_BYTES):
-                        take(chunk)
-            else:
-                self._decoder.decode(self._downloader.stream([self._objects[key] for key in member.objects]), take)
-            verifier.finish()
+            for piece in self._pieces(member):
+                write(piece)
+                with self._counting:
+                    self.read_bytes += len(piece)
         except IntegrityError as error:
             raise IntegrityError(f"{described(member)} {error}") from error
+
+    def read_piece(self, member: Member, number: int) -> bytes:
+        """Read one chunk of a member; all of one that is in a pack.
+
+        :param number: of the chunk, from 0; there is nothing in one behind the last.
+        :raises IntegrityError: as `read`.
+        """
+        if member.packed:
+            pieces: list[bytes] = []
+            self.read(member, pieces.append)
+            return b"".join(pieces)
+        chunk = Chunks()
+        for one in islice(member.chunks, number, number + 1):
+            chunk.append(one)
+        return b"".join(read_chunks(chunk, self._base, self._downloader, self._decoder))
+
+    def _pieces(self, member: Member) -> Iterator[bytes]:
+        if not member.packed:
+            yield from read_chunks(member.chunks, self._base, self._downloader, self._decoder)
+            return
+        self.fetch([member.name])
+        verifier = MemberVerifier(member)
+        with (self.folder / member.name).open("rb") as file:
+            while piece := file.read(_READ_BYTES):
+                verifier.update(piece)
+                yield piece
+        verifier.finish()
 
     def _make_room(self, members: Iterable[Member]) -> None:
         size = sum(member.raw_bytes for member in members)
         require_free_space(self.folder, size, what="what pg_restore reads of the backup as files")
 
-    def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> set[str]:
+    def _fetch_pack(self, pack: str, members: Mapping[str, Member]) -> set[str]:
         """Make files of all members in a pack, and return their names."""
         names: set[str] = set()
         with ExitStack() as stack:
@@ -135,13 +156,12 @@ class ArchiveFolder:
                 return _MemberFile(members[name], stack.enter_context(open(f"{self.folder}/{name}", "wb")))
 
             reader = PackReader(open_member)
+            stored = StoredObject(key=self._base + pack, stored_bytes=self._pack_bytes[pack])
             try:
-                self._decoder.decode(
-                    self._downloader.stream([self._objects[key] for key in objects]), reader.write
-                )
+                self._decoder.decode(self._downloader.stream([stored]), reader.write)
                 reader.finish()
             except IntegrityError as error:
-                raise IntegrityError(f"the pack {objects[0]} {error}") from error
+                raise IntegrityError(f"the pack {pack} {error}") from error
         return names
 
 

@@ -14,7 +14,7 @@ from airflow_pg_s3.core.postgres.archive.toc import PRE_DATA, Entry, Toc, list_l
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.encodings import psycopg_knows
 from airflow_pg_s3.core.reporting import Log, Progress, human
-from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession
 from airflow_pg_s3.core.restore.load.lanes import Lanes, Task

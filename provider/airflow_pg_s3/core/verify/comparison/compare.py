@@ -16,7 +16,7 @@ from airflow_pg_s3.core.postgres.client_tools import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.errors import server_error
 from airflow_pg_s3.core.reporting import Log
-from airflow_pg_s3.core.repository.manifest import Member
+from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import grouped
@@ -33,7 +33,7 @@ from airflow_pg_s3.core.verify.comparison.workers import Found, Work, do_all
 class Comparison:
     """What was found.
 
-    :param tables: one for every table member of the manifest, in its order.
+    :param tables: one for every table member of the backup, in its order.
     :param differences: everything that is not as in the source, each named; empty = equal.
     :param warnings: what could not be compared, and why.
     """
@@ -84,7 +84,7 @@ def compare(
     except psycopg.Error as error:
         said = f"{target.endpoint} cannot be compared: {server_error(error)}"
         raise ServerError(said).with_traceback(error.__traceback__) from None
-    in_order = [found.tables[member.name] for member in manifest.members if member.table is not None]
+    in_order = [found.tables[member.name] for member in archive.members.values() if member.table is not None]
     return Comparison(tables=in_order, differences=found.differences, warnings=found.warnings)
 
 
@@ -96,7 +96,7 @@ def _work(
     toc = read_toc(archive.folder / TOC)
     restored = read_tables(reader.connection, server)
     tables = TableComparison(archive=archive, restored=restored, locate=locate)
-    contents = large_objects.content_members(archive.manifest)
+    contents = large_objects.content_members(archive.members.values())
     oids = large_objects.read_oids(reader.connection)
 
     def compare_schema(reader: CopyReader) -> Found:

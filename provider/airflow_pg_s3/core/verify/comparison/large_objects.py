@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ import psycopg
 
 from airflow_pg_s3.core.postgres.archive.toc import Toc
 from airflow_pg_s3.core.postgres.server import Server
-from airflow_pg_s3.core.repository.manifest import Manifest, Member
+from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.repository.verification_record import Difference
+from airflow_pg_s3.core.verify.comparison.row_digest import compare_in_pieces
 
 _CHUNK_BYTES = 1 << 20
 _MEMBER = re.compile(r"blob_(\d{1,10})\.dat")
@@ -36,9 +37,9 @@ _ALL = ("SELECT", "UPDATE")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def content_members(manifest: Manifest) -> dict[int, Member]:
-    """Oids of the large objects in a backup, with the members that hold them."""
-    matches = ((_MEMBER.fullmatch(member.name), member) for member in manifest.members)
+def content_members(members: Iterable[Member]) -> dict[int, Member]:
+    """Oids of the large objects among the members of a backup, with the members that hold them."""
+    matches = ((_MEMBER.fullmatch(member.name), member) for member in members)
     return {int(match.group(1)): member for match, member in matches if match}
 
 
@@ -50,9 +51,9 @@ def compare_contents(connection: Connection, group: Mapping[int, Member]) -> Ite
     (member, *others) = group.values()
     if not others and not member.packed:
         (oid,) = group
-        size, sha256 = _read(connection, oid)
-        if (size, sha256) != (member.raw_bytes, member.sha256):
-            yield _other_content(oid, member, size)
+        found = compare_in_pieces(_read(connection, oid), member.pieces())
+        if found.difference is not None:
+            yield _other_content(oid, member, found.raw_bytes)
         return
     sizes = [member.raw_bytes for member in group.values()]
     for oid, content in connection.execute(_CONTENTS, [list(group), sizes], binary=True):
@@ -146,14 +147,11 @@ def _apply(text: str, privileges: set[str]) -> None:
             privileges.add(f"{right}{'*' if option else ''} {_unquoted(role)}")
 
 
-def _read(connection: Connection, oid: int) -> tuple[int, str]:
-    sha256, size = hashlib.sha256(), 0
+def _read(connection: Connection, oid: int) -> Iterator[bytes]:
+    size = 0
     query = "select lo_get(%s, %s, %s)"
-    while True:
-        row = connection.execute(query, [oid, size, _CHUNK_BYTES], binary=True).fetchone()
-        if row is None or not row[0]:
-            return size, sha256.hexdigest()
-        sha256.update(row[0])
+    while (row := connection.execute(query, [oid, size, _CHUNK_BYTES], binary=True).fetchone()) and row[0]:
+        yield row[0]
         size += len(row[0])
 
 

@@ -1,23 +1,75 @@
-"""What rows of COPY text are: in their order, in any order, and where they begin to differ."""
+"""Rows of COPY text: compared in their order, piece by piece, or in any order."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-
-from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 _MODULUS = 1 << 256
 
 
-def digest_in_order(blocks: Iterable[bytes]) -> tuple[str, int]:
-    """SHA-256 and number of rows of COPY text, as the manifest has them of a table."""
-    sha256, rows = hashlib.sha256(), 0
+@dataclass(frozen=True, kw_only=True)
+class PieceDifference:
+    """The first piece that is not as it was.
+
+    :param number: of the piece, from 0; of one behind the last, if more came than was backed up.
+    :param newlines_before: in the pieces before it.
+    :param found: what came instead of it.
+    """
+
+    number: int
+    newlines_before: int
+    found: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What was seen.
+
+    :param raw_bytes: how much came.
+    :param newlines: how many newlines are in it.
+    :param difference: None if it is what was backed up.
+    """
+
+    raw_bytes: int
+    newlines: int
+    difference: PieceDifference | None
+
+
+def compare_in_pieces(blocks: Iterable[bytes], pieces: Iterable[tuple[int, str]]) -> Compared:
+    """Compare what comes with the lengths and hexadecimal SHA-256 of the pieces that it was backed up in.
+
+    :param blocks: taken to their end also behind a difference.
+    """
+    expected = iter(pieces)
+    wanted = next(expected, None)
+    number = 0
+    difference = None
+    pending = bytearray()
+    raw_bytes = newlines = newlines_before = 0
     for block in blocks:
-        sha256.update(block)
-        # Newlines in values are written "\n".
-        rows += block.count(b"\n")
-    return sha256.hexdigest(), rows
+        raw_bytes += len(block)
+        newlines += block.count(b"\n")
+        if difference is not None:
+            continue
+        pending += block
+        while wanted is not None and len(pending) >= wanted[0]:
+            size, sha256 = wanted
+            found = bytes(memoryview(pending)[:size])
+            if hashlib.sha256(found).hexdigest() != sha256:
+                difference = PieceDifference(number=number, newlines_before=newlines_before, found=found)
+                break
+            newlines_before += found.count(b"\n")
+            del pending[:size]
+            wanted = next(expected, None)
+            number += 1
+        else:
+            if wanted is None and pending:
+                difference = PieceDifference(number=number, newlines_before=newlines_before, found=bytes(pending))
+    if difference is None and wanted is not None:
+        difference = PieceDifference(number=number, newlines_before=newlines_before, found=bytes(pending))
+    return Compared(raw_bytes=raw_bytes, newlines=newlines, difference=difference)
 
 
 class DigestInAnyOrder:
@@ -56,46 +108,8 @@ class DigestInAnyOrder:
         self._sum = total % _MODULUS
 
 
-class FirstDifference:
-    """Compares a table's member, as its bytes come, with what COPY sends of the restored table.
-
-    :param found: blocks of COPY text; only as much is read as was expected.
-    """
-
-    def __init__(self, found: Iterator[bytes]) -> None:
-        self._found = found
-        self._ahead = b""
-        self._held_back = b""
-        self._equal_rows = 0
-        self.row: int | None = None
-        """Number, from 1, of the first row that differs, is missing or is too much; None if there is none."""
-
-    def write(self, block: bytes) -> None:
-        """Take the next bytes of the member."""
-        # The last bytes may be pg_dump's terminator, which COPY does not send.
-        joined = self._held_back + block
-        keep = len(COPY_TERMINATOR)
-        self._held_back = joined[-keep:]
-        self._expect(joined[:-keep])
-
-    def finish(self) -> None:
-        """Look for rows behind the member's end."""
-        if self.row is None and (self._ahead or next(self._found, b"")):
-            self.row = self._equal_rows + 1
-
-    def _expect(self, expected: bytes) -> None:
-        if self.row is not None:
-            return
-        while len(self._ahead) < len(expected) and (block := next(self._found, b"")):
-            self._ahead += block
-        found, self._ahead = self._ahead[: len(expected)], self._ahead[len(expected) :]
-        if found != expected:
-            first = _first_different_byte(expected, found)
-            self.row = self._equal_rows + expected.count(b"\n", 0, first) + 1
-        self._equal_rows += expected.count(b"\n")
-
-
-def _first_different_byte(a: bytes, b: bytes) -> int:
+def first_different_byte(a: bytes, b: bytes) -> int:
+    """Find the first byte that differs; where the shorter one ends, if there is none."""
     # By halves, which compares in C: a loop over a block of some MiB would take seconds.
     low, high = 0, min(len(a), len(b))
     while low < high:

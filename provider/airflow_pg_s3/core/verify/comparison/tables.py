@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.core.repository.manifest import Manifest, Member, Table
+from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
+from airflow_pg_s3.core.repository.manifest import Table
+from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader, UnreadableError
-from airflow_pg_s3.core.verify.comparison.row_digest import DigestInAnyOrder, FirstDifference, digest_in_order
+from airflow_pg_s3.core.verify.comparison.row_digest import (
+    DigestInAnyOrder,
+    PieceDifference,
+    compare_in_pieces,
+    first_different_byte,
+)
 from airflow_pg_s3.core.verify.comparison.table_catalog import RestoredTable, Tables
 from airflow_pg_s3.core.verify.comparison.workers import Found
 
@@ -32,7 +40,7 @@ class TableComparison:
         """Members to be compared together: those loaded through one root, and every other by itself."""
         by_root: dict[tuple[str, str], list[Member]] = {}
         alone = []
-        for member in self.archive.manifest.members:
+        for member in self.archive.members.values():
             if member.table is None:
                 continue
             if member.table.through_root:
@@ -59,8 +67,8 @@ class TableComparison:
 
     def uncalled_for(self, reader: CopyReader) -> Iterator[Difference]:
         """Find rows in tables of which the backup has none: they were not dumped, or did not exist."""
-        dumped = {(t.schema_name, t.name) for t in _tables(self.archive.manifest)}
-        roots = {self.restored[key].oid for key in _roots(self.archive.manifest) if key in self.restored}
+        dumped = {(t.schema_name, t.name) for t in _tables(self.archive)}
+        roots = {self.restored[key].oid for key in _roots(self.archive) if key in self.restored}
         for key, restored in self.restored.items():
             if restored.kind != "r" or restored.of_extension or restored.root in roots or key in dumped:
                 continue
@@ -77,13 +85,16 @@ class TableComparison:
     def _compare_table(self, member: Member, restored: RestoredTable, reader: CopyReader) -> Found:
         table = _table(member)
         command = restored.copy_command(table.columns)
-        sha256, rows = digest_in_order(reader.copy(command, expected_bytes=member.raw_bytes))
-        if (sha256, rows) == (table.content_sha256, table.rows):
+        blocks = chain(reader.copy(command, expected_bytes=member.raw_bytes), [COPY_TERMINATOR])
+        compared = compare_in_pieces(blocks, member.pieces())
+        # Newlines in values are written "\n".
+        rows = compared.newlines - COPY_TERMINATOR.count(b"\n")
+        if compared.difference is None and rows == table.rows:
             return _result(member, rows_found=rows, matches=True)
         # pg_restore has not made it: it adds rows to what the extension has put there, wherever there is room.
         if restored.of_extension and rows == table.rows and self._are_same_rows([member], command, reader)[0]:
             return _result(member, rows_found=rows, matches=True)
-        first = self._first_difference(member, command, reader) if self.locate else None
+        first = self._row(member, compared.difference) if self.locate and compared.difference else None
         found = _result(member, rows_found=rows, matches=False, first_difference=first)
         what = (
             f"{table.rows} rows expected, {rows} found"
@@ -94,12 +105,11 @@ class TableComparison:
         found.differences.append(_difference(table, what + where))
         return found
 
-    def _first_difference(self, member: Member, command: bytes, reader: CopyReader) -> int | None:
-        with closing(reader.copy(command, expected_bytes=member.raw_bytes)) as blocks:
-            comparison = FirstDifference(blocks)
-            self._read(member, comparison.write, reader)
-            comparison.finish()
-        return comparison.row
+    def _row(self, member: Member, difference: PieceDifference) -> int:
+        """Number, from 1, of the first row that differs, is missing or is too much."""
+        expected = self.archive.read_piece(member, difference.number)
+        first = first_different_byte(expected, difference.found)
+        return difference.newlines_before + expected.count(b"\n", 0, first) + 1
 
     def _read(self, member: Member, write: Callable[[bytes], object], reader: CopyReader) -> None:
         def take(chunk: bytes) -> None:
@@ -141,17 +151,17 @@ class TableComparison:
 
     def _rows_of_root(self, root: RestoredTable) -> bytes:
         """Leave out partitions that have members of their own."""
-        directly = {(t.schema_name, t.name) for t in _tables(self.archive.manifest) if not t.through_root}
+        directly = {(t.schema_name, t.name) for t in _tables(self.archive) if not t.through_root}
         oids = [str(t.oid) for key, t in self.restored.items() if t.root == root.oid and key in directly]
         return b"WHERE tableoid NOT IN (%b)" % ", ".join(oids or ["0"]).encode()
 
 
-def _tables(manifest: Manifest) -> list[Table]:
-    return [member.table for member in manifest.members if member.table is not None]
+def _tables(archive: ArchiveFolder) -> list[Table]:
+    return [member.table for member in archive.members.values() if member.table is not None]
 
 
-def _roots(manifest: Manifest) -> set[tuple[str, str]]:
-    return {(table.schema_name, table.name) for table in _tables(manifest) if table.through_root}
+def _roots(archive: ArchiveFolder) -> set[tuple[str, str]]:
+    return {(table.schema_name, table.name) for table in _tables(archive) if table.through_root}
 
 
 def _table(member: Member) -> Table:

@@ -31,6 +31,11 @@ class Killed(BaseException):
     """The program is no more: nothing that it does on its way out reaches S3."""
 
 
+@functools.cache
+def _date(now: datetime) -> str:
+    return format_datetime(now, usegmt=True)
+
+
 @dataclass(frozen=True)
 class Stored:
     body: bytes
@@ -150,13 +155,7 @@ class Client:
         raise _error(404, "ObjectLockConfigurationNotFoundError", "GetObjectLockConfiguration")
 
     def get_paginator(self, operation: str) -> Any:
-        client = self
-
-        class Paginator:
-            def paginate(self, **arguments: Any) -> Iterator[Any]:
-                yield getattr(client, operation)(**arguments)
-
-        return Paginator()
+        return _Paginator(getattr(self, operation))
 
     def _find(self, key: str, operation: str) -> Stored:
         try:
@@ -167,15 +166,26 @@ class Client:
             raise _error(404, "404", operation) from None
 
     def _answer(self, **answer: Any) -> Any:
-        date = format_datetime(self._store.now, usegmt=True)
+        date = _date(self._store.now)
         return answer | {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {"date": date}}}
 
     def _request(self, operation: str, key: str, answer: Callable[[], Any]) -> Any:
         return self._gate(Request(operation, key, self._store.now, answer))
 
 
+class _Paginator:
+    def __init__(self, operation: Callable[..., Any]) -> None:
+        self._operation = operation
+
+    def paginate(self, **arguments: Any) -> Iterator[Any]:
+        yield self._operation(**arguments)
+
+
 def _response(status: int, code: str) -> Any:
-    return {"Error": {"Code": code, "Message": "said the simulation"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return {
+        "Error": {"Code": code, "Message": "said the simulation"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
 
 
 def _error(status: int, code: str, operation: str) -> ClientError:

@@ -5,11 +5,12 @@ anywhere, marks grow old, sessions are cut off, lists lag. Then the protocol is 
 is found.
 """
 
+import functools
 import hashlib
 import logging
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -28,11 +29,11 @@ from airflow_pg_s3.core.repository.manifest import parse_run_key, ranges_of, run
 from airflow_pg_s3.core.repository.members import Chunk, Chunks, Member, runs_of
 from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.repository.sweep_mark import SWEEPING
-from airflow_pg_s3.core.retention import live_runs, prune, prune_plan, sweep
+from airflow_pg_s3.core.retention import inventory, live_runs, prune, prune_plan, sweep
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import PruneRequest
 from tests.support.fault_tally import SEED, TORTURE
-from tests.support.simulated_s3 import Client, Program, Request, Store, program_at_work
+from tests.support.simulated_s3 import Client, Program, Request, Store, Stored, program_at_work
 from tests.support.stored_backups import id_at, manifest_of
 
 URI = "s3://bucket/p"
@@ -51,13 +52,21 @@ class Broken(AssertionError):
 
 @dataclass(frozen=True)
 class Faults:
-    """How many of each there may be."""
+    """How many of each there may be.
+
+    :param jumps: of time.
+    :param cuts: of sessions of backups.
+    :param lag: lists do not show what is new, for some time.
+    :param lag_of_begun: neither do they show `begun`.
+    :param skew: how far the worker's clock is ahead of S3's.
+    """
 
     kills: int = 0
     jumps: int = 0
     cuts: int = 0
     lag: bool = False
     lag_of_begun: bool = False
+    skew: timedelta = timedelta(0)
 
 
 class World:
@@ -73,9 +82,13 @@ class World:
         self._used = {"kill": 0, "jump": 0, "cut": 0}
         self._changes = 0
         self._required: dict[str, set[str]] = {}
+        self._lacking: str | None = None
+        self.skew = faults.skew
+        Clock.world = self
         self._lags = False
         self.store = Store(NOW, self._changed)
-        self._furnish()
+        for key, stored in furnished().items():
+            self.store.put(key, stored.body)
         self._lags = faults.lag
         self.store.now += timedelta(hours=24)
         self.programs = [
@@ -86,14 +99,6 @@ class World:
         for program in self.programs:
             program.start()
             self._note_waiting(program)
-
-    def _furnish(self) -> None:
-        """Of A, which was pruned, x is left, as B refers to it; C is the newest, and leaves something out."""
-        client = Client(self.store)
-        for letter, content, partial in (("A", "vwx", False), ("B", "wxy", False), ("C", "v", True)):
-            make(self, client, letter, content, None, left_out_by=["--exclude-table-data"] if partial else [])
-        client.put_object(Bucket="bucket", Key=f"{BASE}{ID['A']}/pruned", Body=b"{}")
-        client.delete_object(Bucket="bucket", Key=f"{BASE}{ID['A']}.json")
 
     # -- what may happen next ---------------------------------------------------------------------------------
 
@@ -129,6 +134,8 @@ class World:
             (program,) = (one for one in self.programs if one.name == who)
             program.go() if what == "go" else program.kill()
             self._note_waiting(program)
+        if self._lacking is not None:
+            raise Broken(self._lacking)
 
     def state(self) -> object:
         """Equal for two worlds that can only go on alike."""
@@ -164,34 +171,39 @@ class World:
             if stored is not None:
                 manifest = manifests.parse(stored.body, where=key)
                 self._required[key] = {BASE + name for name in manifest.object_keys()}
-        self.check(only_settled=self._faults.cuts > 0)
+        # Not raised here, where a program would take it for an error of its own.
+        self._lacking = self._lacking or self._find_lacking(only_settled=self._faults.cuts > 0)
 
-    def check(self, *, only_settled: bool = False) -> None:
-        """Look for backups that lack something.
+    def _find_lacking(self, *, only_settled: bool) -> str | None:
+        """Look for a backup that lacks something.
 
         :param only_settled: the others may yet be taken back, as a session was cut off.
         """
         for key, required in self._required.items():
             is_settled = f"{key.removesuffix('.json')}/{SETTLED}" in self.store.objects
             if (is_settled or not only_settled) and not required <= self.store.objects.keys():
-                raise Broken(f"{key} lacks {sorted(required - self.store.objects.keys())}")
+                return f"{key} lacks {sorted(required - self.store.objects.keys())}"
+        return None
 
     def finish(self) -> None:
         """Let nobody but a prune be at work, twice, and look for what it leaves."""
-        self._lags = False
+        self._lags, self.skew = False, timedelta(0)
         self.store.unlisted.clear()
         self.sessions.clear()
         for _ in range(2):
             self.store.now += timedelta(hours=49)
             do_prune(Client(self.store))
-        self.check()
+        if lacking := self._find_lacking(only_settled=False):
+            raise Broken(lacking)
         complete = {key.removesuffix(".json") for key in self._required}
         needed = set().union(*self._required.values())
         for key in self.store.objects:
             folder, slash, name = key.removeprefix(BASE).partition("/")
             if key in self._required or BASE + folder in complete or key in needed:
                 continue
-            is_mark = name in (BEGUN, SETTLED, "pruned") and any(one.startswith(f"{BASE}{folder}/") for one in needed)
+            is_mark = name in (BEGUN, SETTLED, "pruned") and any(
+                one.startswith(f"{BASE}{folder}/") for one in needed
+            )
             if not is_mark:
                 raise Broken(f"{key} is kept for ever")
 
@@ -200,9 +212,37 @@ class World:
             program.kill()
 
 
+class Clock:
+    """The worker's."""
+
+    world: World
+
+    @classmethod
+    def now(cls, _: object) -> datetime:
+        return cls.world.store.now + cls.world.skew
+
+
+@functools.cache
+def furnished() -> dict[str, Stored]:
+    """What there is at first: of A, which was pruned, x, as B refers to it; and C, which leaves something out."""
+    store = Store(NOW)
+    world = SimpleNamespace(store=store, sessions=set())
+    for letter, content, options in (("A", "wx", []), ("B", "xy", []), ("C", "v", ["--exclude-table-data"])):
+        make(world, Client(store), letter, content, None, left_out_by=options)
+    store.put(f"{BASE}{ID['A']}/pruned", b"{}")
+    store.put(f"{BASE}{ID['A']}/{BEGUN}", b'{"instance": "1/1"}')  # as it could not be deleted
+    for name in (".json", "/members.json.zst", "/pack-0001.tar.zst", "/000001.zst"):
+        store.delete(f"{BASE}{ID['A']}{name}")
+    return store.objects
+
+
 def is_hasty(request: Request) -> bool:
     """What is sent at once after a look that allows it, or is refused by S3, as it was signed too long ago."""
-    return request.operation.startswith("Delete") or re.fullmatch(rf"{BASE}[^/]*\.json", request.key) is not None
+    is_manifest = re.fullmatch(rf"{BASE}[^/]*\.json", request.key) is not None
+    return request.operation.startswith("Delete") or (request.operation == "PutObject" and is_manifest)
+
+
+PARSE = functools.cache(manifests.parse)  # the same again and again
 
 
 # -- programs -----------------------------------------------------------------------------------------------------
@@ -245,14 +285,19 @@ def make(world: World, client: Any, letter: str, content: str, program: Program 
                 found = known.use(hashlib.sha256(name.encode()).digest())
                 chunk = found[0] if found else store(client, backup_id, number, name)
                 chunks.append(chunk)
-            members = [Member(name="toc.dat", raw_bytes=len(content), chunks=chunks)]
+            pack = f"{backup_id}/pack-0001.tar.zst"
+            world.store.put(BASE + pack, b"toc!")
+            members = [
+                Member(name="1.dat", raw_bytes=len(content), chunks=chunks),
+                Member(name="toc.dat", raw_bytes=4, pack=pack, sha256="0" * 64),
+            ]
+            runs = runs_of(members)
             manifest = manifest_of(
                 "shop",
                 backup_id,
                 dump={"pg_dump_version": "18.1", "options": [], "jobs": 1, **dump},
-                packs=[],
-                members=staged.store_members(members, {}, runs_of(members)),
-                runs=numbers_of(chunks),
+                members=staged.store_members(members, {BASE + pack: 4}, runs),
+                runs=numbers_of(runs),
             )
             confirm_session(world, backup_id)
             staged.commit(manifest)
@@ -271,11 +316,11 @@ def store(client: Any, backup_id: str, number: int, name: str) -> Chunk:
     return Chunk(hashlib.sha256(name.encode()).digest(), 1, key, 0, 1)
 
 
-def numbers_of(chunks: Chunks) -> dict[str, list[tuple[int, int]]]:
-    runs: dict[str, list[int]] = {}
-    for backup_id, number in filter(None, map(parse_run_key, chunks.keys())):
-        runs.setdefault(backup_id, []).append(number)
-    return {backup_id: ranges_of(numbers) for backup_id, numbers in runs.items()}
+def numbers_of(runs: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
+    found: dict[str, list[int]] = {}
+    for backup_id, number in filter(None, map(parse_run_key, runs)):
+        found.setdefault(backup_id, []).append(number)
+    return {backup_id: ranges_of(numbers) for backup_id, numbers in found.items()}
 
 
 def confirm_session(world: World, backup_id: str) -> None:
@@ -299,14 +344,15 @@ def a_prune(world: World, program: Program) -> None:
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a program nothing happens at the same time, and nothing by chance."""
+    monkeypatch.setattr(manifests, "parse", PARSE)
     for module in (live_runs, prune, prune_plan, sweep):
         monkeypatch.setattr(module, "in_parallel", lambda work, items, **_: map(work, items))
     monkeypatch.setattr(sweep_mark, "secrets", SimpleNamespace(token_hex=lambda _: program_at_work()))
     monkeypatch.setattr(abandoned, "is_alive", lambda world, backup_id, _: backup_id in world.sessions)
-    thread = SimpleNamespace(start=lambda: None, is_alive=lambda: False)
-    monkeypatch.setattr(
-        presence, "threading", SimpleNamespace(Event=lambda: None, Thread=lambda **_: thread)
-    )
+    monkeypatch.setattr(inventory, "datetime", Clock)
+    # None renews `begun`: what takes long is taken for abandoned, which is worse than what happens.
+    silent = SimpleNamespace(start=lambda: None, is_alive=lambda: False, set=lambda: None)
+    monkeypatch.setattr(presence, "threading", SimpleNamespace(Event=lambda: silent, Thread=lambda **_: silent))
 
 
 # -- searches -----------------------------------------------------------------------------------------------------
@@ -336,7 +382,9 @@ def search(programs: Programs, faults: Faults) -> int:
                 path.append(options[0])
                 world.choose(options[0])
             else:
-                world.finish()
+                if (end := frozenset(world.store.objects.items())) not in seen:
+                    seen.add(end)
+                    world.finish()
         except Broken as error:
             raise Broken(f"{error}, after {' '.join(':'.join(option) for option in path)}") from None
         finally:
@@ -353,7 +401,9 @@ def try_at_random(programs: Programs, faults: Faults, count: int) -> None:
         try:
             while options := world.options():
                 # Faults are rare beside requests, and time passes now and then.
-                weights = [8.0 if what == "go" else 1.0 / len(JUMPS) if what == "jump" else 1.0 for what, _ in options]
+                weights = [
+                    8.0 if what == "go" else 1.0 / len(JUMPS) if what == "jump" else 1.0 for what, _ in options
+                ]
                 path += chance.choices(options, weights)
                 world.choose(path[-1])
             world.finish()
@@ -361,3 +411,12 @@ def try_at_random(programs: Programs, faults: Faults, count: int) -> None:
             raise Broken(f"{error}, after {' '.join(':'.join(option) for option in path)}") from None
         finally:
             world.close()
+
+
+def test_one_of_each() -> None:
+    import time
+
+    for faults in (Faults(), Faults(kills=1), Faults(lag=True), Faults(jumps=1), Faults(cuts=1)):
+        t = time.time()
+        n = search({"D": a_backup("D", "vxyz"), "prune": a_prune}, faults)
+        print(faults, n, time.time() - t)

@@ -10,11 +10,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -186,27 +185,25 @@ class Repository:
         return True
 
     def remove_data(self, database: str, backup_id: str) -> int:
-        """Abort the uploads and delete the objects of a backup that has no manifest.
+        """Delete the objects of a backup that has no manifest, and to whose runs no other refers.
 
         :returns: how many objects were deleted.
         :raises StorageError: something could not be removed.
         """
         folder = f"{self.base(database)}{backup_id}/"
+        deleter = Deleter(self.client, self.bucket)
+        count, last = 0, []
         try:
-            for upload in self._uploads(folder):
-                with contextlib.suppress(self.client.exceptions.NoSuchUpload):
-                    self.client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
-            keys = [entry["Key"] for entry in self._pages(folder)]
-            # The record of the backup goes last: while it is there, the rest is found.
-            keys.sort(key=lambda key: key == folder + BEGUN)
-            for refused in Deleter(self.client, self.bucket).delete(keys):
-                for one in refused:
-                    raise StorageError(f"cannot delete {one['Key']}: {one.get('Message')}")
+            for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=folder):
+                keys = [entry["Key"] for entry in page.get("Contents", [])]
+                count += len(keys)
+                # The record of the backup goes last: while it is there, the rest is found.
+                last += [key for key in keys if key == folder + BEGUN]
+                _delete(deleter, [key for key in keys if key != folder + BEGUN])
+            _delete(deleter, last)
         except (ClientError, BotoCoreError) as error:
             raise StorageError(f"cannot remove what is left in {self.uri(folder)}: {error}") from error
-        return len(keys)
+        return count
 
     def retract(self, database: str, backup_id: str) -> None:
         """Delete the manifest of a backup whose objects may not all be there, so that it is none any more.
@@ -267,11 +264,11 @@ class Repository:
             for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=prefix):
                 yield from page.get("Contents", [])
 
-    def _uploads(self, prefix: str) -> Iterable[Any]:
-        for page in self.client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self.bucket, Prefix=prefix
-        ):
-            yield from page.get("Uploads", [])
+
+def _delete(deleter: Deleter, keys: Sequence[str]) -> None:
+    for refused in deleter.delete(keys):
+        for one in refused:
+            raise StorageError(f"cannot delete {one['Key']}: {one.get('Message')}")
 
 
 def read_members(client: S3Client, bucket: str, stored: StoredManifest) -> Iterator[Member]:

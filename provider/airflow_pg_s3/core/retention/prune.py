@@ -162,7 +162,7 @@ class _Run:
         postponed = None
         if not self._request.dry_run:
             decisions = self._remove(decisions, found)
-            leftovers, postponed = self._sweep(sweep, decisions, leftovers)
+            leftovers, postponed = self._sweep(sweep, decisions, leftovers, is_marked=found.is_marked)
         result = Pruned(
             database=self._database,
             decisions=decisions,
@@ -195,16 +195,18 @@ class _Run:
         self._remover.remove_manifest(self._base, backup_id, has_evidence=has_evidence)
 
     def _sweep(
-        self, sweep: Sweep, decisions: Sequence[Decision], leftovers: Mapping[str, Leftover]
+        self, sweep: Sweep, decisions: Sequence[Decision], leftovers: Mapping[str, Leftover], *, is_marked: bool
     ) -> tuple[Mapping[str, Leftover], str | None]:
         """Delete what is left, as far as it is safe at this time; what has become of it, and why not of all."""
         removed = {one.backup_id for one in decisions if one.outcome == "deleted"}
         backups = {one.backup_id for one in decisions}
         became = {i: one for i, one in leftovers.items() if i in removed or i not in backups}
         ripe = {i for i, one in became.items() if one.outcome == "deleted"}
+        if not ripe and not is_marked:
+            return became, None
         postponed = None
         try:
-            for leftover in sweep.delete(removed, self._remover, self._request.s3_extra_args) if ripe else ():
+            for leftover in sweep.delete(removed, self._remover, self._request.s3_extra_args):
                 became[leftover.backup_id] = leftover
                 ripe.remove(leftover.backup_id)
         except Postponed as reason:

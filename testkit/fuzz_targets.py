@@ -9,12 +9,14 @@ import contextlib
 import functools
 import getopt
 import gzip
+import hashlib
 import io
 import os
 import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +34,8 @@ from airflow_pg_s3.core.record import sealed
 from airflow_pg_s3.core.repository import manifest as manifests
 from airflow_pg_s3.core.repository import verification_record
 from airflow_pg_s3.core.repository.codec import Decoder
+from airflow_pg_s3.core.repository.manifest import parse_run_key
+from airflow_pg_s3.core.repository.members import parse_members
 from airflow_pg_s3.core.repository.pack import PackReader, tar_header, tar_padding
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest
 from airflow_pg_s3.core.restore.external import detect
@@ -42,6 +46,8 @@ from testkit.postgres import installations
 from testkit.toc_writer import CUSTOM, TAR
 
 OUTPUT_LIMIT = 1 << 22
+KEYS_LIMIT = 1000
+BACKUP_ID = "20261122T030000Z-5f3a9c"
 
 
 def manifest(data: bytes) -> None:
@@ -52,21 +58,37 @@ def manifest(data: bytes) -> None:
             read = manifests.parse(form, where="s3://b/k.json")
         except (InputError, IntegrityError):
             continue
-        for member in read.members:
-            assert Path(member.name).name == member.name, member.name
-            assert not member.name.startswith((".", "-")), member.name
-        for record in read.objects:
-            folder, _, name = record.key.partition("/")
-            assert folder == read.backup_id, record.key
-            assert name, record.key
-            assert Path(name).name == name, record.key
-        list(read.packs())
+        for key in islice(read.object_keys(), KEYS_LIMIT):
+            folder, _, name = key.partition("/")
+            assert folder == read.backup_id or parse_run_key(key), key
+            assert name, key
+            assert Path(name).name == name, key
         assert manifests.parse(read.to_json(), where="s3://b/k.json") == read
+
+
+def members_file(data: bytes) -> None:
+    """Names and keys of members stay within what their manifest names, whoever wrote it."""
+    packed = zstd.compress(data)
+    for form, raw_bytes in ((data, len(data)), (packed, len(data))):
+        record = {
+            "stored_bytes": len(form), "raw_bytes": raw_bytes, "sha256": hashlib.sha256(form).hexdigest()
+        }  # fmt: skip
+        manifest: Any = SimpleNamespace(
+            members_key="id/members.json.zst",
+            members=SimpleNamespace(**record),
+            packs=[SimpleNamespace(key=f"{BACKUP_ID}/pack-0001.tar.zst")],
+            refers_to_run=lambda key: key == f"{BACKUP_ID}/000001.zst",
+        )
+        with contextlib.suppress(IntegrityError):
+            for member in parse_members(manifest, form):
+                assert Path(member.name).name == member.name, member.name
+                assert not member.name.startswith((".", "-")), member.name
+                assert {chunk.key for chunk in member.chunks} <= {f"{BACKUP_ID}/000001.zst"}
 
 
 def evidence_object(data: bytes) -> None:
     """What lies in the place of evidence is evidence, or nothing."""
-    manifest: Any = SimpleNamespace(backup_id="20261122T030000Z-5f3a9c")
+    manifest: Any = SimpleNamespace(backup_id=BACKUP_ID)
     for form in (data, sealed(data.decode(errors="replace").rstrip())):
         answer = {"Body": SimpleNamespace(read=lambda form=form: form), "ContentLength": len(form), "ETag": '"1"'}
         client: Any = SimpleNamespace(get_object=lambda answer=answer, **_: answer)
@@ -244,6 +266,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
         manifest,
+        members_file,
         evidence_object,
         foreign_format,
         compressed,
@@ -313,6 +336,12 @@ def _example() -> bytes:
 # Something well-formed for each, to begin with.
 SEEDS: dict[str, list[bytes]] = {
     "manifest": [_example()],
+    "members_file": [
+        b'{"name": "toc.dat", "raw_bytes": 1, "pack": "%b/pack-0001.tar.zst", "sha256": "%b"}\n'
+        b'{"name": "5.dat", "raw_bytes": 9, "extents": [{"key": "%b/000001.zst", "offset": 0, "sha256": ["%b"], '
+        b'"raw_bytes": [9], "stored_bytes": [7]}]}\n'
+        % (BACKUP_ID.encode(), b"0" * 64, BACKUP_ID.encode(), b"1" * 64)
+    ],
     "evidence_object": [b'{"format": 1, "backup_id": "20261122T030000Z-5f3a9c"}'],
     "compressed": [gzip.compress(b"PGDMP" * 100), zstd.compress(b"PGDMP" * 100)],
     "stored_object": [zstd.compress(b"1\t2\n" * 100)],

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_pg_s3.core.repository.manifest import Manifest
-from airflow_pg_s3.core.repository.repository import read_manifest
+from airflow_pg_s3.core.repository.members import Member
+from airflow_pg_s3.core.repository.repository import read_manifest, read_members
+from airflow_pg_s3.core.s3.requests import parse_uri
 from airflow_pg_s3.core.workspace.janitor import VARIABLE
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
@@ -188,17 +190,35 @@ def manifest_of(s3: S3Server) -> Callable[[dict], Manifest]:
 
 
 @pytest.fixture
+def members_of(s3: S3Server) -> Callable[[dict], list[Member]]:
+    """(what the backup task returned) → its members."""
+
+    def read(result: dict) -> list[Member]:
+        bucket, _ = parse_uri(result["uri"], parameter="backup")
+        return list(read_members(s3.client(), bucket, read_manifest(s3.client(), result["uri"])))
+
+    return read
+
+
+@pytest.fixture
+def object_of(members_of: Callable[[dict], list[Member]]) -> Callable[[dict, str], str]:
+    """(what the backup task returned, name of a table) → the key of the first object that holds its data."""
+
+    def find(result: dict, table: str) -> str:
+        member = next(m for m in members_of(result) if m.table is not None and m.table.name == table)
+        key = member.pack or next(iter(member.chunks)).key
+        return f"{result['key'].rpartition('/')[0]}/{key}"
+
+    return find
+
+
+@pytest.fixture
 def leftovers(s3: S3Server, bucket: str) -> Callable[[], list[str]]:
-    """() → everything in the bucket: the keys of objects, and of uploads that were not completed."""
+    """() → the keys of everything in the bucket."""
 
     def look() -> list[str]:
-        client = s3.client()
-        objects = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        uploads = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket)
-        return [
-            *(entry["Key"] for page in objects for entry in page.get("Contents", [])),
-            *(f"upload of {entry['Key']}" for page in uploads for entry in page.get("Uploads", [])),
-        ]
+        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     return look
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,8 +170,10 @@ def test_a_slow_s3_pauses_pg_dump_and_the_spool_keeps_within_its_limit(
     used: list[int] = []
     apply = Backpressure.apply
 
-    def wait_before_part(**_: object) -> None:
-        """Slower than pg_dump, whatever the machine: no part is sent before all of it is stopped, or has ended."""
+    def wait_before_run(request: Any, **_: object) -> None:
+        """Slower than pg_dump, whatever the machine: no run is sent before all of it is stopped, or has ended."""
+        if not re.search(r"/\d{6}\.zst$", request.url):
+            return
         deadline = time.monotonic() + 120
         while not set((now := states(tmp_path)).values()) <= {"T"} or not log.lines_of_progress:
             assert time.monotonic() < deadline, "pg_dump is not stopped"
@@ -182,7 +185,7 @@ def test_a_slow_s3_pauses_pg_dump_and_the_spool_keeps_within_its_limit(
         apply(self, now)
 
     monkeypatch.setattr(Backpressure, "apply", note_and_apply)
-    client.meta.events.register("before-send.s3.UploadPart", wait_before_part)
+    client.meta.events.register("before-send.s3.PutObject", wait_before_run)
     limit = 64 * MIB
     request = BackupRequest(
         source=postgres_connection.parameters(
@@ -190,8 +193,8 @@ def test_a_slow_s3_pauses_pg_dump_and_the_spool_keeps_within_its_limit(
             keywords={"host": bulk.host, "port": bulk.port, "user": bulk.user, "password": bulk.password},
         ),
         jobs=2,
-        # Small parts, so that the database is many of them.
-        part_bytes=5 * MIB,
+        # Short, so that the database is many of them.
+        run_bytes=5 * MIB,
         compression_level=1,
         spool_dir=str(tmp_path),
         spool_limit=limit,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.backup.backup import BackupResult, back_up
-from airflow_pg_s3.core.backup.request import DEFAULT_COMPRESSION_LEVEL, DEFAULT_SPOOL_LIMIT, BackupRequest
+from airflow_pg_s3.core.backup.request import (
+    DEFAULT_COMPRESSION_LEVEL,
+    DEFAULT_FULL_EVERY,
+    DEFAULT_SPOOL_LIMIT,
+    BackupRequest,
+)
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
@@ -29,12 +35,16 @@ class PgS3BackupOperator(PgS3Operator):
     :param labels: kept with the backup, such as ``{"release": "42"}``, for finding it again (templated).
     :param include_globals: store the server's roles, memberships, settings of roles and tablespaces too, without
         passwords; takes no superuser (templated).
+    :param full: store all anew, also what earlier backups of the database have stored (templated).
+    :param full_every: store all anew when what would be referred to is older than this, so that a chunk that rots
+        on the store harms no more than the backups of such a period.
     :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None (templated).
     :param spool_limit: bytes of disk that the spool may take.
     :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
-        source server's clock), ``raw_bytes``, ``stored_bytes``, ``tables``, ``rows``, ``left_out_by`` (those of
-        `pg_dump_options` that left something out, such as ``--exclude-table-data``), ``duration_seconds``; also
-        the extra of the events of its asset outlets.
+        source server's clock), ``raw_bytes``, ``stored_bytes`` (of all that it consists of), ``new_stored_bytes``
+        (of that, what this backup has stored itself), ``chunks``, ``new_chunks``, ``tables``, ``rows``,
+        ``left_out_by`` (those of `pg_dump_options` that left something out, such as ``--exclude-table-data``),
+        ``duration_seconds``; also the extra of the events of its asset outlets.
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
 
@@ -48,6 +58,7 @@ class PgS3BackupOperator(PgS3Operator):
         "age_recipients",
         "labels",
         "include_globals",
+        "full",
         "spool_dir",
     )
     ui_color = "#e0ecf4"
@@ -66,6 +77,8 @@ class PgS3BackupOperator(PgS3Operator):
         age_recipients: Sequence[str] | str = (),
         labels: Mapping[str, str] | None = None,
         include_globals: bool | str = False,
+        full: bool | str = False,
+        full_every: timedelta = DEFAULT_FULL_EVERY,
         spool_dir: str | None = None,
         spool_limit: int = DEFAULT_SPOOL_LIMIT,
         **kwargs: Any,
@@ -82,6 +95,8 @@ class PgS3BackupOperator(PgS3Operator):
         self.age_recipients = age_recipients
         self.labels = labels
         self.include_globals = include_globals
+        self.full = full
+        self.full_every = full_every
         self.spool_dir = spool_dir
         self.spool_limit = spool_limit
 
@@ -99,6 +114,8 @@ class PgS3BackupOperator(PgS3Operator):
                 age_recipients=arguments.as_list(self.age_recipients, "age_recipients"),
                 labels=arguments.as_labels(self.labels),
                 include_globals=arguments.as_bool(self.include_globals, "include_globals"),
+                full=arguments.as_bool(self.full, "full"),
+                full_every=self.full_every,
                 spool_dir=self.spool_dir or None,
                 spool_limit=self.spool_limit,
                 client_path=connections.client_path(),
@@ -118,6 +135,9 @@ def _facts(result: BackupResult) -> dict[str, Any]:
         "created_at": manifest.created_at.isoformat(),
         "raw_bytes": manifest.raw_bytes,
         "stored_bytes": manifest.stored_bytes,
+        "new_stored_bytes": manifest.new_stored_bytes,
+        "chunks": manifest.chunks,
+        "new_chunks": manifest.new_chunks,
         "tables": manifest.tables,
         "rows": manifest.rows,
         "left_out_by": manifest.dump.left_out_by,

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyrage
@@ -200,18 +201,24 @@ def test_the_table_that_is_read_and_the_time_that_is_left_are_told(
     cluster: Cluster, run, s3: S3Server, new_name
 ) -> None:
     cluster.psql(
-        # It hardly compresses, so that parts are uploaded while it is read.
-        "create table large as select (select string_agg(md5(i * 100 + j || ''), '') from generate_series(1, 32) j)"
+        # It hardly compresses, so that runs are uploaded while it is read.
+        "create table large as"
+        " select (select string_agg(md5(i * 100 + j || ''), '') from generate_series(1, 32) j)"
         " from generate_series(1, 40000) i; analyze large",
         "progress",
     )
     client, log = s3.client(), Log()
+
+    def wait_if_run(request: Any, **_: object) -> None:
+        if request.url.endswith(".zst"):
+            log.wait_for(left)
+
     # pg_dump is stopped in the midst of the table, as nothing leaves the spool.
     left = (
         r"^read [\d.]+ MB of about \d\d\.\d MB, \d+ s left; .*; at public\.large \(row [\d,]+ of about 40,000\)$"
     )
-    client.meta.events.register("before-send.s3.UploadPart", lambda **_: log.wait_for(left) and None)
-    run(log, client=client, jobs=1, part_bytes=5 * MIB, spool_limit=16 * MIB)
+    client.meta.events.register("before-send.s3.PutObject", wait_if_run)
+    run(log, client=client, jobs=1, run_bytes=5 * MIB, spool_limit=16 * MIB)
     cluster.psql("drop table large", "progress")
     log.wait_for(left)
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,13 +35,14 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 MIB = 1 << 20
 DATABASE = "fail closed"
-# Hexadecimal digits halve at best, so the large tables are several parts each.
+RUN = r"/\d{6}\.zst"
+# Hexadecimal digits halve at best, so the large tables are several runs each.
 FILL = """
 create table one as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 1200000) as i;
 create table two as table one;
 create table small as select 1 as i;
 """
-# A backup whose parts are held until the test lets them go on, or the task is told to stop.
+# A backup whose runs are held until the test lets them go on, or the task is told to stop.
 KILLABLE = """
 import os, signal, sys, time
 from airflow_pg_s3.hooks import connections
@@ -49,9 +51,12 @@ from airflow_pg_s3.operators.backup import PgS3BackupOperator
 original = connections.s3_client
 def held(*of):
     client, arguments = original(*of)
-    client.meta.events.register("before-send.s3.UploadPart", hold)
+    client.meta.events.register("before-send.s3.PutObject", hold)
     return client, arguments
-def hold(**_):
+def hold(request, **_):
+    if not request.url.endswith("/000001.zst"):
+        return
+    open(sys.argv[3] + " when told", "w").close()
     while not (task._cancel.is_set() or os.path.exists(sys.argv[3])):
         time.sleep(0.01)
 connections.s3_client = held
@@ -75,28 +80,30 @@ def source(pg18: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def back_up(back_up: Callable[..., dict]) -> Callable[..., dict]:
-    """The same with the smallest spool, so that pg_dump still runs when parts are uploaded."""
+    """The same with the smallest spool, so that pg_dump still runs when chunks are uploaded."""
     return functools.partial(back_up, spool_limit=24 * MIB)
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = functools.partial(BackupRequest, part_bytes=5 * MIB)
+def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = functools.partial(BackupRequest, run_bytes=5 * MIB)
     monkeypatch.setattr(backup_operator, "BackupRequest", request)
 
 
 @pytest.fixture
-def on_request(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], list[int]]:
-    """(operation, function) → calls it with the number of each such request, which it may answer itself.
+def on_put(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], list[int]]:
+    """(end of a key, as a pattern; function) → calls it with the number of each PutObject of such a key.
 
-    One at a time: whatever the function does, the other requests wait for it.
+    The function may answer the request itself. One at a time: whatever it does, the other requests wait for it.
     """
 
-    def register(operation: str, answer: Callable[[int, object], AWSResponse | None]) -> list[int]:
+    def register(key: str, answer: Callable[[int, object], AWSResponse | None]) -> list[int]:
         numbers: list[int] = []
         lock = threading.Lock()
 
         def intercept(request: object, **_: object) -> AWSResponse | None:
+            if not re.search(f"{key}$", request.url):
+                return None
             with lock:
                 numbers.append(len(numbers) + 1)
                 return answer(numbers[-1], request)
@@ -105,7 +112,7 @@ def on_request(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable], lis
 
         def s3_client(*of: object) -> object:
             client, arguments = original(*of)
-            client.meta.events.register(f"before-send.s3.{operation}", intercept)
+            client.meta.events.register("before-send.s3.PutObject", intercept)
             return client, arguments
 
         monkeypatch.setattr(resolving, "s3_client", s3_client)
@@ -171,7 +178,7 @@ def test_a_pg_dump_that_fails_leaves_nothing(source: Cluster, back_up: Callable,
 
 
 def test_a_pg_dump_that_fails_in_the_middle_leaves_nothing(
-    source: Cluster, back_up: Callable, leftovers: Callable, on_request: Callable
+    source: Cluster, back_up: Callable, leftovers: Callable, on_put: Callable
 ) -> None:
     def end_sessions(number: int, _: object) -> None:
         if number == 2:
@@ -179,19 +186,19 @@ def test_a_pg_dump_that_fails_in_the_middle_leaves_nothing(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pg_dump'"
             )
 
-    parts = on_request("UploadPart", end_sessions)
+    runs = on_put(RUN, end_sessions)
     with pytest.raises(
         ClientProgramError, match=r"(?s)pg_dump exited with status 1.*(PQgetCopyData|terminating connection)"
     ):
         back_up(source, DATABASE)
-    assert len(parts) >= 2
+    assert len(runs) >= 2
     assert leftovers() == []
 
 
 @only_on("moto")
 @pytest.mark.parametrize("victim", ["leader", "worker"])
 def test_a_pg_dump_that_is_killed_leaves_nothing(
-    source: Cluster, back_up: Callable, leftovers: Callable, on_request: Callable, processes: Callable, victim: str
+    source: Cluster, back_up: Callable, leftovers: Callable, on_put: Callable, processes: Callable, victim: str
 ) -> None:
     killed = []
 
@@ -200,7 +207,7 @@ def test_a_pg_dump_that_is_killed_leaves_nothing(
             killed.append(pg_dump_pids(processes)[0 if victim == "leader" else -1])
             os.kill(killed[0], signal.SIGKILL)
 
-    on_request("UploadPart", kill)
+    on_put(RUN, kill)
     expected = "was killed by signal 9" if victim == "leader" else "exited with status 1"
     with pytest.raises(ClientProgramError, match=f"pg_dump {expected}"):
         back_up(source, DATABASE)
@@ -208,28 +215,21 @@ def test_a_pg_dump_that_is_killed_leaves_nothing(
     assert leftovers() == []
 
 
-def test_a_refused_third_part_leaves_nothing(
-    source: Cluster, back_up: Callable, leftovers: Callable, on_request: Callable
+def test_a_refused_third_run_leaves_nothing(
+    source: Cluster, back_up: Callable, leftovers: Callable, on_put: Callable
 ) -> None:
-    parts = on_request(
-        "UploadPart", lambda number, request: refusal(request, 403, "AccessDenied") if number == 3 else None
-    )
-    with pytest.raises(
-        StorageError, match=r"UploadPart \d+ of some/prefix/fail%20closed/\S+\.dat\.zst.*AccessDenied"
-    ):
+    runs = on_put(RUN, lambda number, request: refusal(request, 403, "AccessDenied") if number == 3 else None)
+    with pytest.raises(StorageError, match=r"PutObject of some/prefix/fail%20closed/\S+/\d{6}\.zst.*AccessDenied"):
         back_up(source, DATABASE)
-    assert len(parts) >= 3
+    assert len(runs) >= 3
     assert leftovers() == []
 
 
 @only_on("moto")
 def test_a_refused_manifest_leaves_nothing(
-    source: Cluster, back_up: Callable, leftovers: Callable, on_request: Callable
+    source: Cluster, back_up: Callable, leftovers: Callable, on_put: Callable
 ) -> None:
-    def answer(_: int, request: object) -> AWSResponse | None:
-        return refusal(request, 403, "AccessDenied") if request.url.endswith(".json") else None
-
-    on_request("PutObject", answer)
+    on_put(r"\.json", lambda _, request: refusal(request, 403, "AccessDenied"))
     with pytest.raises(StorageError, match="cannot write s3://"):
         back_up(source, DATABASE)
     assert leftovers() == []
@@ -255,17 +255,17 @@ def test_a_manifest_key_that_is_taken_stays_as_it_is(
 
 
 def test_a_backup_whose_lock_was_lost_at_the_commit_is_taken_back(
-    source: Cluster, back_up: Callable, leftovers: Callable, on_request: Callable
+    source: Cluster, back_up: Callable, leftovers: Callable, on_put: Callable
 ) -> None:
     ended = []
 
-    def end_our_session(_: int, request: object) -> None:
+    def end_our_session(*_: object) -> None:
         # After the last look at the lock before the commit.
-        if request.url.endswith(".json") and not ended:
+        if not ended:
             query = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = "
             ended.append(source.psql(query + "'airflow-provider-pg-s3'"))
 
-    on_request("PutObject", end_our_session)
+    on_put(r"\.json", end_our_session)
     with pytest.raises(PgS3Error, match="the connection that marks this backup as alive was lost"):
         back_up(source, DATABASE)
     assert ended
@@ -287,7 +287,7 @@ def test_an_object_that_vanished_before_the_commit_means_no_backup(
 
     def delete_one(dump: object, backup_id: str, *rest: object) -> object:
         manifest = describe(dump, backup_id, *rest)
-        key = f"some/prefix/fail%20closed/{manifest.objects[-1].key}"
+        key = f"some/prefix/fail%20closed/{list(manifest.object_keys())[-1]}"
         s3.client().delete_object(Bucket=bucket, Key=key)
         return manifest
 
@@ -298,24 +298,24 @@ def test_an_object_that_vanished_before_the_commit_means_no_backup(
 
 
 def test_a_task_that_times_out_leaves_nothing(
-    source: Cluster, back_up: Callable, leftovers: Callable, on_request: Callable, hold: Callable
+    source: Cluster, back_up: Callable, leftovers: Callable, on_put: Callable, hold: Callable
 ) -> None:
     def let_time_run_out(number: int, _: object) -> None:
         if number == 1:
             signal.setitimer(signal.ITIMER_REAL, 0.001)
-        # A task that sat in a join would wait for the part, and the part for the task.
+        # A task that sat in a join would wait for the run, and the run for the task.
         hold()
 
-    parts = on_request("UploadPart", let_time_run_out)
+    runs = on_put(RUN, let_time_run_out)
     with pytest.raises(AirflowTaskTimeout), timeout(10 * PATIENCE_SECONDS):
         back_up(source, DATABASE)
-    assert parts
+    assert runs
     assert leftovers() == []
 
 
 @only_on("moto")
 def test_a_full_disk_leaves_nothing(
-    source: Cluster, back_up: Callable, leftovers: Callable, on_request: Callable, hold: Callable, tmp_path: Path
+    source: Cluster, back_up: Callable, leftovers: Callable, on_put: Callable, hold: Callable, tmp_path: Path
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small filesystem")
@@ -323,7 +323,7 @@ def test_a_full_disk_leaves_nothing(
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], check=True)
     try:
-        on_request("UploadPart", lambda *_: hold())
+        on_put(RUN, lambda *_: hold())
         with pytest.raises((ClientProgramError, PgS3Error), match="No space left on device"):
             back_up(source, DATABASE, spool_dir=str(small))
         assert list(small.iterdir()) == []
@@ -335,7 +335,7 @@ def test_a_full_disk_leaves_nothing(
 class Task:
     """A backup in a process group of its own, as under Airflow, in the middle of its upload until `go_on`."""
 
-    def __init__(self, repository: str, spool_dir: Path, leftovers: Callable) -> None:
+    def __init__(self, repository: str, spool_dir: Path) -> None:
         self._release = spool_dir.with_name("go on")
         self.process = subprocess.Popen(
             [sys.executable, "-c", KILLABLE, repository, str(spool_dir), str(self._release)],
@@ -343,7 +343,8 @@ class Task:
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until(lambda: any(name.startswith("upload of") for name in leftovers()) or self.process.poll())
+        held = spool_dir.with_name("go on when told")
+        wait_until(lambda: held.exists() or self.process.poll())
         assert self.process.poll() is None
 
     def go_on(self) -> None:
@@ -354,11 +355,9 @@ class Task:
 
 
 @pytest.fixture
-def task(
-    source: Cluster, connections: object, repository: str, spool_dir: Path, leftovers: Callable
-) -> Iterator[Task]:
+def task(source: Cluster, connections: object, repository: str, spool_dir: Path) -> Iterator[Task]:
     connections.source(source, DATABASE)
-    task = Task(repository, spool_dir, leftovers)
+    task = Task(repository, spool_dir)
     yield task
     if task.process.poll() is None:
         os.killpg(task.process.pid, signal.SIGKILL)

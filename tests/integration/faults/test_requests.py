@@ -53,14 +53,13 @@ FAULTS: dict[str, Fault] = {
 DURATIONS = {"once": at, "from then on": since}
 # Where a fault can happen; the others can anywhere.
 WITH_AN_ANSWER = {
-    "GetObject", "ListObjectsV2", "ListMultipartUploads", "CreateMultipartUpload", "CompleteMultipartUpload",
-    "DeleteObjects",
+    "GetObject", "ListObjectsV2", "ListMultipartUploads", "DeleteObjects",
 }  # fmt: skip
 PLACES = {
     "reset midway": WITH_AN_ANSWER,
     "truncated": WITH_AN_ANSWER,
     "stalled": WITH_AN_ANSWER,
-    "corrupted": WITH_AN_ANSWER | {"PutObject", "UploadPart"},
+    "corrupted": WITH_AN_ANSWER | {"PutObject"},
     "stale list": {"ListObjectsV2", "ListMultipartUploads"},
 }
 

@@ -29,7 +29,7 @@ from testkit.s3 import S3Server
 
 MIB = 1 << 20
 DATABASE = "faulted"
-# What is large is several parts; what is small travels in packs.
+# What is large is several runs; what is small travels in packs.
 FILL = """
 create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 250000) i;
 create table small as select i from generate_series(1, 100) i;
@@ -69,7 +69,7 @@ class World:
         return {
             "source": self.params(DATABASE),
             "jobs": 1,
-            "part_bytes": 5 * MIB,
+            "run_bytes": 5 * MIB,
             "client_path": self.search,
         }
 
@@ -120,14 +120,13 @@ class World:
         return f"s3://{self.bucket}/{prefix}/{self.backup.key.partition('/')[2]}"
 
     def stored(self, prefix: str) -> dict[str, str]:
-        """Key below the prefix → ETag; uploads that were not completed as well."""
+        """Key below the prefix → ETag."""
         listing = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{prefix}/")
-        uploads = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=f"{prefix}/").get("Uploads", [])
         return {
             entry["Key"].removeprefix(f"{prefix}/"): entry["ETag"]
             for page in listing
             for entry in page.get("Contents", [])
-        } | {entry["Key"].removeprefix(f"{prefix}/"): "an upload" for entry in uploads}
+        }
 
     def evidence(self, uri: str) -> Evidence | None:
         return read_evidence(self.client, self.bucket, read_manifest(self.client, uri))
@@ -152,7 +151,7 @@ class World:
         """What belongs to no complete backup."""
         expected = set()
         for manifest, *_ in self.manifests(prefix):
-            expected |= {f"{DATABASE}/{record.key}" for record in manifest.objects}
+            expected |= {f"{DATABASE}/{key}" for key in manifest.object_keys()}
             # The record of who makes it may have outlived the commit; it is ignored, and goes with the backup.
             around = (".json", ".verified.json", "/begun")
             expected |= {f"{DATABASE}/{manifest.backup_id}{suffix}" for suffix in around}
@@ -166,7 +165,7 @@ class World:
             Downloader(self.client, self.bucket, cancel=threading.Event(), threads=2) as downloader,
         ):
             archive = ArchiveFolder(manifest, base, downloader, Decoder(manifest.encryption, ()), workspace)
-            for member in manifest.members:
+            for member in archive.members.values():
                 archive.read(member, lambda _: None)
 
     # -- PostgreSQL -------------------------------------------------------------------------------------------

@@ -122,9 +122,9 @@ def as_user(connections) -> Callable[..., str]:
 
 def stored_globals(s3, bucket: str, manifest: Manifest, folder: Path) -> str:
     """What a backup's globals say, unpacked by tar and zstd."""
-    (member,) = [member for member in manifest.members if member.name == "globals.sql"]
-    assert member.packed
-    (key,) = member.objects
+    assert manifest.dump.has_globals
+    # With toc.dat in the last pack.
+    key = manifest.packs[-1].key
     keys = [entry["Key"] for entry in s3.client().list_objects_v2(Bucket=bucket)["Contents"]]
     (found,) = [candidate for candidate in keys if candidate.endswith(f"/{key}")]
     pack = folder / "pack.tar.zst"

@@ -64,14 +64,9 @@ def replace_fails(source: Cluster, live: str, backup: dict, restore: Callable[..
 
 
 @pytest.fixture
-def key_of(backup: dict, manifest_of: Callable) -> Callable[[str], str]:
+def key_of(backup: dict, object_of: Callable) -> Callable[[str], str]:
     """table → key of the object that holds its data."""
-
-    def find(table: str) -> str:
-        member = next(m for m in manifest_of(backup).members if m.table is not None and m.table.name == table)
-        return f"{backup['key'].rpartition('/')[0]}/{member.objects[0]}"
-
-    return find
+    return lambda table: object_of(backup, table)
 
 
 def flipped(data: bytes) -> bytes:

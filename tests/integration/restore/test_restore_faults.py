@@ -78,16 +78,14 @@ def restore_fails(source: Cluster, restore: Callable[..., dict], new_name: Calla
 
 
 @pytest.fixture
-def tamper(s3: S3Server, backup: dict, manifest_of) -> Iterator[Callable[..., str]]:
+def tamper(s3: S3Server, backup: dict, object_of) -> Iterator[Callable[..., str]]:
     """(table name, function of bytes) → changes the object that holds the table's data, for this test; its key."""
     client = s3.client()
     bucket = backup["uri"].split("/")[2]
     before: dict[str, bytes] = {}
 
     def change(table: str, edit: Callable[[bytes], bytes | None]) -> str:
-        manifest = manifest_of(backup)
-        member = next(m for m in manifest.members if m.table is not None and m.table.name == table)
-        key = backup["key"].rpartition("/")[0] + "/" + member.objects[0]
+        key = object_of(backup, table)
         before[key] = client.get_object(Bucket=bucket, Key=key)["Body"].read()
         edited = edit(before[key])
         if edited is None:

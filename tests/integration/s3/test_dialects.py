@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -41,35 +41,6 @@ class NoChecksums:
     def __call__(self, request: Request) -> Fault | None:
         refused = any(name.lower().startswith(CHECKSUMS) for name in request.headers)
         return Refuse(400, "InvalidArgument") if refused else None
-
-
-@dataclass
-class EqualParts:
-    """Cloudflare R2: all parts but the last have one size."""
-
-    sizes: dict[str, dict[int, int]] = field(default_factory=dict)
-
-    def __call__(self, request: Request) -> Fault | None:
-        upload = re.search("uploadId=([^&]+)", request.query)
-        if request.operation == "UploadPart":
-            number = int(re.search(r"partNumber=(\d+)", request.query).group(1))
-            self.sizes.setdefault(upload.group(1), {})[number] = len(request.body)
-        if request.operation == "CompleteMultipartUpload":
-            *sizes, last = (size for _, size in sorted(self.sizes[upload.group(1)].items()))
-            if len(set(sizes)) > 1 or (sizes and last > sizes[0]):
-                return Refuse(400, "InvalidPart")
-        return None
-
-
-@dataclass
-class PartLimit:
-    """Scaleway: 1,000 parts; here 2."""
-
-    limit: int
-
-    def __call__(self, request: Request) -> Fault | None:
-        number = re.search(r"partNumber=(\d+)", request.query)
-        return Refuse(400, "InvalidArgument") if number and int(number.group(1)) > self.limit else None
 
 
 class NoConditionalWrites:
@@ -182,11 +153,10 @@ def database(pg18: Cluster, new_database: Callable[..., str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several parts, and several volumes."""
+def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def request(**arguments: object) -> BackupRequest:
-        return BackupRequest(**arguments, part_bytes=5 * MIB, parts_per_volume=2)
+        return BackupRequest(**arguments, run_bytes=5 * MIB)
 
     monkeypatch.setattr(backup_operator, "BackupRequest", request)
 
@@ -194,8 +164,6 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("dialect", "must_happen"),
     [
-        (EqualParts(), False),
-        (PartLimit(2), False),
         (NoConditionalWrites(), True),
         (IgnoredConditions(), True),
         (Opaque(), True),
@@ -216,7 +184,6 @@ def test_it_works(
 ) -> None:
     proxy.reset(dialect)
     done = back_up(pg18, database)
-    assert [request for request in proxy.requests if request.operation == "CompleteMultipartUpload"]
     copy = new_name(pg18)
     restore(pg18, copy, backup=done["uri"])
     assert compare_databases(pg18.dsn(database), pg18.dsn(copy)) == []
@@ -375,7 +342,6 @@ def test_object_lock_works_without_newer_checksums(
     settings = {**proxy.config_kwargs, "request_checksum_calculation": "when_required"}
     connections.set("aws", proxy.airflow_connection(config_kwargs=settings))
     done = back_up(pg18, database)
-    assert {"PutObject", "UploadPart"} <= {request.operation for request in proxy.requests}
     PgS3VerifyOperator(task_id="v", backup=done["uri"], aws_conn_id="aws", level="checksum").execute({})
     (row,) = list_backups()
     assert row["verification"]["outcome"] == "verified"

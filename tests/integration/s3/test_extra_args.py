@@ -39,11 +39,10 @@ def database(pg18: Cluster, new_database: Callable[..., str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A multipart upload, and small objects."""
+def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def request(**arguments: object) -> BackupRequest:
-        return BackupRequest(**arguments, part_bytes=5 * MIB)
+        return BackupRequest(**arguments, run_bytes=5 * MIB)
 
     monkeypatch.setattr(backup_operator, "BackupRequest", request)
 
@@ -131,7 +130,7 @@ def test_every_request_says_who_pays_and_whose_bucket_it_must_be(
         s3_extra_args={"RequestPayer": "requester", "ExpectedBucketOwner": "123456789012"},
     )
     assert {request.query for request, _ in proxy.faults} == {"object-lock"}
-    assert {"UploadPart", "CompleteMultipartUpload", "ListMultipartUploads"} <= {
+    assert {"PutObject", "GetObject", "HeadObject", "ListObjectsV2", "DeleteObjects"} <= {
         request.operation for request in proxy.requests
     }
 

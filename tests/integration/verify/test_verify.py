@@ -84,19 +84,18 @@ def evidence_of(s3: S3Server, bucket: str) -> Callable[[dict], Evidence | None]:
 
 
 @pytest.fixture
-def edit_object(s3: S3Server, bucket: str, backup: dict, manifest_of) -> Callable[..., str]:
+def edit_object(s3: S3Server, bucket: str, backup: dict, object_of) -> Callable[..., str]:
     """(name of a table, function of bytes) → changes the object that holds the table's data; its key."""
 
     def change(table: str, edit: Callable[[bytes], bytes | None]) -> str:
-        member = next(m for m in manifest_of(backup).members if m.table is not None and m.table.name == table)
-        key = backup["key"].rpartition("/")[0] + "/" + member.objects[0]
+        key = object_of(backup, table)
         client = s3.client()
         edited = edit(client.get_object(Bucket=bucket, Key=key)["Body"].read())
         if edited is None:
             client.delete_object(Bucket=bucket, Key=key)
         else:
             client.put_object(Bucket=bucket, Key=key, Body=edited)
-        return member.objects[0]
+        return key.removeprefix(f"{backup['key'].rpartition('/')[0]}/")
 
     return change
 

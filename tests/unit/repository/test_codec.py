@@ -343,3 +343,28 @@ def test_the_programs_age_and_zstd_read_what_is_stored(tmp_path):
     key.write_text(str(IDENTITY) + "\n")
     decrypted = run("age", "-d", "-i", str(key), stdin=encoded(noise, age=True))
     assert run("zstd", "-d", "-q", "-c", stdin=decrypted) == noise
+
+
+@both
+@pytest.mark.parametrize("size", [1, AGE_CHUNK + 1, OUTPUT_PIECE + 1])
+def test_chunks_are_each_decoded_by_themselves(age, size):
+    encode = encoder(age).for_chunks()
+    stored = [encode(memoryview(noise[:size])), encode(memoryview(b"x" * size))]
+    assert decoder(age).decode_chunk(stored[1], size) == b"x" * size
+    assert decoder(age).decode_chunk(stored[0], size) == noise[:size]
+
+
+@both
+def test_a_chunk_of_another_length_is_refused_and_a_bomb_unpacked_no_further(age, monkeypatch):
+    stored = encoder(age).for_chunks()(memoryview(bytes(50 << 20)))
+    with pytest.raises(IntegrityError, match="is longer than the 1000 bytes backed up"):
+        decoder(age).decode_chunk(stored, 1000)
+    with pytest.raises(IntegrityError, match="has 52428800 bytes, but 52428801 were backed up"):
+        decoder(age).decode_chunk(stored, (50 << 20) + 1)
+
+
+@needs_zstd
+def test_the_program_zstd_reads_chunks_behind_one_another():
+    encode = encoder(age=False).for_chunks()
+    stored = encode(memoryview(noise)) + encode(memoryview(b"x" * 100))
+    assert run("zstd", "-d", "-q", "-c", stdin=stored) == noise + b"x" * 100

@@ -1,4 +1,4 @@
-"""A member's digests and rows do not depend on how its bytes were cut into chunks."""
+"""A member's digest and rows do not depend on how its bytes came in pieces."""
 
 import hashlib
 import itertools
@@ -24,13 +24,10 @@ def digest_of(chunks):
 
 def expected(whole):
     """The same by hashlib, from all of it at once."""
-    rows = copy = None
+    rows = None
     if whole.endswith(COPY_TERMINATOR):
-        text = whole.removesuffix(COPY_TERMINATOR)
-        rows, copy = text.count(b"\n"), hashlib.sha256(text).hexdigest()
-    return MemberDigest(
-        raw_bytes=len(whole), sha256=hashlib.sha256(whole).hexdigest(), copy_rows=rows, copy_sha256=copy
-    )
+        rows = whole.removesuffix(COPY_TERMINATOR).count(b"\n")
+    return MemberDigest(raw_bytes=len(whole), sha256=hashlib.sha256(whole).hexdigest(), copy_rows=rows)
 
 
 def cut(whole, places):
@@ -56,7 +53,7 @@ def test_chunks_of_any_one_size_give_the_same(size):
 def test_a_terminator_is_found_wherever_it_is_cut(first, second):
     whole = b"some row of text\n" + b"a\n" + COPY_TERMINATOR
     found = digest_of(cut(whole, [min(first, len(whole)), min(second, len(whole))]))
-    assert (found.copy_rows, found.copy_sha256) == (2, hashlib.sha256(whole[:-5]).hexdigest())
+    assert found.copy_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -81,9 +78,15 @@ def test_each_newline_before_the_terminator_is_a_row(whole, rows):
 )
 def test_what_does_not_end_as_table_data_does_has_no_rows(whole):
     found = digest_of([whole])
-    assert (found.copy_rows, found.copy_sha256) == (None, None)
+    assert found.copy_rows is None
     assert found.sha256 == hashlib.sha256(whole).hexdigest()
 
 
 def test_nothing_at_all_is_the_empty_member():
     assert digest_of([]) == expected(b"")
+
+
+def test_a_digest_that_nobody_needs_is_not_computed():
+    hasher = MemberHasher(hashes=False)
+    hasher.update(b"1\n" + COPY_TERMINATOR)
+    assert hasher.finish() == MemberDigest(raw_bytes=7, copy_rows=1, sha256=None)

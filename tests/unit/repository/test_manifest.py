@@ -42,6 +42,7 @@ VALID = {
         "options": ["--no-owner", "-s"],
         "left_out_by": ["--schema-only"],
         "lc_monetary": "C",
+        "has_globals": True,
         "jobs": 2,
     },
     "compression": {"method": "zstd", "level": 1},
@@ -275,6 +276,18 @@ def test_ranges_hold_numbers_and_nothing_else():
 def test_the_key_of_a_run_says_whose_it_is_and_its_number(number, is_encrypted):
     key = manifests.run_key(ID, number, is_encrypted=is_encrypted)
     assert manifests.parse_run_key(key) == (ID, number)
+
+
+def test_a_run_is_referred_to_if_its_number_is_in_a_range():
+    manifest = parse(sealed_json(VALID))
+    numbers = {
+        backup_id: [n for n in range(10) if manifest.refers_to_run(f"{backup_id}/00000{n}.zst.age")]
+        for backup_id in (OTHER, ID, "20261121T030000Z-00002b")
+    }
+    assert numbers == {OTHER: [2, 3, 5], ID: [1], "20261121T030000Z-00002b": []}
+    assert not manifest.refers_to_run(f"{ID}/000001.zst")
+    assert not manifest.refers_to_run(f"{ID}/0000001.zst.age")
+    assert not manifest.refers_to_run(f"{ID}/pack-0001.tar.zst.age")
 
 
 @pytest.mark.parametrize("key", [*NO_KEYS, f"{ID}/00001.zst", f"{ID}/000001.zst.gz", f"{ID}/pack-0001.tar.zst"])

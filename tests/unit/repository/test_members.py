@@ -144,6 +144,10 @@ HOSTILE = {
     "a pack's without a digest": ([TOC | {"sha256": None}], "must be in one pack"),
     "a run that is not named": ([with_extent(key=f"{OTHER}/000004.zst"), TOC], "none that the manifest names"),
     "another folder": ([with_extent(key="../x/000002.zst"), TOC], "none that the manifest names"),
+    "runs of whom nobody could list the numbers": (
+        [with_extent(key="20261121T030000Z-00002b/000007.zst"), TOC],
+        "none that the manifest names",
+    ),
     "a pack for a run": ([with_extent(key=PACK), TOC], "none that the manifest names"),
     "columns that differ": ([with_extent(raw_bytes=[10]), TOC], "differ in length"),
     "chunks of another length": ([with_extent(raw_bytes=[10, 21]), TOC], "are not as long as it is"),

@@ -14,12 +14,13 @@ from moto.s3.models import s3_backends
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import DataConflict, InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.repository.backup_id import new_backup_id
+from airflow_pg_s3.core.repository.members import Chunk, Chunks, Member, runs_of
 from airflow_pg_s3.core.repository.repository import Begun, Repository, read_manifest
 from airflow_pg_s3.core.s3.errors import AccessDenied, OutcomeUnknown, explain_refusal
 from airflow_pg_s3.core.s3.requests import parse_uri
 from tests.support.stored_backups import ID, manifest_of
 
-LATER = "20261123T030000Z-000000"
+EARLIER, LATER = "20261121T030000Z-000000", "20261123T030000Z-000000"
 PART = 5 << 20
 ACCESS_POINT = "arn:aws:s3:eu-west-1:123456789012:accesspoint"
 
@@ -287,19 +288,14 @@ class TestABackupBeingMade:
             assert repository.backups("shop") == []
 
     @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
-    def test_leaves_neither_objects_nor_uploads_if_it_is_not_committed(
-        self, repository, s3_client, bucket, put, keys_of, uploads_of, error
-    ):
+    def test_leaves_no_objects_if_it_is_not_committed(self, repository, bucket, put, keys_of, error):
         put("backups/prod/shop/20261122T030000Z-5f3a9c0/other")
-        put(f"backups/prod/shop/{LATER}/5.dat.zst")
+        put(f"backups/prod/shop/{LATER}/000001.zst")
         before = keys_of(bucket)
 
         def make():
             with stage(repository, "i") as staged:
-                put(f"{staged.folder}5.dat.zst")
-                for name in ("6.dat.zst", "7.dat.zst"):
-                    s3_client.create_multipart_upload(Bucket=bucket, Key=staged.folder + name)
-                s3_client.create_multipart_upload(Bucket=bucket, Key=f"backups/prod/shop/{LATER}/8.dat.zst")
+                put(f"{staged.folder}000001.zst")
                 if error is not None:
                     raise error
 
@@ -309,7 +305,6 @@ class TestABackupBeingMade:
             with pytest.raises(error):
                 make()
         assert keys_of(bucket) == before
-        assert uploads_of(bucket) == [f"backups/prod/shop/{LATER}/8.dat.zst"]
 
     def test_that_cannot_be_removed_says_so_beside_the_first_error(self, with_faults, bucket, keys_of):
         repository = with_faults(DeleteObjects=[answer(403, "AccessDenied")])
@@ -342,6 +337,7 @@ class TestABackupBeingMade:
                 == "AES256"
             )
             put(f"{staged.folder}pack-0001.tar.zst", b"data")
+            put(f"{staged.folder}members.json.zst", b"list")
             staged.commit(manifest_of())
         head = s3_client.head_object(Bucket=bucket, Key=staged.manifest_key)
         assert (head["ServerSideEncryption"], head["ContentType"]) == ("AES256", "application/json")
@@ -359,23 +355,6 @@ class TestRemoving:
         assert len(keys_of(bucket)) == 102
         assert repository.remove_data("shop", ID) == 102
         assert keys_of(bucket) == []
-
-    def test_aborts_each_upload_under_its_own_key(self, repository, s3_client, bucket):
-        # moto looks at the id alone; S3 does not.
-        uploads = {}
-        for name in ("5.dat.zst", "6.dat.zst"):
-            key = f"backups/prod/shop/{ID}/{name}"
-            uploads[key] = s3_client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
-        aborted = {}
-
-        def see(params, **_):
-            aborted[params["Key"]] = params["UploadId"]
-
-        event = "before-parameter-build.s3.AbortMultipartUpload"
-        s3_client.meta.events.register(event, see)
-        repository.remove_data("shop", ID)
-        s3_client.meta.events.unregister(event, see)
-        assert aborted == uploads
 
     def test_of_nothing_is_no_error(self, repository):
         assert repository.remove_data("shop", ID) == 0
@@ -433,6 +412,7 @@ class TestCommitting:
         def commit(repository, manifest=None):
             with stage(repository, "i") as staged:
                 put(f"{staged.folder}pack-0001.tar.zst", b"data")
+                put(f"{staged.folder}members.json.zst", b"list")
                 staged.commit(manifest or manifest_of())
 
         return commit
@@ -440,7 +420,11 @@ class TestCommitting:
     def test_makes_the_backup_exist(self, repository, commit, s3_client, bucket, keys_of):
         commit(repository)
         folder = f"backups/prod/shop/{ID}"
-        assert keys_of(bucket) == [f"{folder}.json", f"{folder}/pack-0001.tar.zst"]
+        assert keys_of(bucket) == [
+            f"{folder}.json",
+            f"{folder}/members.json.zst",
+            f"{folder}/pack-0001.tar.zst",
+        ]
         (ref,) = repository.backups("shop")
         assert read_manifest(s3_client, ref.uri)[:2] == (manifest_of(), "backups/prod/shop/")
         assert list(repository.abandoned("shop")) == []
@@ -448,27 +432,47 @@ class TestCommitting:
     def test_lasts_whatever_happens_afterwards(self, repository, put, bucket, keys_of):
         with contextlib.suppress(KeyboardInterrupt), stage(repository, "i") as staged:
             put(f"{staged.folder}pack-0001.tar.zst", b"data")
+            put(f"{staged.folder}members.json.zst", b"list")
             staged.commit(manifest_of())
             raise KeyboardInterrupt
         names = {key.removeprefix(staged.folder) for key in keys_of(bucket)}
-        assert names == {staged.manifest_key, "pack-0001.tar.zst", "begun"}
+        assert names == {staged.manifest_key, "members.json.zst", "pack-0001.tar.zst", "begun"}
 
     @pytest.mark.parametrize(
-        "objects",
+        "facts",
         [
-            pytest.param([("pack-0001.tar.zst", 4), ("5.dat.zst", 1)], id="an object is missing"),
-            pytest.param([("pack-0001.tar.zst", 5)], id="an object is shorter"),
-            pytest.param([("pack-0001.tar.zst", 3)], id="an object is longer"),
+            pytest.param({"runs": {ID: [[1, 1]]}}, id="a run is missing"),
+            pytest.param({"runs": {EARLIER: [[2, 2]]}}, id="a run of another backup is missing"),
+            pytest.param(
+                {"packs": [{"key": f"{ID}/pack-0001.tar.zst", "stored_bytes": 5}]}, id="a pack is shorter"
+            ),
+            pytest.param(
+                {"members": {"stored_bytes": 5, "raw_bytes": 4, "sha256": "0" * 64}}, id="the list is shorter"
+            ),
         ],
     )
-    def test_is_refused_unless_all_objects_are_there_as_they_were_stored(
-        self, repository, commit, bucket, keys_of, objects
-    ):
+    def test_is_refused_unless_all_objects_are_there(self, repository, commit, put, bucket, keys_of, facts):
+        put(f"backups/prod/shop/{EARLIER}/000001.zst", b"run")
         with pytest.raises(
             StorageError, match="1 objects are not as they were stored, such as backups/prod/shop/"
         ):
-            commit(repository, manifest_of(objects=objects))
-        assert keys_of(bucket) == []
+            commit(repository, manifest_of(**facts))
+        assert keys_of(bucket) == [f"backups/prod/shop/{EARLIER}/000001.zst"]
+
+    @pytest.mark.parametrize(("size", "is_enough"), [(2, False), (3, True), (4, True)])
+    def test_is_refused_if_a_run_ends_before_its_chunks_do(self, repository, put, size, is_enough):
+        put(f"backups/prod/shop/{EARLIER}/000001.zst", b"x" * size)
+        chunks = Chunks()
+        chunks.append(Chunk(b"d" * 32, 10, f"{EARLIER}/000001.zst", 1, 2))
+        members = [Member(name="5.dat", raw_bytes=10, chunks=chunks)]
+        with contextlib.ExitStack() as stack:
+            staged = stack.enter_context(stage(repository, "i"))
+            if not is_enough:
+                stack.enter_context(pytest.raises(StorageError, match=f"such as .*{EARLIER}/000001.zst"))
+            put(f"{staged.folder}pack-0001.tar.zst", b"data")
+            record = staged.store_members(members, runs_of(members))
+            staged.commit(manifest_of(members=record, runs={EARLIER: [[1, 1]]}))
+        assert len(repository.backups("shop")) == is_enough
 
     def test_is_refused_if_there_is_a_manifest_of_somebody_else(
         self, repository, commit, put, s3_client, bucket, keys_of
@@ -482,6 +486,7 @@ class TestCommitting:
     def test_twice_is_refused_for_another_manifest_and_the_first_lasts(self, repository, put, s3_client):
         with stage(repository, "i") as staged:
             put(f"{staged.folder}pack-0001.tar.zst", b"data")
+            put(f"{staged.folder}members.json.zst", b"list")
             staged.commit(manifest_of())
             with pytest.raises(DataConflict):
                 staged.commit(manifest_of(rows=1))
@@ -497,13 +502,13 @@ class TestCommitting:
         self, with_faults, commit, s3_client, keys_of, bucket
     ):
         commit(with_faults(PutObject=[None, lose_answer(s3_client)]))
-        assert len(keys_of(bucket)) == 2
+        assert len(keys_of(bucket)) == 3
 
     def test_recognises_its_own_manifest_if_a_second_attempt_met_the_first(
         self, with_faults, commit, s3_client, keys_of, bucket
     ):
         commit(with_faults(attempts=2, PutObject=[None, lose_answer(s3_client)]))
-        assert len(keys_of(bucket)) == 2
+        assert len(keys_of(bucket)) == 3
 
     @pytest.mark.parametrize(
         ("status", "code"), [(403, "AccessDenied"), (400, "InvalidArgument"), (404, "NoSuchBucket")]
@@ -537,7 +542,8 @@ class TestCommitting:
     ):
         with pytest.raises(OutcomeUnknown, match=rf"cannot write .*{ID}\.json"):
             commit(with_faults(**faults))
-        assert keys_of(bucket) == [f"backups/prod/shop/{ID}/begun", f"backups/prod/shop/{ID}/pack-0001.tar.zst"]
+        names = {key.rpartition("/")[2] for key in keys_of(bucket)}
+        assert names == {"begun", "members.json.zst", "pack-0001.tar.zst"}
 
     def test_keeps_the_data_if_it_is_interrupted(self, with_faults, commit, keys_of, bucket):
         def interrupt(**_):
@@ -545,7 +551,7 @@ class TestCommitting:
 
         with pytest.raises(KeyboardInterrupt):
             commit(with_faults(PutObject=[None, interrupt]))
-        assert len(keys_of(bucket)) == 2
+        assert len(keys_of(bucket)) == 3
 
     def test_does_not_fail_over_the_mark_that_stays(self, with_faults, commit, keys_of, bucket):
         repository = with_faults(DeleteObject=[answer(403, "AccessDenied")])

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_pg_s3.core.errors import Cancelled, IntegrityError, StorageError
 from airflow_pg_s3.core.s3 import download
-from airflow_pg_s3.core.s3.download import ATTEMPTS, RANGES_AHEAD, Downloader
+from airflow_pg_s3.core.s3.download import ATTEMPTS, RANGES_AHEAD, Downloader, StoredRange
 from airflow_pg_s3.core.s3.requests import StoredObject
 
 RANGE = 100_000
@@ -160,7 +160,7 @@ def test_an_object_is_read_in_ranges_and_in_order(downloader, server, threads, s
     ]
 
 
-def test_volumes_are_read_one_after_the_other(downloader, server):
+def test_objects_are_read_one_after_the_other(downloader, server):
     server.objects |= {"5.dat.001": whole[:5], "5.dat.002": whole[: RANGE + 1]}
     objects = [stored(), stored("5.dat.001", 5), stored("5.dat.002", RANGE + 1)]
     assert b"".join(downloader(4).stream(objects)) == whole + whole[:5] + whole[: RANGE + 1]
@@ -179,6 +179,56 @@ def test_nothing_is_fetched_before_it_is_asked_for_and_then_not_much_ahead(downl
     time.sleep(0.05)
     assert len(server.asked) <= RANGES_AHEAD + 1
     stream.close()
+
+
+class TestRanges:
+    def test_come_in_order_each_whole_and_with_what_was_given_along(self, downloader, server):
+        server.objects["6.zst"] = whole[::-1]
+        wanted = [
+            (StoredRange("5.dat", 10, 20), "a"),
+            (StoredRange("6.zst", 0, RANGE + 1), "b"),
+            (StoredRange("5.dat", len(whole) - 1, len(whole)), "c"),
+        ]
+        assert list(downloader(4).ranges(wanted)) == [
+            ("a", whole[10:20]),
+            ("b", whole[::-1][: RANGE + 1]),
+            ("c", whole[-1:]),
+        ]
+        assert len(server.asked) == 3
+
+    def test_are_taken_no_further_ahead_than_their_bytes_allow(self, downloader, server):
+        taken = []
+
+        def wanted():
+            for start in range(0, 4 * RANGE, RANGE // 2):
+                taken.append(start)
+                yield StoredRange("5.dat", start, start + RANGE // 2), None
+
+        ranges = downloader().ranges(wanted())
+        next(ranges)
+        assert len(taken) == 2 * RANGES_AHEAD + 1
+        ranges.close()
+
+    def test_are_bounded_in_number_where_they_are_short(self, downloader, server):
+        taken = []
+
+        def wanted():
+            for start in range(1000):
+                taken.append(start)
+                yield StoredRange("5.dat", start, start + 1), None
+
+        ranges = downloader().ranges(wanted())
+        next(ranges)
+        assert len(taken) == download._MOST_REQUESTS_AHEAD + 1
+        ranges.close()
+
+    def test_behind_the_end_of_their_object_are_an_error(self, downloader, server):
+        with pytest.raises(IntegrityError, match=rf"5\.dat has {len(whole)} bytes, but at least {len(whole) + 1}"):
+            list(downloader().ranges([(StoredRange("5.dat", 10, len(whole) + 1), None)]))
+        with pytest.raises(IntegrityError, match=rf"5\.dat is shorter than the {len(whole) + 2} bytes"):
+            list(downloader().ranges([(StoredRange("5.dat", len(whole), len(whole) + 2), None)]))
+        with pytest.raises(IntegrityError, match=r"^6\.zst is missing$"):
+            list(downloader().ranges([(StoredRange("6.zst", 0, 1), None)]))
 
 
 @pytest.mark.parametrize("broken", [ends_after, is_reset_after])

@@ -122,12 +122,15 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
 def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> None:
     manifest = result.manifest
     log.info(
-        "committed %s: %d tables, %d rows, %s stored as %s",
+        "committed %s: %d tables, %d rows, %s stored as %s, of which %s are new (%d of %d chunks)",
         result.uri,
         manifest.tables,
         manifest.rows,
         human(manifest.raw_bytes),
         human(manifest.stored_bytes),
+        human(manifest.new_stored_bytes),
+        manifest.new_chunks,
+        manifest.chunks,
     )
     keys = ["the age identity"] if manifest.encryption is not None else []
     if "SSECustomerKey" in request.s3_extra_args:

@@ -151,14 +151,14 @@ class RunWriter:
         if chunk is not None:
             return chunk
         stored = self._encode(raw)
-        if self._run and len(self._run) + len(stored) > self._store.run_bytes:
-            self.end_run()
         if not self._run:
             self._key = self._store.begin_run()
         new = Chunk(sha256, len(raw), self._key, len(self._run), len(stored))
         chunk = self._store.claim(new)
         if chunk is new:
             self._run += stored
+            if len(self._run) >= self._store.run_bytes:
+                self.end_run()
         return chunk
 
     def end_run(self) -> None:

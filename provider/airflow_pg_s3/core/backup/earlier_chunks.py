@@ -42,11 +42,11 @@ def read_earlier(request: BackupRequest, repository: Repository, now: datetime, 
     if request.full:
         log.info("all is stored anew, as full=True asks for it")
         return EarlierChunks()
-    if locked := _locked(request, repository):
-        log.info("all is stored anew, as %s", locked)
-        return EarlierChunks()
     newest = list(_newest(repository, request, log))
     if not newest:
+        return EarlierChunks()
+    if locked := _locked(request, repository):
+        log.info("all is stored anew, as %s", locked)
         return EarlierChunks()
     if (oldest := _oldest(newest[0].manifest, now)) + request.full_every <= now:
         log.info(

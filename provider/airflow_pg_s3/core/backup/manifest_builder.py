@@ -81,7 +81,7 @@ def build_manifest(
         new_chunks=store.new_chunks,
         tables=len(tables),
         rows=sum(member.table.rows for member in members if member.table is not None),
-        members=staged.store_members(members, packs, runs),
+        members=staged.store_members(members, runs),
         packs=[ObjectRecord(key=key.removeprefix(staged.base), stored_bytes=size) for key, size in packs.items()],
         runs=_numbers(runs),
     )

@@ -61,8 +61,8 @@ def check_request(request: BackupRequest) -> None:
     """
     if request.jobs < 1:
         raise InputError(f"jobs must be at least 1, not {request.jobs}")
-    if request.full_every < timedelta(0):
-        raise InputError(f"full_every must not be negative, but is {request.full_every}")
+    if not isinstance(request.full_every, timedelta) or request.full_every < timedelta(0):
+        raise InputError(f"full_every must be a timedelta of zero or more, not {request.full_every!r}")
     least = _SPOOL_PER_JOB * (request.jobs + 1)
     if request.spool_limit < least:
         raise InputError(

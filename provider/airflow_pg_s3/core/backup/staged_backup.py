@@ -40,7 +40,7 @@ class StagedBackup:
         self._remove_on_exit = True
         self._committed = False
         self._presence = Presence(repository, begun, extra_args, cancel=cancel, log=log)
-        self._required: dict[str, int] = {}
+        self._run_bytes: dict[str, int] = {}
         self.base = repository.base(begun.database)
         self.folder = f"{self.base}{begun.backup_id}/"
         self.manifest_key = repository.manifest_key(begun.database, begun.backup_id)
@@ -80,12 +80,9 @@ class StagedBackup:
         """
         self._repository.retract(self._begun.database, self._begun.backup_id)
 
-    def store_members(
-        self, members: Iterable[Member], packs: Mapping[str, int], runs: Mapping[str, int]
-    ) -> MembersFile:
-        """Store the list of the members, and take note of what they consist of.
+    def store_members(self, members: Iterable[Member], runs: Mapping[str, int]) -> MembersFile:
+        """Store the list of the members, and take note of what they need.
 
-        :param packs: lengths by keys.
         :param runs: how many bytes each must have at least, by keys relative to the manifest's folder.
         :raises StorageError: S3 failed.
         """
@@ -95,7 +92,7 @@ class StagedBackup:
         arguments = s3_requests.of_records(client, self._extra_args) | s3_requests.content_md5(client, data)
         with s3_errors.translate_errors(bucket):
             client.put_object(Bucket=bucket, Key=key, Body=data, **arguments)
-        self._required = {key: len(data), **packs, **{self.base + run: size for run, size in runs.items()}}
+        self._run_bytes = dict(runs)
         return record
 
     def commit(self, manifest: Manifest) -> None:
@@ -108,7 +105,10 @@ class StagedBackup:
         # sees from now on that it is being made.
         self._presence.renew()
         self._presence.wait_for_sweep()
-        missing = self._repository.missing_objects(self._required)
+        required = {key: self._run_bytes.get(key, 1) for key in manifest.object_keys()}
+        required |= {record.key: record.stored_bytes for record in manifest.packs}
+        required[manifest.members_key] = manifest.members.stored_bytes
+        missing = self._repository.missing_objects({self.base + key: size for key, size in required.items()})
         if missing:
             raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
         # From here on the manifest may come to exist at any moment, even after an error, and then its objects

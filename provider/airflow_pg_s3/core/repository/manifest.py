@@ -5,6 +5,7 @@ It is read from outside and trusted with nothing: names and keys must stay withi
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
@@ -186,6 +187,16 @@ class Manifest(Record):
             for first, last in ranges:
                 for number in range(first, last + 1):
                     yield run_key(backup_id, number, is_encrypted=is_encrypted)
+
+    def refers_to_run(self, key: str) -> bool:
+        """Whether this is the key of a run that it refers to, relative to the manifest's folder."""
+        found = parse_run_key(key)
+        if found is None or key != run_key(*found, is_encrypted=self.encryption is not None):
+            return False
+        backup_id, number = found
+        ranges = self.runs.get(backup_id, [])
+        at = bisect.bisect_right(ranges, number, key=lambda numbers: numbers[0])
+        return at > 0 and number <= ranges[at - 1][1]
 
     def to_json(self) -> bytes:
         """Serialise, for people as well, and seal."""

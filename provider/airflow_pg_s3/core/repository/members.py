@@ -9,7 +9,7 @@ import hashlib
 import re
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -25,7 +25,6 @@ from airflow_pg_s3.core.repository.manifest import (
     MembersFile,
     Table,
     first_problem,
-    parse_run_key,
 )
 
 if sys.version_info >= (3, 14):  # pragma: no cover
@@ -226,11 +225,10 @@ def parse_members(manifest: Manifest, stored: bytes) -> Iterator[Member]:
     if hashlib.sha256(stored).hexdigest() != manifest.members.sha256:
         raise IntegrityError(f"{where} is refused: it is not what was stored, by its SHA-256")
     packs = {record.key for record in manifest.packs}
-    named = set(manifest.object_keys())
     names: set[str] = set()
     try:
         for line in _lines(stored, manifest.members.raw_bytes):
-            member = _member(_MemberRecord.model_validate_json(line), packs, named)
+            member = _member(_MemberRecord.model_validate_json(line), packs, manifest.refers_to_run)
             if member.name in names:
                 raise ValueError(f"the member {member.name!r} is listed twice")
             names.add(member.name)
@@ -281,12 +279,12 @@ def _record(member: Member) -> _MemberRecord:
     )
 
 
-def _member(record: _MemberRecord, packs: set[str], named: set[str]) -> Member:
+def _member(record: _MemberRecord, packs: set[str], is_run: Callable[[str], bool]) -> Member:
     if record.pack is not None and record.pack not in packs:
         raise ValueError(f"the member {record.name!r} is in a pack that the manifest does not name")
     chunks = Chunks() if record.extents else NO_CHUNKS
     for extent in record.extents:
-        if extent.key not in named or parse_run_key(extent.key) is None:
+        if not is_run(extent.key):
             raise ValueError(f"the run {extent.key!r} is none that the manifest names")
         offset = extent.offset
         for sha256, raw, stored in zip(extent.sha256, extent.raw_bytes, extent.stored_bytes, strict=True):

@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 
 from airflow_pg_s3.core.postgres.archive.schema_script import Entry, parse
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
-from airflow_pg_s3.core.verify.comparison.row_digest import DigestInAnyOrder, FirstDifference, digest_in_order
+from airflow_pg_s3.core.verify.comparison.row_digest import (
+    DigestInAnyOrder,
+    compare_in_pieces,
+    first_different_byte,
+)
 from airflow_pg_s3.core.verify.comparison.schema_diff import compare_schemas
 from airflow_pg_s3.core.verify.comparison.schema_reader import about_words
 from airflow_pg_s3.core.verify.comparison.table_catalog import RestoredTable
@@ -21,22 +25,51 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-@given(rows, st.integers(1, 20))
-def test_rows_in_order_are_hashed_and_counted_however_they_come(lines: list[bytes], size: int):
-    data = b"".join(lines)
-    assert digest_in_order(cut(data, size)) == (hashlib.sha256(data).hexdigest(), len(lines))
+def pieces_of(chunks: list[bytes]) -> list[tuple[int, str]]:
+    return [(len(chunk), hashlib.sha256(chunk).hexdigest()) for chunk in chunks]
+
+
+@given(rows, st.integers(1, 20), st.integers(1, 20))
+def test_what_is_equal_is_equal_however_it_comes(lines: list[bytes], size: int, other: int):
+    data = b"".join(lines) + COPY_TERMINATOR
+    compared = compare_in_pieces(cut(data, other), pieces_of(cut(data, size)))
+    assert (compared.raw_bytes, compared.newlines) == (len(data), len(lines) + 3)
+    assert compared.difference is None
 
 
 @given(rows, rows, st.integers(1, 20), st.integers(1, 20))
-def test_the_first_row_that_differs_is_found(expected: list[bytes], found: list[bytes], size: int, other: int):
-    comparison = FirstDifference(iter(cut(b"".join(found), other)))
-    for block in cut(b"".join(expected) + COPY_TERMINATOR, size):
-        comparison.write(block)
-    comparison.finish()
+def test_the_first_piece_and_in_it_the_first_row_that_differ_are_found(
+    expected: list[bytes], found: list[bytes], size: int, other: int
+):
+    chunks = cut(b"".join(expected) + COPY_TERMINATOR, size)
+    data = b"".join(found) + COPY_TERMINATOR
+    compared = compare_in_pieces(cut(data, other), pieces_of(chunks))
+    assert (compared.raw_bytes, compared.newlines) == (len(data), len(found) + 3)
     equal = next((n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
     if equal is None and len(expected) != len(found):
         equal = min(len(expected), len(found))
-    assert comparison.row == (None if equal is None else equal + 1)
+    if equal is None:
+        assert compared.difference is None
+        return
+    difference = compared.difference
+    assert difference.number == next(
+        n for n, chunk in enumerate(chunks) if data[n * size : n * size + len(chunk)] != chunk
+    )
+    chunk = chunks[difference.number]
+    first = first_different_byte(chunk, difference.found)
+    assert difference.newlines_before + chunk.count(b"\n", 0, first) == equal
+
+
+def test_what_is_too_much_is_not_kept():
+    blocks = iter([b"x" * 10] * 1000)
+    difference = compare_in_pieces(blocks, pieces_of([b"x" * 10])).difference
+    assert (difference.number, difference.found) == (1, b"x" * 10)
+    assert next(blocks, None) is None
+
+
+def test_nothing_where_something_was_is_a_difference():
+    difference = compare_in_pieces([], pieces_of([b"a\n", b"b\n"])).difference
+    assert (difference.number, difference.newlines_before, difference.found) == (0, 0, b"")
 
 
 @given(st.permutations(range(20)), st.integers(1, 30))

@@ -1,7 +1,7 @@
 """An S3 store in memory for several programs at once, which goes on request by request as it is told.
 
-Each program is a greenlet. A request of its client hands over to the simulation, which chooses: whose request takes
-place next, whose program is killed, how much time passes before.
+Each program is a greenlet. A request of its client hands over to the simulation, which chooses whose request takes
+place next, whose program is killed, and how much time passes before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, ClassVar
 

@@ -296,7 +296,8 @@ def make(world: World, client: Any, letter: str, content: str, program: Program 
                 "shop",
                 backup_id,
                 dump={"pg_dump_version": "18.1", "options": [], "jobs": 1, **dump},
-                members=staged.store_members(members, {BASE + pack: 4}, runs),
+                packs=[{"key": pack, "stored_bytes": 4}],
+                members=staged.store_members(members, runs),
                 runs=numbers_of(runs),
             )
             confirm_session(world, backup_id)

@@ -139,8 +139,8 @@ def catalogue(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
         # Its objects' keys as well: a manifest that speaks of another backup's objects is refused.
         copied = Manifest.model_validate_json(text.replace(original.backup_id, backup_id))
         # As many objects as a small backup has; their contents do not matter to a listing.
-        for record in copied.objects:
-            client.put_object(Bucket=place.bucket, Key=f"scale/small/{record.key}", Body=b"")
+        for key in copied.object_keys():
+            client.put_object(Bucket=place.bucket, Key=f"scale/small/{key}", Body=b"")
         client.put_object(Bucket=place.bucket, Key=f"scale/small/{backup_id}.json", Body=copied.to_json())
 
     say(f"making {given.backups} backups")

@@ -27,6 +27,7 @@ DOCUMENT = (Path(__file__).parents[3] / "SECURITY.md").read_text()
 PREFIX = "prod"
 FILL = """
 create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 50000) i;
+create table large as select i, md5(i::text) from generate_series(1, 20000) i;
 create table hidden (i int);
 insert into hidden select generate_series(1, 10);
 alter table hidden enable row level security;
@@ -117,7 +118,8 @@ def test_the_rights_on_s3(
     writer = backup_user.client()
     record = writer.get_object(Bucket=bucket, Key=done["key"].removesuffix(".json") + "/begun")["Body"].read()
     writer.put_object(Bucket=bucket, Key=f"{folder}/begun", Body=record)
-    back_up(pg18, database)
+    # It may read what is needed to know what is stored.
+    assert back_up(pg18, database)["new_chunks"] == 0 < done["new_chunks"]
 
     connections.set("aws", restore_user.airflow_connection())
     assert done["uri"] in [row["uri"] for row in list_backups()]

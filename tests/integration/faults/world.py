@@ -119,6 +119,9 @@ class World:
         """Where the original backup lies in a copy of its repository."""
         return f"s3://{self.bucket}/{prefix}/{self.backup.key.partition('/')[2]}"
 
+    def uri_of(self, stored: StoredManifest) -> str:
+        return f"s3://{self.bucket}/{stored.base}{stored.manifest.backup_id}.json"
+
     def stored(self, prefix: str) -> dict[str, str]:
         """Key below the prefix → ETag."""
         listing = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{prefix}/")

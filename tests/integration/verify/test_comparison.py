@@ -69,7 +69,7 @@ def test_the_restored_hard_database_is_equal(
     back_up,
     restore,
     new_name,
-    manifest_of,
+    members_of,
     compare_with,
 ):
     source, target = cluster_of(source_major), cluster_of(target_major)
@@ -81,7 +81,7 @@ def test_the_restored_hard_database_is_equal(
     comparison = compare_with(made, target, copy)
     assert comparison.differences == []
     assert comparison.warnings == []
-    tables = [member.table for member in manifest_of(made).members if member.table is not None]
+    tables = [member.table for member in members_of(made) if member.table is not None]
     assert [(t.schema_name, t.name, t.rows_expected, t.rows_found, t.matches) for t in comparison.tables] == [
         (table.schema_name, table.name, table.rows, table.rows, True) for table in tables
     ]

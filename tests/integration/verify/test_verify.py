@@ -353,7 +353,10 @@ def test_what_differs_is_named_in_the_error_and_in_the_evidence(
 
 DAMAGE = {
     "flipped": (flip_middle, r"the data of public\.large"),
-    "cut short": (lambda data: data[:-1], r"the data of public\.large .* has \d+ bytes, but \d+ were stored"),
+    "cut short": (
+        lambda data: data[:-1],
+        r"the data of public\.large .* has \d+ bytes, but at least \d+ were stored",
+    ),
     "missing": (lambda data: None, r"the data of public\.large .* is missing"),
 }
 
@@ -475,7 +478,7 @@ def test_a_server_that_ends_the_sessions_is_no_fault_of_the_backup(could_not, so
 
     def end_sessions_first(self, stored, *arguments):
         # A large member is asked for when its COPY has begun.
-        if "pack" not in stored.key and not ended:
+        if re.search(r"/\d{6}\.zst$", stored.key) and not ended:
             ended.append(
                 source.psql(
                     "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity"
@@ -495,10 +498,10 @@ def test_a_server_that_ends_the_sessions_is_no_fault_of_the_backup(could_not, so
 def test_an_s3_that_fails_is_never_a_failed_backup(
     could_not, backup: dict, manifest_of, monkeypatch: pytest.MonkeyPatch
 ):
-    def unreachable(self, stored, start, end, etags, received):
+    def unreachable(self, stored, *arguments):
         if "pack" not in stored.key:
             raise EndpointConnectionError(endpoint_url="http://s3.example")
-        return fetch(self, stored, start, end, etags, received)
+        return fetch(self, stored, *arguments)
 
     fetch = download.Downloader._fetch_once
     monkeypatch.setattr(download.Downloader, "_fetch_once", unreachable)

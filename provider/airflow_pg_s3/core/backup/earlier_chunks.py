@@ -14,6 +14,7 @@ from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest, read_members
+from airflow_pg_s3.core.repository.verification_record import read_evidence
 from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def read_earlier(request: BackupRequest, repository: Repository, now: datetime, 
     if locked := _locked(request, repository):
         log.info("all is stored anew, as %s", locked)
         return EarlierChunks()
+    if _is_damaged(newest[0], repository, log):
+        log.info("all is stored anew, as a verification has found objects of the newest backup damaged")
+        return EarlierChunks()
     if (oldest := _oldest(newest[0].manifest, now)) + request.full_every <= now:
         log.info(
             "all is stored anew, as the newest backup refers to what was stored on %s, and full_every is %s",
@@ -72,6 +76,19 @@ def _locked(request: BackupRequest, repository: Repository) -> str | None:
     if ObjectLocks(repository.client, repository.bucket).may_be_on:
         return f"the bucket has Object Lock, or the AWS connection may not see whether it has: {why}"
     return None
+
+
+def _is_damaged(stored: StoredManifest, repository: Repository, log: Log) -> bool:
+    """Whether the newest of its verifications that tells something has found objects that are not as they were."""
+    try:
+        evidence = read_evidence(repository.client, repository.bucket, stored)
+    except PgS3Error as error:
+        log.warning(
+            "what verifications have found of backup %s is not known: %s", stored.manifest.backup_id, error
+        )
+        return False
+    telling = [one for one in evidence.verifications if one.outcome != "could not verify"] if evidence else []
+    return bool(telling) and any(found.kind == "object" for found in telling[0].differences)
 
 
 def _newest(repository: Repository, request: BackupRequest, log: Log) -> Iterator[StoredManifest]:

@@ -32,11 +32,11 @@ if sys.version_info >= (3, 14):  # pragma: no cover
 else:
     from backports import zstd
 
+DIGEST_BYTES = 32
 LONGEST_CHUNK_BYTES = 64 << 20
 """No chunk is longer, raw or stored: whoever reads one has room for it."""
 
 _LEVEL = 3
-_DIGEST_BYTES = 32
 _READ_BYTES = 1 << 20
 ChunkBytes = Annotated[int, Field(ge=1, le=LONGEST_CHUNK_BYTES)]
 
@@ -121,7 +121,7 @@ class Chunks:
             yield raw_bytes, self._digest(index).hex()
 
     def _digest(self, index: int) -> bytes:
-        return bytes(self._digests[index * _DIGEST_BYTES : (index + 1) * _DIGEST_BYTES])
+        return bytes(self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
 
 
 NO_CHUNKS = Chunks()

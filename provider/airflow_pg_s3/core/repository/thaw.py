@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
+from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.parallel import in_parallel
@@ -100,13 +101,20 @@ def _parts_of(client: S3Client, bucket: str, key: str) -> list[str]:
     """List what of a backup may be archived, by the key of its manifest; nothing for another tool's archive."""
     if not key.endswith(MANIFEST_SUFFIX):
         return []
-    folder = f"{key.removesuffix(MANIFEST_SUFFIX)}/"
+    try:
+        manifest, base, _ = read_manifest(client, f"s3://{bucket}/{key}")
+    except s3_errors.AccessDenied:
+        raise
+    except s3_errors.Unreadable:
+        return []  # It is archived itself: what it refers to is asked for when it can be read.
+    needed = {base + name for name in manifest.object_keys()}
     with s3_errors.translate_errors(bucket):
         return [
             entry["Key"]
+            for folder in sorted({f"{name.rpartition('/')[0]}/" for name in needed})
             for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=folder)
             for entry in page.get("Contents", [])
-            if entry.get("StorageClass") in _MAY_BE_ARCHIVED
+            if entry["Key"] in needed and entry.get("StorageClass") in _MAY_BE_ARCHIVED
         ]
 
 

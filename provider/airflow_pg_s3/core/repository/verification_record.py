@@ -52,7 +52,8 @@ class Difference(Record):
     """Something that is not as it was in the source.
 
     :param kind: ``table``, ``sequence``, ``large object``, ``extension`` or ``schema`` of the restored database;
-        ``check`` of the user's; ``restore``, which failed; or ``object``, of S3.
+        ``check`` of the user's; ``restore``, which failed; ``object``, of S3; or ``backup``, another one that
+        refers to chunks that are damaged.
     :param name: of the thing, as people would call it.
     :param detail: what was expected, and what was found.
     """

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import StorageError
 from airflow_pg_s3.core.reporting import Log
@@ -15,6 +18,7 @@ from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.errors import OutcomeUnknown
 
 _RENEW_SECONDS = 1800.0
+_YOUNG = timedelta(hours=1)
 
 
 class Presence:
@@ -41,6 +45,7 @@ class Presence:
         self._extra_args = extra_args
         self._cancel = cancel
         self._log = log
+        self._may_renew = True
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._keep_renewing, name="begun", daemon=True)
 
@@ -74,7 +79,23 @@ class Presence:
             raise
         except StorageError as error:
             # Such as a lock that keeps objects from being written over: what is there is as old as the backup.
+            self._may_renew = False
             self._log.warning("%s; orphan_age of prunes must be longer than backups take", error)
+
+    def is_young(self) -> bool:
+        """Whether S3 has got `begun` less than an hour ago, so that no prune takes the backup for abandoned.
+
+        :raises StorageError: S3 does not say, or has it no more.
+        """
+        try:
+            answer = self._repository.client.head_object(Bucket=self._repository.bucket, Key=self._key)
+        except (ClientError, BotoCoreError) as error:
+            uri = self._repository.uri(self._key)
+            raise StorageError(
+                f"cannot tell whether this backup is taken for abandoned, by {uri}: {error}"
+            ) from error
+        age = s3_requests.answered_at(answer) - answer["LastModified"]
+        return age < _YOUNG or not self._may_renew
 
     def wait_for_sweep(self) -> None:
         """Wait until no prune is deleting runs: what `begun` was stored before, no later one deletes.

@@ -18,6 +18,8 @@ from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repo
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 
+_ATTEMPTS = 3
+
 
 class StagedBackup:
     """A backup being made. Leaving the context without `commit` removes all that was stored for it.
@@ -101,16 +103,7 @@ class StagedBackup:
         :raises StorageError: an object of it is not there, or the manifest cannot be written.
         :raises DataConflict: a manifest of somebody else has its key.
         """
-        # A prune that has taken this backup for abandoned, or did not see it, has deleted what is missing now, or
-        # sees from now on that it is being made.
-        self._presence.renew()
-        self._presence.wait_for_sweep()
-        required = {key: self._run_bytes.get(key, 1) for key in manifest.object_keys()}
-        required |= {record.key: record.stored_bytes for record in manifest.packs}
-        required[manifest.members_key] = manifest.members.stored_bytes
-        missing = self._repository.missing_objects({self.base + key: size for key, size in required.items()})
-        if missing:
-            raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
+        self._make_sure_that_all_is_there(manifest)
         # From here on the manifest may come to exist at any moment, even after an error, and then its objects
         # must as well. Only a definite refusal by S3 allows us to remove them.
         self._remove_on_exit = False
@@ -128,6 +121,27 @@ class StagedBackup:
             self._remove_on_exit = True
             raise
         self._committed = True
+
+    def _make_sure_that_all_is_there(self, manifest: Manifest) -> None:
+        """Look for all objects, at a time from which on no prune deletes any.
+
+        However long this backup was paused: a prune that took it for abandoned has deleted what is missing now,
+        and one that begins after `wait_for_sweep` sees that it is being made, as `begun` is young at the commit.
+        """
+        required = {key: self._run_bytes.get(key, 1) for key in manifest.object_keys()}
+        required |= {record.key: record.stored_bytes for record in manifest.packs}
+        required[manifest.members_key] = manifest.members.stored_bytes
+        for _ in range(_ATTEMPTS):
+            self._presence.renew()
+            self._presence.wait_for_sweep()
+            missing = self._repository.missing_objects({self.base + key: size for key, size in required.items()})
+            if missing:
+                raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
+            if self._presence.is_young():
+                return
+        raise StorageError(
+            f"it took too long to see that all objects of {self._repository.uri(self.folder)} are there"
+        )
 
     def _settle(self) -> None:
         """Say that the manifest stays: until then, no other backup refers to what this one has stored.

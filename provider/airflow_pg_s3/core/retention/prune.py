@@ -24,6 +24,8 @@ from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 from airflow_pg_s3.core.s3.parallel import in_parallel
 
 DEFAULT_ORPHAN_AGE = timedelta(hours=48)
+SHORTEST_ORPHAN_AGE = timedelta(hours=2)
+"""At its commit, a backup has said within an hour and a quarter that it is being made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,11 @@ def prune(request: PruneRequest, repository: Repository, *, cancel: threading.Ev
     :raises StorageError: S3 failed for a database; the others were pruned.
     :raises Cancelled: told to stop.
     """
-    if request.orphan_age < timedelta(0):
-        raise InputError(f"orphan_age must not be negative, but is {request.orphan_age}")
+    if request.orphan_age < SHORTEST_ORPHAN_AGE:
+        raise InputError(
+            f"orphan_age must be at least {SHORTEST_ORPHAN_AGE}, or backups in progress look abandoned, but is "
+            f"{request.orphan_age}"
+        )
     databases = [request.database] if request.database else dict.fromkeys(filter(None, repository.databases()))
     if not databases:
         log.warning("the repository holds nothing: are its bucket and prefix right?")

@@ -70,7 +70,7 @@ demo: $(READY) ## back up, list, restore and compare a realistic database, throu
 
 # Packages that CI tests with besides what pip installs; root is needed to install them.
 CEPH := ceph-mon ceph-osd ceph-mgr radosgw
-TOOLS := age awscli locales pgbouncer zstd
+TOOLS := age awscli jq locales pgbouncer zstd
 ceph: PACKAGES := $(CEPH)
 ceph: ## install Ceph's radosgw with apt-get, if it is missing: a real S3 server for the tests
 tools: PACKAGES := $(TOOLS)

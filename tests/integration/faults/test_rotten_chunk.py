@@ -66,7 +66,9 @@ def test_the_next_full_backup_heals_and_so_does_the_one_after_a_verification(
     assert world.verify(world.uri_of(newest), level="checksum", server=None).verification.outcome == "failed"
     with caplog.at_level(logging.INFO):
         healed = world.back_up(prefix)
-    assert "a verification has found objects of the newest backup damaged" in caplog.text
+    assert "all is stored anew, as the last verification has found objects damaged" in caplog.text
     assert healed.manifest.new_chunks == healed.manifest.chunks
+    # What does not refer to anything of before goes on as ever, verified or not.
+    assert world.back_up(prefix).manifest.new_chunks == 0
     assert world.verify(healed.uri).verification.outcome == "verified"
     assert healed.manifest.database == DATABASE

@@ -235,8 +235,3 @@ def test_damage_is_found_before_anything_is_restored(
     s3.client().copy_object(Bucket=bucket, Key=f"{base}/{first}", CopySource=source)
     with pytest.raises(AssertionError, match=f"dat: damaged at byte 0 of {first}"):
         by_hand(made, new_name(pg18, "by-hand"), WHOLE)
-
-
-def test_what_fetches_and_unpacks_a_backup_is_less_than_40_lines():
-    lines = [line for block in blocks("Download", "Unpack", "Check") for line in block.splitlines()]
-    assert len(lines) < 40

@@ -3,6 +3,7 @@
 import hashlib
 import random
 import threading
+import time
 
 import pytest
 
@@ -28,9 +29,14 @@ def store(s3_client, bucket, cancel):
     """Make a store; leaving it waits until all is stored."""
     with Uploader(s3_client, bucket, cancel=cancel) as uploader:
 
+        def wait():
+            while uploader.is_busy:
+                time.sleep(0.001)
+            uploader.raise_if_failed()
+
         def make(*earlier, **settings):
             made = ChunkStore(uploader, Encoder(level=1), known_of(*earlier), folder=FOLDER, **settings)
-            made.wait = uploader.finish
+            made.wait = wait
             return made
 
         yield make

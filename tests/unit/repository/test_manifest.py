@@ -266,6 +266,14 @@ def test_all_objects_of_a_backup_are_named_its_own_and_others():
     assert f"{OTHER}/000005.zst" in in_the_clear.object_keys()
 
 
+def test_it_refers_to_these_and_no_others():
+    manifest = parse(sealed_json(VALID))
+    assert all(map(manifest.refers_to, manifest.object_keys()))
+    others = ["begun", "pack-0003.tar.zst.age", "000002.zst.age", "000001.zst"]
+    assert not any(manifest.refers_to(f"{ID}/{name}") for name in others)
+    assert not manifest.refers_to(f"{OTHER}/members.json.zst")
+
+
 def test_ranges_hold_numbers_and_nothing_else():
     assert manifests.ranges_of([]) == []
     assert manifests.ranges_of([7, 2, 3, 1, 3, 9, 8]) == [(1, 3), (7, 9)]

@@ -4,6 +4,7 @@ import contextlib
 import io
 import random
 import threading
+import time
 
 import pytest
 from botocore.exceptions import ConnectTimeoutError
@@ -42,6 +43,12 @@ def held_back(new_s3_client):
     return client, go_on
 
 
+def finish(ours):
+    while ours.is_busy:
+        time.sleep(0.001)
+    ours.raise_if_failed()
+
+
 def fail(client, *, at=1):
     """Let the client fail at its `at`-th request."""
     seen = []
@@ -60,7 +67,7 @@ def test_an_object_is_one_request(uploader, requests, s3_client, bucket, size):
     with uploader(client) as ours:
         ours.store("a/1.zst", bytearray(noise[:size]))
         ours.store("a/2.zst", b"more")
-        ours.finish()
+        finish(ours)
         assert ours.stored_bytes == size + 4
         assert s3_client.get_object(Bucket=bucket, Key="a/1.zst")["Body"].read() == noise[:size]
         assert s3_client.get_object(Bucket=bucket, Key="a/2.zst")["Body"].read() == b"more"
@@ -71,7 +78,7 @@ def test_each_object_goes_with_a_checksum(uploader, requests, s3_client, bucket)
     client, _ = requests
     with uploader(client) as ours:
         ours.store("1.zst", noise)
-        ours.finish()
+        finish(ours)
     head = s3_client.head_object(Bucket=bucket, Key="1.zst", ChecksumMode="ENABLED")
     assert head["ChecksumCRC32"]
 
@@ -85,7 +92,7 @@ def test_whichever_request_fails_the_error_names_its_object(uploader, new_s3_cli
         with uploader(client, in_flight=1) as ours:
             for number in range(1, 4):
                 ours.store(f"{number}.zst", b"data")
-            ours.finish()
+            finish(ours)
 
     with pytest.raises(StorageError, match=rf"S3 PutObject of {at}\.zst failed: "):
         upload()
@@ -98,7 +105,7 @@ def test_whoever_looks_and_the_next_object_learn_of_a_failure(uploader, new_s3_c
         ours.raise_if_failed()
         ours.store("1.zst", b"data")
         with pytest.raises(StorageError, match=r"S3 PutObject of 1\.zst failed"):
-            ours.finish()
+            finish(ours)
         with pytest.raises(StorageError, match=r"S3 PutObject of 1\.zst failed"):
             ours.raise_if_failed()
         with pytest.raises(StorageError, match=r"S3 PutObject of 1\.zst failed"):
@@ -132,7 +139,7 @@ def test_the_objects_in_flight_are_bounded(uploader, new_s3_client, in_flight):
             thread.start()
         for thread in threads:
             thread.join()
-        ours.finish()
+        finish(ours)
     assert len(most) == 9
     assert max(most) == in_flight
 
@@ -154,7 +161,7 @@ def test_whoever_has_no_room_waits(uploader, held_back):
         go_on.set()
         writer.join()
         assert stored == [0, 1, 2]
-        ours.finish()
+        finish(ours)
 
 
 def test_waiting_for_room_can_be_cancelled(uploader, held_back, cancel):
@@ -208,7 +215,7 @@ def test_cancelling_stops_what_is_being_sent_at_once_and_it_is_not_tried_again(
     with uploader(client) as ours:
         ours.store("5.zst", noise)
         with pytest.raises(Cancelled, match=r"stopped while uploading 5\.zst"):
-            ours.finish()
+            finish(ours)
     assert len(reads) == 1
     assert ours.stored_bytes == 0
     assert keys_of(bucket) == []
@@ -219,7 +226,7 @@ def test_a_broken_connection_is_tried_again_from_the_beginning(uploader, new_s3_
     fail(client)
     with uploader(client) as ours:
         ours.store("5.zst", b"data")
-        ours.finish()
+        finish(ours)
     assert s3_client.get_object(Bucket=bucket, Key="5.zst")["Body"].read() == b"data"
 
 
@@ -235,7 +242,7 @@ def test_extra_arguments_go_with_what_accepts_them(uploader, requests, bucket, s
     }
     with uploader(client, extra_args=extra) as ours:
         ours.store("1.zst", b"data")
-        ours.finish()
+        finish(ours)
     ((_, params),) = asked
     assert set(params) & set(extra) == set(extra) - {"Nonsense"}
     head = s3_client.head_object(Bucket=bucket, Key="1.zst")
@@ -245,7 +252,7 @@ def test_extra_arguments_go_with_what_accepts_them(uploader, requests, bucket, s
 def test_our_own_arguments_go_before_extra_ones(uploader, bucket, keys_of):
     with uploader(extra_args={"Key": "evil", "Bucket": "evil", "Body": b"evil"}) as ours:
         ours.store("5.zst", b"data")
-        ours.finish()
+        finish(ours)
     assert keys_of(bucket) == ["5.zst"]
 
 

@@ -134,11 +134,10 @@ class ArchiveUploader:
         self._small.append(None)
         for _ in self._threads[:-1]:
             self._large.append(None)
-        while any(thread.is_alive() for thread in self._threads):
+        while any(thread.is_alive() for thread in self._threads) or self._uploader.is_busy:
             self.raise_if_failed()
             wait()
         self.raise_if_failed()
-        self._uploader.finish()
         self._spool.check_complete()
 
     def raise_if_failed(self) -> None:

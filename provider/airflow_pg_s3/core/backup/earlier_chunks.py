@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.backup.chunk_store import KnownChunks
@@ -14,13 +15,14 @@ from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest, read_members
-from airflow_pg_s3.core.repository.verification_record import read_evidence
+from airflow_pg_s3.core.repository.verification_record import Evidence, Verification, read_evidence
 from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 
 if TYPE_CHECKING:
     from airflow_pg_s3.core.backup.request import BackupRequest
 
 _MOST_BACKUPS = 5
+_MOST_EVIDENCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +51,8 @@ def read_earlier(request: BackupRequest, repository: Repository, now: datetime, 
     if locked := _locked(request, repository):
         log.info("all is stored anew, as %s", locked)
         return EarlierChunks()
-    if _is_damaged(newest[0], repository, log):
-        log.info("all is stored anew, as a verification has found objects of the newest backup damaged")
+    if _is_damaged(newest[0].manifest, repository, log):
+        log.info("all is stored anew, as the last verification has found objects damaged")
         return EarlierChunks()
     if (oldest := _oldest(newest[0].manifest, now)) + request.full_every <= now:
         log.info(
@@ -78,17 +80,25 @@ def _locked(request: BackupRequest, repository: Repository) -> str | None:
     return None
 
 
-def _is_damaged(stored: StoredManifest, repository: Repository, log: Log) -> bool:
-    """Whether the newest of its verifications that tells something has found objects that are not as they were."""
-    try:
-        evidence = read_evidence(repository.client, repository.bucket, stored)
-    except PgS3Error as error:
-        log.warning(
-            "what verifications have found of backup %s is not known: %s", stored.manifest.backup_id, error
-        )
-        return False
-    telling = [one for one in evidence.verifications if one.outcome != "could not verify"] if evidence else []
-    return bool(telling) and any(found.kind == "object" for found in telling[0].differences)
+def _is_damaged(newest: Manifest, repository: Repository, log: Log) -> bool:
+    """Whether the last verification that tells something has found damage to which the newest may refer."""
+    for ref in islice(repository.newest_first(newest.database), _MOST_EVIDENCE):
+        if not ref.has_evidence:
+            continue
+        try:
+            verified = read_manifest(repository.client, ref.uri)
+            evidence = read_evidence(repository.client, repository.bucket, verified)
+        except PgS3Error as error:
+            log.warning("what verifications have found of %s is not known: %s", ref.uri, error)
+            continue
+        if evidence is not None and (last := _last_that_tells(evidence)) is not None:
+            has_rotten = any(found.kind == "object" for found in last.differences)
+            return has_rotten and not newest.runs.keys().isdisjoint(verified.manifest.runs)
+    return False
+
+
+def _last_that_tells(evidence: Evidence) -> Verification | None:
+    return next((one for one in evidence.verifications if one.outcome != "could not verify"), None)
 
 
 def _newest(repository: Repository, request: BackupRequest, log: Log) -> Iterator[StoredManifest]:

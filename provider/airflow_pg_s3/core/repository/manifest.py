@@ -188,6 +188,12 @@ class Manifest(Record):
                 for number in range(first, last + 1):
                     yield run_key(backup_id, number, is_encrypted=is_encrypted)
 
+    def refers_to(self, key: str) -> bool:
+        """Whether this is the key of an object that it refers to, relative to the manifest's folder."""
+        return (
+            key == self.members_key or any(key == record.key for record in self.packs) or self.refers_to_run(key)
+        )
+
     def refers_to_run(self, key: str) -> bool:
         """Whether this is the key of a run that it refers to, relative to the manifest's folder."""
         found = parse_run_key(key)

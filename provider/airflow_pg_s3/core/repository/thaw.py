@@ -75,7 +75,9 @@ def ask_for(client: S3Client, uri: str, *, tier: str, days: int, cancel: threadi
     if days < 1:
         raise InputError(f"thaw_days must be at least 1, not {days}")
     bucket, key = s3_requests.parse_uri(uri, parameter="backup")
-    archived = _archived(client, bucket, [key, *_parts_of(client, bucket, key)], cancel)
+    # What it refers to can be read out of the manifest, as soon as that can be read.
+    archived = _archived(client, bucket, [key], cancel)
+    archived = archived or _archived(client, bucket, _parts_of(client, bucket, key), cancel)
 
     def ask(one: _Archived) -> None:
         with s3_errors.translate_errors(bucket):
@@ -101,20 +103,15 @@ def _parts_of(client: S3Client, bucket: str, key: str) -> list[str]:
     """List what of a backup may be archived, by the key of its manifest; nothing for another tool's archive."""
     if not key.endswith(MANIFEST_SUFFIX):
         return []
-    try:
-        manifest, base, _ = read_manifest(client, f"s3://{bucket}/{key}")
-    except s3_errors.AccessDenied:
-        raise
-    except s3_errors.Unreadable:
-        return []  # It is archived itself: what it refers to is asked for when it can be read.
-    needed = {base + name for name in manifest.object_keys()}
+    manifest, base, _ = read_manifest(client, f"s3://{bucket}/{key}")
     with s3_errors.translate_errors(bucket):
         return [
             entry["Key"]
-            for folder in sorted({f"{name.rpartition('/')[0]}/" for name in needed})
-            for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=folder)
+            for backup_id in sorted({manifest.backup_id, *manifest.runs})
+            for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=f"{base}{backup_id}/")
             for entry in page.get("Contents", [])
-            if entry["Key"] in needed and entry.get("StorageClass") in _MAY_BE_ARCHIVED
+            if entry.get("StorageClass") in _MAY_BE_ARCHIVED
+            and manifest.refers_to(entry["Key"].removeprefix(base))
         ]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ class Uploader:
         self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="upload")
         # Bounds the objects in memory, not only those being sent.
         self._slots = threading.BoundedSemaphore(in_flight)
-        self._pending: set[Future[None]] = set()
+        self._pending = 0
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self.stored_bytes = 0
@@ -77,25 +77,20 @@ class Uploader:
             self._slots.release()
             raise
         with self._lock:
-            self._pending.add(future)
+            self._pending += 1
         future.add_done_callback(self._note)
 
-    def finish(self) -> None:
-        """Wait until all are stored.
-
-        :raises StorageError: one failed.
-        :raises Cancelled: told to stop.
-        """
-        while True:
-            with self._lock:
-                pending = set(self._pending)
-            self.raise_if_failed()
-            if not pending:
-                return
-            wait(pending, timeout=_POLL_SECONDS)
+    @property
+    def is_busy(self) -> bool:
+        """Whether objects are still being stored."""
+        return self._pending > 0
 
     def raise_if_failed(self) -> None:
-        """Raise what kept the first object that failed from being stored."""
+        """Raise what kept the first object that failed from being stored.
+
+        :raises StorageError: S3 refused, or kept failing.
+        :raises Cancelled: told to stop.
+        """
         if self._failure is not None:
             raise self._failure
 
@@ -108,7 +103,7 @@ class Uploader:
         error = _stopped("the rest") if future.cancelled() else future.exception()
         with self._lock:
             self._failure = self._failure or error
-            self._pending.discard(future)
+            self._pending -= 1
         self._slots.release()
 
     def _put(self, key: str, body: bytes | bytearray) -> None:

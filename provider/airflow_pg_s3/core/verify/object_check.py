@@ -18,7 +18,7 @@ from airflow_pg_s3.core.repository.codec import Decoder
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR, MemberDigest, MemberHasher
 from airflow_pg_s3.core.repository.listing import Listing
 from airflow_pg_s3.core.repository.member_verifier import described
-from airflow_pg_s3.core.repository.members import Chunks, Extent, Member, packs_of
+from airflow_pg_s3.core.repository.members import Chunk, Chunks, Extent, Member, packs_of
 from airflow_pg_s3.core.repository.pack import PackReader
 from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest, read_members
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.5
 _BEGUN_AT_ONCE = 32
-_Place: TypeAlias = tuple[str, int]  # of a chunk: key of its run, and where it begins there
+_Place: TypeAlias = tuple[str, int, bytes]  # of a chunk: key of its run, where it begins there; its digest
 
 
 class _MemberDigest:
@@ -159,8 +159,8 @@ class _ObjectCheck:
         for member in self._members.values():
             first_seen = Chunks()
             for chunk in member.chunks:
-                if (chunk.key, chunk.offset) not in seen:
-                    seen.add((chunk.key, chunk.offset))
+                if _place(chunk) not in seen:
+                    seen.add(_place(chunk))
                     first_seen.append(chunk)
             for extent in first_seen.extents(RANGE_BYTES):
                 yield partial(self._check_extent, extent)
@@ -175,7 +175,7 @@ class _ObjectCheck:
                 self._note_chunks(member, findings)
 
     def _note_chunks(self, member: Member, findings: Findings) -> None:
-        places = [(chunk.key, chunk.offset) for chunk in member.chunks]
+        places = list(map(_place, member.chunks))
         rows = sum(self._newlines.get(place, 0) for place in places) - COPY_TERMINATOR.count(b"\n")
         key, problem = places[0][0], None
         if rotten := next((place for place in places if place in self.rotten), None):
@@ -199,7 +199,7 @@ class _ObjectCheck:
             ((_, stored),) = self._downloader.ranges([(wanted, None)])
         except IntegrityError as error:
             with self._lock:
-                self.rotten |= {(chunk.key, chunk.offset): f"is damaged: {error}" for chunk in extent.chunks}
+                self.rotten |= {_place(chunk): f"is damaged: {error}" for chunk in extent.chunks}
             return
         for chunk in extent.chunks:
             at = chunk.offset - begin
@@ -207,10 +207,14 @@ class _ObjectCheck:
                 raw = open_chunk(chunk, stored[at : at + chunk.stored_bytes], self._decoder)
             except IntegrityError as error:
                 with self._lock:
-                    self.rotten[chunk.key, chunk.offset] = str(error)
+                    self.rotten[_place(chunk)] = str(error)
             else:
                 with self._lock:
-                    self._newlines[chunk.key, chunk.offset] = raw.count(b"\n")
+                    self._newlines[_place(chunk)] = raw.count(b"\n")
+
+
+def _place(chunk: Chunk) -> _Place:
+    return chunk.key, chunk.offset, chunk.sha256
 
 
 def _name_others(
@@ -218,18 +222,15 @@ def _name_others(
 ) -> None:
     """Name the other backups that consist of chunks that are rotten."""
     found: set[str] = set()
-    runs = {key for key, _ in rotten}
+    runs = {key for key, *_ in rotten}
     database = stored.manifest.database
     for ref in Listing(client, bucket=bucket, base=stored.base, database=database).complete():
         try:
             other = read_manifest(client, ref.uri)
-            if other.manifest.backup_id == stored.manifest.backup_id or runs.isdisjoint(
-                other.manifest.object_keys()
-            ):
+            if other.sha256 == stored.sha256 or not any(map(other.manifest.refers_to_run, runs)):
                 continue
             members = read_members(client, bucket, other)
-            places = ((chunk.key, chunk.offset) for member in members for chunk in member.chunks)
-            if any(place in rotten for place in places):
+            if any(_place(chunk) in rotten for member in members for chunk in member.chunks):
                 found.add(other.manifest.backup_id)
         except PgS3Error as error:
             findings.warnings.append(f"whether {ref.uri} refers to what is damaged is not known: {error}")

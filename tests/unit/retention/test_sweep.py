@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -186,3 +187,30 @@ def test_nothing_is_marked_where_there_is_nothing_to_delete(place: Place) -> Non
     place.client._gate = lambda request: (operations.append(request.operation), request.answer())[1]
     place.prune()
     assert set(operations) == {"ListObjectsV2", "GetObject", "HeadObject"}
+
+
+BACKUPS = 100
+FOLDERS = 30
+RANGES = 430
+"""Of each folder that a backup refers to: 100,000 chunks in 27,000 runs, of which every other one or two were kept."""
+
+
+def test_planning_holds_no_more_of_large_manifests_than_they_have_in_common(place: Place) -> None:
+    """A thousand of these take 16 s of CPU, and as much memory as these."""
+    ids = [id_at(NOON - timedelta(days=day)) for day in range(BACKUPS, 0, -1)]
+    ranges = [(first, first + 1) for first in range(1, 4 * RANGES, 4)]
+    for number, backup_id in enumerate(ids):
+        runs = {folder: ranges for folder in ids[max(0, number - FOLDERS + 1) : number + 1]}
+        body = manifest_of("shop", backup_id, runs=runs).to_json()
+        place.store.put(f"{BASE}{backup_id}.json", body)
+        place.store.put(f"{BASE}{backup_id}/{1:06}.zst", b"needed, or dead")
+        place.store.put(f"{BASE}{backup_id}/{3:06}.zst", b"dead")
+    tracemalloc.start()
+    try:
+        done = place.prune(keep_last=40, dry_run=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The oldest one that is kept refers to its own folder and 29 others, which are deleted.
+    assert [leftover.needed_bytes > 0 for leftover in done.leftovers] == [False] * 31 + [True] * 29
+    assert peak < 128 << 20

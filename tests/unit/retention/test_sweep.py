@@ -192,7 +192,7 @@ def test_nothing_is_marked_where_there_is_nothing_to_delete(place: Place) -> Non
 BACKUPS = 100
 FOLDERS = 30
 RANGES = 430
-"""Of each folder that a backup refers to: 100,000 chunks in 27,000 runs, of which every other one or two were kept."""
+"""Of each folder that a backup refers to, each of two runs: 100,000 chunks in 26,000 runs."""
 
 
 def test_planning_holds_no_more_of_large_manifests_than_they_have_in_common(place: Place) -> None:

@@ -24,7 +24,8 @@ class PgS3PruneOperator(PgS3Operator):
 
     A rule keeps the newest backup of each of the last n hours, days, weeks, months or years that have a backup. A
     backup is deleted if no rule keeps it. Never deleted are the newest backup and the newest verified one, backups
-    with the label ``hold``, those that Object Lock protects, and what cannot be read.
+    with the label ``hold``, those that Object Lock protects, and what cannot be read. Data of a deleted backup
+    that others refer to stays until they are deleted.
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
     :param database: prune only this database's backups; None prunes those of every database, each by itself, and
@@ -36,8 +37,8 @@ class PgS3PruneOperator(PgS3Operator):
     :param keep_monthly: number of months to keep one backup for.
     :param keep_yearly: number of years to keep one backup for.
     :param timezone: IANA name of the time zone of these hours, days, weeks, months and years (templated).
-    :param orphan_age: data, uploads and verification records without a manifest are deleted when nothing has been
-        written to them for this long.
+    :param orphan_age: data and verification records without a manifest are deleted when nothing has been written
+        to them for this long; at least some hours, as a backup in progress may write only once in half an hour.
     :param dry_run: log and return what would be done, and delete nothing: a bool, or its text (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
@@ -45,7 +46,9 @@ class PgS3PruneOperator(PgS3Operator):
         docs/s3-compatible.md.
     :returns: ``dry_run``; ``kept``, ``deleted``, ``protected``, ``unreadable``, ``orphans``: lists of dicts with
         ``database``, ``backup_id`` and ``reasons``, newest first, at most 100 in each list; ``counts``: the
-        complete number for each list; ``freed_bytes``.
+        complete number for each list; ``freed_bytes``; ``needed_bytes``: of deleted backups that stay, as others
+        refer to them; ``postponed``: by database, why data that nothing refers to was not deleted this time.
+        Entries of ``deleted`` and ``orphans`` also have ``freed_bytes``.
     :raises AirflowFailException: the request cannot work; nothing was deleted, and a retry would not help.
     """
 
@@ -125,26 +128,29 @@ class PgS3PruneOperator(PgS3Operator):
 
 
 def _facts(done: Sequence[Pruned]) -> dict[str, Any]:
-    decided = [(pruned.database, decision) for pruned in done for decision in pruned.decisions]
-    lists = {
-        outcome: [
-            _entry(database, decision.backup_id, decision.reasons)
-            for database, decision in decided
-            if decision.outcome == outcome
-        ]
-        for outcome in ("kept", "deleted", "protected", "unreadable")
+    lists: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("kept", "deleted", "protected", "unreadable", "orphans")
     }
-    orphans = [(pruned.database, orphan) for pruned in done for orphan in reversed(pruned.orphans)]
-    for name, outcome in (("orphans", "deleted"), ("protected", "protected")):
-        lists.setdefault(name, []).extend(
-            _entry(database, orphan.backup_id, [orphan.reason])
-            for database, orphan in orphans
-            if orphan.outcome == outcome
-        )
+    for pruned in done:
+        leftovers = {leftover.backup_id: leftover for leftover in pruned.leftovers}
+        for decision in pruned.decisions:
+            entry = _entry(pruned.database, decision.backup_id, decision.reasons)
+            if decision.outcome == "deleted":
+                leftover = leftovers.get(decision.backup_id)
+                entry["freed_bytes"] = 0 if leftover is None else leftover.freed_bytes
+            lists[decision.outcome].append(entry)
+        for orphan in reversed(pruned.orphans):
+            entry = _entry(pruned.database, orphan.backup_id, [orphan.reason])
+            if orphan.outcome == "deleted":
+                lists["orphans"].append(entry | {"freed_bytes": orphan.freed_bytes})
+            elif orphan.outcome == "protected":
+                lists["protected"].append(entry)
     return {
         **{name: list(islice(entries, LISTED)) for name, entries in lists.items()},
         "counts": {name: len(entries) for name, entries in lists.items()},
         "freed_bytes": sum(pruned.freed_bytes for pruned in done),
+        "needed_bytes": sum(pruned.needed_bytes for pruned in done),
+        "postponed": {pruned.database: pruned.postponed for pruned in done if pruned.postponed is not None},
     }
 
 

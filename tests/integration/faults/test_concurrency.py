@@ -41,13 +41,13 @@ def test_backups_of_one_database_at_once_are_all_whole(world: World) -> None:
 
 
 def test_a_prune_at_any_moment_of_a_backup_leaves_it_alone(world: World, proxy: FaultProxy) -> None:
-    """It deletes the older of two earlier backups, and would take an hour without a write for an orphan."""
+    """It deletes the older of two earlier backups, and would take two hours without a write for an orphan."""
     client = proxy.client()
 
     def pruned_at(index: int, prefix: str) -> Callable[[Request], None]:
         def rule(request: Request) -> None:
             if request.index == index:
-                world.prune(prefix, orphan_age=timedelta(hours=1))
+                world.prune(prefix, orphan_age=timedelta(hours=2))
 
         return rule
 

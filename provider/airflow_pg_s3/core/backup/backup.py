@@ -59,8 +59,9 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
         begun = Begun(backup_id=backup_id, database=request.source.database, instance=plan.facts.instance)
         with (
             Workspace(request.spool_dir) as workspace,
-            StagedBackup(repository, begun, request.s3_extra_args) as staged,
+            StagedBackup(repository, begun, request.s3_extra_args, cancel=cancel, log=log) as staged,
         ):
+            staged.wait_for_sweep()
             _say_begun(plan, repository.uri(staged.folder), log)
             dump = PgDump(plan, workspace, cancel, log)
             shipped = dump.ship(repository, staged, encoder, connection)

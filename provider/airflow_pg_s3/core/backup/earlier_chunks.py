@@ -117,6 +117,8 @@ def _newest(repository: Repository, request: BackupRequest, log: Log) -> Iterato
             continue
         if stored.manifest.chunking.method != METHOD:
             continue
+        if not repository.is_settled(request.source.database, stored.manifest.backup_id):
+            continue  # its manifest may yet be taken back, and its runs with it
         yield stored
         if not stored.manifest.dump.left_out_by:
             return

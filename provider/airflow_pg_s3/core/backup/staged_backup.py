@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from airflow_pg_s3.core.backup.presence import Presence
 from airflow_pg_s3.core.errors import DataConflict, PgS3Error, StorageError
+from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.manifest import Manifest, MembersFile, members_key
 from airflow_pg_s3.core.repository.members import Member, write_members
-from airflow_pg_s3.core.repository.repository import BEGUN, Begun, Repository
+from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 
+_ATTEMPTS = 3
+
 
 class StagedBackup:
-    """A backup being made. Leaving the context without `commit` removes all that was stored for it."""
+    """A backup being made. Leaving the context without `commit` removes all that was stored for it.
 
-    def __init__(self, repository: Repository, begun: Begun, extra_args: Mapping[str, Any]) -> None:
+    :param cancel: set from anywhere to stop waiting for a prune.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        begun: Begun,
+        extra_args: Mapping[str, Any],
+        *,
+        cancel: threading.Event,
+        log: Log,
+    ) -> None:
         self._repository = repository
         self._begun = begun
         self._extra_args = extra_args
         self._remove_on_exit = True
         self._committed = False
+        self._presence = Presence(repository, begun, extra_args, cancel=cancel, log=log)
         self._run_bytes: dict[str, int] = {}
         self.base = repository.base(begun.database)
         self.folder = f"{self.base}{begun.backup_id}/"
@@ -34,18 +50,14 @@ class StagedBackup:
     def __enter__(self) -> StagedBackup:
         if self._repository.is_committed(self._begun.database, self._begun.backup_id):
             raise DataConflict(f"{self._repository.uri(self.manifest_key)} exists already, and is not ours")
-        record = json.dumps({"instance": self._begun.instance}).encode()
         # Must not exist: from here on, all that is in the folder is ours.
-        s3_requests.put_if_absent(
-            self._repository.client, self._repository.bucket, self.folder + BEGUN, record, self._extra_args
-        )
+        self._presence.begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._presence.end()
         if self._committed and error is None:
-            # Not needed any more, and harmless if it stays.
-            with contextlib.suppress(ClientError, BotoCoreError):
-                self._repository.client.delete_object(Bucket=self._repository.bucket, Key=self.folder + BEGUN)
+            self._settle()
         if not self._remove_on_exit:
             return
         try:
@@ -54,6 +66,14 @@ class StagedBackup:
             if error is None:
                 raise
             error.add_note(f"{trouble}; the next backup of this database will try again")
+
+    def wait_for_sweep(self) -> None:
+        """Wait until no prune is deleting runs: those that a backup refers to from here on stay.
+
+        :raises Cancelled: told to stop.
+        :raises StorageError: S3 failed.
+        """
+        self._presence.wait_for_sweep()
 
     def retract(self) -> None:
         """Make a backup that was committed not exist; its objects stay for the next run to remove.
@@ -83,12 +103,7 @@ class StagedBackup:
         :raises StorageError: an object of it is not there, or the manifest cannot be written.
         :raises DataConflict: a manifest of somebody else has its key.
         """
-        required = {key: self._run_bytes.get(key, 1) for key in manifest.object_keys()}
-        required |= {record.key: record.stored_bytes for record in manifest.packs}
-        required[manifest.members_key] = manifest.members.stored_bytes
-        missing = self._repository.missing_objects({self.base + key: size for key, size in required.items()})
-        if missing:
-            raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
+        self._make_sure_that_all_is_there(manifest)
         # From here on the manifest may come to exist at any moment, even after an error, and then its objects
         # must as well. Only a definite refusal by S3 allows us to remove them.
         self._remove_on_exit = False
@@ -106,3 +121,36 @@ class StagedBackup:
             self._remove_on_exit = True
             raise
         self._committed = True
+
+    def _make_sure_that_all_is_there(self, manifest: Manifest) -> None:
+        """Look for all objects, at a time from which on no prune deletes any.
+
+        However long this backup was paused: a prune that took it for abandoned has deleted what is missing now,
+        and one that begins after `wait_for_sweep` sees that it is being made, as `begun` is young at the commit.
+        """
+        required = {key: self._run_bytes.get(key, 1) for key in manifest.object_keys()}
+        required |= {record.key: record.stored_bytes for record in manifest.packs}
+        required[manifest.members_key] = manifest.members.stored_bytes
+        for _ in range(_ATTEMPTS):
+            self._presence.renew()
+            self._presence.wait_for_sweep()
+            missing = self._repository.missing_objects({self.base + key: size for key, size in required.items()})
+            if missing:
+                raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
+            if self._presence.is_young():
+                return
+        raise StorageError(
+            f"it took too long to see that all objects of {self._repository.uri(self.folder)} are there"
+        )
+
+    def _settle(self) -> None:
+        """Say that the manifest stays: until then, no other backup refers to what this one has stored.
+
+        If it cannot be said, the next backup stores anew what has changed since an older one.
+        """
+        client, bucket = self._repository.client, self._repository.bucket
+        with contextlib.suppress(PgS3Error):
+            s3_requests.put_record(client, bucket, self.folder + SETTLED, b"{}", self._extra_args)
+        # Not needed any more, and harmless if it stays.
+        with contextlib.suppress(ClientError, BotoCoreError):
+            client.delete_object(Bucket=bucket, Key=self.folder + BEGUN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -11,12 +11,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3.core.errors import Cancelled, PgS3Error, StorageError
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
-from airflow_pg_s3.core.repository.repository import BEGUN
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.deletion import Deleter
 from airflow_pg_s3.core.s3.object_lock import says_locked
-from airflow_pg_s3.core.s3.requests import Folder, Upload, list_backup_objects
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -61,49 +59,35 @@ class Remover:
         """Whether the bucket has kept what was deleted, as a noncurrent version."""
         return self._deleter.leaves_versions
 
-    def remove_backup(self, base: str, backup_id: str, *, has_evidence: bool) -> None:
-        """Delete a complete backup: its manifest first, so that it is none any more; then the rest.
+    def remove_manifest(self, base: str, backup_id: str, *, has_evidence: bool) -> None:
+        """Make a complete backup none any more: its manifest goes, and then its evidence.
 
-        Before that its folder gets a mark, so that the next run knows without waiting that the rest is not a
+        Before that its folder gets a mark, so that the next run knows without waiting that what is left is not a
         backup in progress.
 
         :param base: key prefix of the database's backups.
         :raises Protected: S3 refuses, because of a lock.
         :raises StorageError: S3 failed.
         """
-        folder = f"{base}{backup_id}/"
-        self._mark(folder)
+        self._mark(f"{base}{backup_id}/")
         self.delete([f"{base}{backup_id}{MANIFEST_SUFFIX}"])
-        evidence = [f"{base}{backup_id}{EVIDENCE_SUFFIX}"] if has_evidence else []
-        self.remove_data(list_backup_objects(self._client, self._bucket, folder), evidence)
+        if has_evidence:
+            self.delete([f"{base}{backup_id}{EVIDENCE_SUFFIX}"])
 
-    def remove_data(self, found: Folder, evidence: Sequence[str]) -> None:
-        """Delete what is left of a backup that has no manifest: what says so goes last."""
-        self.abort(found.uploads)
-        keys = [stored.key for stored in found.objects]
-        marks = [key for key in keys if key.rpartition("/")[2] in (BEGUN, PRUNED)]
-        self.delete([key for key in keys if key not in marks] + list(evidence))
-        self.delete(marks)
-
-    def abort(self, uploads: Sequence[Upload]) -> None:
-        """Abort multipart uploads."""
-        for upload in uploads:
-            self._stop_if_told()
-            try:
-                self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id)
-            except self._client.exceptions.NoSuchUpload:
-                pass  # completed or aborted meanwhile
-            except (ClientError, BotoCoreError) as error:
-                raise StorageError(f"cannot abort the upload of {self._uri(upload.key)}: {error}") from error
-
-    def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, keys: Sequence[str], confirm: Callable[[], None] = lambda: None) -> None:
         """Delete objects.
 
+        :param confirm: called before each request; raises what is to keep it from being sent.
         :raises Protected: a lock is all that S3 gives as a reason for what it did not delete.
         :raises StorageError: it gives another.
         """
+
+        def before_each() -> None:
+            self._stop_if_told()
+            confirm()
+
         try:
-            for refused in self._deleter.delete(keys, self._stop_if_told):
+            for refused in self._deleter.delete(keys, before_each):
                 refusals = [self._refusal(one["Key"], one) for one in refused]
                 for refusal in sorted(refusals, key=lambda refusal: isinstance(refusal, Protected)):
                     raise refusal

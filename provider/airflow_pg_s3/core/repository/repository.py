@@ -5,6 +5,7 @@
     s3://bucket/prefix/<database>/<backup id>.json     the manifest: exists <=> the backup is complete
     s3://bucket/prefix/<database>/<backup id>/...      its objects
     s3://bucket/prefix/<database>/<backup id>/begun    only while it is being made: who makes it
+    s3://bucket/prefix/<database>/<backup id>/settled  from then on: other backups may refer to what it has stored
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 
 BEGUN = "begun"
+SETTLED = "settled"
+"""Name of the object that says that nobody takes the manifest back any more: others may refer to the runs."""
+
 _MANIFEST_LIMIT_BYTES = 1 << 30
 
 
@@ -124,7 +128,10 @@ class Repository:
         return sorted(found, reverse=True)
 
     def abandoned(self, database: str) -> Iterator[Begun]:
-        """Yield the backups that were begun and not committed; some of them may still be being made."""
+        """Yield the backups that were begun and not committed; some of them may still be being made.
+
+        Others may refer to the runs of one that was settled, and has lost its manifest since: that is for prunes.
+        """
         base = self.base(database)
         objects, folders = self._list(base)
         complete = {entry["Key"].removesuffix(MANIFEST_SUFFIX) for entry in objects}
@@ -132,7 +139,7 @@ class Repository:
             backup_id = folder.removeprefix(base).rstrip("/")
             if time_of(backup_id) and folder.rstrip("/") not in complete:
                 instance = self._maker(folder + BEGUN)
-                if instance is not None:
+                if instance is not None and not self.is_settled(database, backup_id):
                     yield Begun(backup_id=backup_id, database=database, instance=instance)
 
     def _maker(self, key: str) -> str | None:
@@ -151,34 +158,52 @@ class Repository:
             raise StorageError(f"{self.uri(key)} cannot be read: {error}") from error
 
     def is_committed(self, database: str, backup_id: str) -> bool:
-        """Whether the backup's manifest exists."""
+        """Whether the backup's manifest exists.
+
+        :raises StorageError: S3 does not say.
+        """
+        return self._exists(self.manifest_key(database, backup_id), f"backup {backup_id} is complete")
+
+    def is_settled(self, database: str, backup_id: str) -> bool:
+        """Whether nobody takes the backup's manifest back, so that other backups may refer to its runs.
+
+        :raises StorageError: S3 does not say.
+        """
+        return self._exists(
+            f"{self.base(database)}{backup_id}/{SETTLED}", f"others may refer to backup {backup_id}"
+        )
+
+    def _exists(self, key: str, question: str) -> bool:
         try:
-            self.client.head_object(Bucket=self.bucket, Key=self.manifest_key(database, backup_id))
+            self.client.head_object(Bucket=self.bucket, Key=key)
         except ClientError as error:
             if s3_errors.status_of(error) == 404:
                 return False
-            raise StorageError(f"cannot tell whether backup {backup_id} is complete: {error}") from error
+            raise StorageError(f"cannot tell whether {question}: {error}") from error
         except BotoCoreError as error:
-            raise StorageError(f"cannot tell whether backup {backup_id} is complete: {error}") from error
+            raise StorageError(f"cannot tell whether {question}: {error}") from error
         return True
 
     def remove_data(self, database: str, backup_id: str) -> int:
-        """Delete the objects of a backup that has no manifest.
+        """Delete the objects of a backup that has no manifest, and to whose runs no other refers.
 
         :returns: how many objects were deleted.
         :raises StorageError: something could not be removed.
         """
         folder = f"{self.base(database)}{backup_id}/"
+        deleter = Deleter(self.client, self.bucket)
+        count, last = 0, []
         try:
-            keys = [entry["Key"] for entry in self._pages(folder)]
-            # The record of the backup goes last: while it is there, the rest is found.
-            keys.sort(key=lambda key: key == folder + BEGUN)
-            for refused in Deleter(self.client, self.bucket).delete(keys):
-                for one in refused:
-                    raise StorageError(f"cannot delete {one['Key']}: {one.get('Message')}")
+            for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=folder):
+                keys = [entry["Key"] for entry in page.get("Contents", [])]
+                count += len(keys)
+                # The record of the backup goes last: while it is there, the rest is found.
+                last += [key for key in keys if key == folder + BEGUN]
+                _delete(deleter, [key for key in keys if key != folder + BEGUN])
+            _delete(deleter, last)
         except (ClientError, BotoCoreError) as error:
             raise StorageError(f"cannot remove what is left in {self.uri(folder)}: {error}") from error
-        return len(keys)
+        return count
 
     def retract(self, database: str, backup_id: str) -> None:
         """Delete the manifest of a backup whose objects may not all be there, so that it is none any more.
@@ -238,6 +263,12 @@ class Repository:
         with s3_errors.translate_errors(self.bucket):
             for page in s3_requests.list_pages(self.client, Bucket=self.bucket, Prefix=prefix):
                 yield from page.get("Contents", [])
+
+
+def _delete(deleter: Deleter, keys: Sequence[str]) -> None:
+    for refused in deleter.delete(keys):
+        for one in refused:
+            raise StorageError(f"cannot delete {one['Key']}: {one.get('Message')}")
 
 
 def read_members(client: S3Client, bucket: str, stored: StoredManifest) -> Iterator[Member]:

@@ -1,17 +1,16 @@
-"""What lies under one database's prefix, by one listing of keys and one of multipart uploads."""
+"""What lies under one database's prefix, by one listing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
+from airflow_pg_s3.core.repository.sweep_mark import SWEEPING
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
-from airflow_pg_s3.core.s3.requests import Upload, list_uploads
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -25,14 +24,14 @@ class Inventory:
     :param complete: ids that have a manifest, newest first.
     :param evidence: when the evidence of an id was written.
     :param folders: ids that objects are stored for.
-    :param uploads: multipart uploads by the id that they are for.
+    :param is_marked: whether a sweep is at work, or was when it was killed.
     """
 
     now: datetime
     complete: list[str]
     evidence: dict[str, datetime]
     folders: set[str]
-    uploads: dict[str, list[Upload]]
+    is_marked: bool
 
 
 def take_inventory(client: S3Client, bucket: str, base: str) -> Inventory:
@@ -43,34 +42,20 @@ def take_inventory(client: S3Client, bucket: str, base: str) -> Inventory:
     :raises StorageError: S3 failed.
     """
     now = datetime.now(UTC)
-    complete, evidence, folders = [], {}, set()
+    complete, evidence, folders, is_marked = [], {}, set(), False
     with s3_errors.translate_errors(bucket):
         for page in s3_requests.list_pages(client, Bucket=bucket, Prefix=base, Delimiter="/"):
-            now = min(now, _answered_at(page))
+            now = min(now, s3_requests.answered_at(page))
             for entry in page.get("Contents", []):
                 name = entry["Key"].removeprefix(base)
                 if name.endswith(EVIDENCE_SUFFIX) and time_of(name.removesuffix(EVIDENCE_SUFFIX)):
                     evidence[name.removesuffix(EVIDENCE_SUFFIX)] = entry["LastModified"]
                 elif name.endswith(MANIFEST_SUFFIX) and time_of(name.removesuffix(MANIFEST_SUFFIX)):
                     complete.append(name.removesuffix(MANIFEST_SUFFIX))
+                is_marked = is_marked or name == SWEEPING
             for folder in page.get("CommonPrefixes", []):
                 name = folder["Prefix"].removeprefix(base).removesuffix("/")
                 if time_of(name):
                     folders.add(name)
-    uploads: dict[str, list[Upload]] = {}
-    for upload in list_uploads(client, bucket, base):
-        backup_id, slash, _ = upload.key.removeprefix(base).partition("/")
-        if slash and time_of(backup_id):
-            uploads.setdefault(backup_id, []).append(upload)
-    return Inventory(
-        now=now, complete=sorted(complete, reverse=True), evidence=evidence, folders=folders, uploads=uploads
-    )
-
-
-def _answered_at(answer: Any) -> datetime:
-    """The end of the second in which S3 answered, by its own clock; ours if it does not say."""
-    try:
-        said = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-    except (KeyError, ValueError):
-        return datetime.now(UTC)
-    return said.replace(tzinfo=said.tzinfo or UTC) + timedelta(seconds=1)
+    complete.sort(reverse=True)
+    return Inventory(now=now, complete=complete, evidence=evidence, folders=folders, is_marked=is_marked)

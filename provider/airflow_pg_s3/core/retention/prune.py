@@ -15,14 +15,17 @@ from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.removal import Protected, Remover
 from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.core.repository.sweep_mark import Postponed
 from airflow_pg_s3.core.retention.inventory import Inventory, take_inventory
-from airflow_pg_s3.core.retention.orphans import Orphan, OrphanSweep
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune_plan import Decision, PrunePlanner
+from airflow_pg_s3.core.retention.sweep import Leftover, Sweep
 from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 from airflow_pg_s3.core.s3.parallel import in_parallel
 
 DEFAULT_ORPHAN_AGE = timedelta(hours=48)
+SHORTEST_ORPHAN_AGE = timedelta(hours=2)
+"""At its commit, a backup has said within an hour and a quarter that it is being made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +51,35 @@ class Pruned:
     """What has become of the backups of one database, or would.
 
     :param decisions: newest first.
-    :param orphans: those left alone as well.
+    :param leftovers: what is left of the deleted ones, and of what had no manifest before, oldest first.
+    :param postponed: why nothing more could be deleted safely; None if all was.
     """
 
     database: str
     decisions: Sequence[Decision]
-    orphans: Sequence[Orphan]
+    leftovers: Sequence[Leftover]
+    postponed: str | None = None
+
+    @property
+    def orphans(self) -> Sequence[Leftover]:
+        """What had no manifest before."""
+        backups = {decision.backup_id for decision in self.decisions}
+        return [leftover for leftover in self.leftovers if leftover.backup_id not in backups]
 
     @property
     def freed_bytes(self) -> int:
         """Bytes of the objects deleted; a bucket that keeps versions frees them later."""
-        deleted: list[Decision | Orphan] = [*self.decisions, *self.orphans]
-        return sum(one.stored_bytes for one in deleted if one.outcome == "deleted")
+        return sum(leftover.freed_bytes for leftover in self.leftovers)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes of runs that are left of deleted backups, as other backups refer to them."""
+        return sum(leftover.needed_bytes for leftover in self.leftovers)
 
 
 def prune(request: PruneRequest, repository: Repository, *, cancel: threading.Event, log: Log) -> list[Pruned]:
-    """Delete what no rule keeps. It may be interrupted anywhere: the next run goes on.
+    """Delete what no rule keeps, but for what other backups refer to. It may be interrupted anywhere: the next run
+    goes on.
 
     Never deleted are: the newest backup that can be read, the newest verified one, what cannot be read, what
     carries the label `hold`, what Object Lock protects, and whatever is not a key of ours.
@@ -75,8 +91,11 @@ def prune(request: PruneRequest, repository: Repository, *, cancel: threading.Ev
     :raises StorageError: S3 failed for a database; the others were pruned.
     :raises Cancelled: told to stop.
     """
-    if request.orphan_age < timedelta(0):
-        raise InputError(f"orphan_age must not be negative, but is {request.orphan_age}")
+    if request.orphan_age < SHORTEST_ORPHAN_AGE:
+        raise InputError(
+            f"orphan_age must be at least {SHORTEST_ORPHAN_AGE}, or backups in progress look abandoned, but is "
+            f"{request.orphan_age}"
+        )
     databases = [request.database] if request.database else dict.fromkeys(filter(None, repository.databases()))
     if not databases:
         log.warning("the repository holds nothing: are its bucket and prefix right?")
@@ -133,16 +152,33 @@ class _Run:
             cancel=self._cancel,
         )
         decisions = planner.decide()
-        self._say_plan(decisions, found.now)
+        sweep = Sweep(
+            self._repository,
+            self._database,
+            age=self._request.orphan_age,
+            locks=self._locks,
+            cancel=self._cancel,
+            log=self._log,
+        )
+        leftovers: Mapping[str, Leftover] = sweep.survey(
+            found, {one.backup_id for one in decisions if one.outcome == "deleted"}
+        )
+        self._say_plan(decisions, leftovers, found.now)
+        postponed = None
         if not self._request.dry_run:
             decisions = self._remove(decisions, found)
-        orphans = self._sweep(found)
-        result = Pruned(database=self._database, decisions=decisions, orphans=orphans)
+            leftovers, postponed = self._sweep(sweep, decisions, leftovers, is_marked=found.is_marked)
+        result = Pruned(
+            database=self._database,
+            decisions=decisions,
+            leftovers=list(leftovers.values()),
+            postponed=postponed,
+        )
         self._say_result(result)
         return result
 
     def _remove(self, decisions: list[Decision], found: Inventory) -> list[Decision]:
-        """Delete the backups that are to go, oldest first."""
+        """Delete the manifests of the backups that are to go, oldest first."""
 
         def remove(decision: Decision) -> Decision:
             try:
@@ -150,7 +186,6 @@ class _Run:
             except Protected as refusal:
                 self._log.warning("%s", refusal)
                 return replace(decision, outcome="protected", reasons=(str(refusal),))
-            self._log.info("deleted %s of %s", decision.backup_id, self._database)
             return decision
 
         doomed = [decision for decision in reversed(decisions) if decision.outcome == "deleted"]
@@ -162,33 +197,36 @@ class _Run:
         protection = self._locks.protection([f"{self._base}{backup_id}{MANIFEST_SUFFIX}"])
         if protection is not None:
             raise Protected(f"{backup_id} has got protected: {protection}")
-        self._remover.remove_backup(self._base, backup_id, has_evidence=has_evidence)
+        self._remover.remove_manifest(self._base, backup_id, has_evidence=has_evidence)
 
-    def _sweep(self, found: Inventory) -> list[Orphan]:
-        sweep = OrphanSweep(
-            self._repository,
-            found,
-            database=self._database,
-            age=self._request.orphan_age,
-            locks=self._locks,
-            remover=None if self._request.dry_run else self._remover,
-            cancel=self._cancel,
-        )
-        words = {"deleted": "would delete" if self._request.dry_run else "deleted", "young": "left alone"}
-        orphans = []
-        for orphan in sweep.sweep():
-            word = words.get(orphan.outcome, orphan.outcome)
-            self._log.info("%s %s of %s: %s", word, orphan.backup_id, self._database, orphan.reason)
-            orphans.append(orphan)
-        return orphans
+    def _sweep(
+        self, sweep: Sweep, decisions: Sequence[Decision], leftovers: Mapping[str, Leftover], *, is_marked: bool
+    ) -> tuple[Mapping[str, Leftover], str | None]:
+        """Delete what is left, as far as it is safe at this time; what has become of it, and why not of all."""
+        removed = {one.backup_id for one in decisions if one.outcome == "deleted"}
+        backups = {one.backup_id for one in decisions}
+        became = {i: one for i, one in leftovers.items() if i in removed or i not in backups}
+        ripe = {i for i, one in became.items() if one.outcome == "deleted"}
+        if not ripe and not is_marked:
+            return became, None
+        postponed = None
+        try:
+            for leftover in sweep.delete(removed, self._remover, self._request.s3_extra_args):
+                became[leftover.backup_id] = leftover
+                ripe.remove(leftover.backup_id)
+        except Postponed as reason:
+            postponed = str(reason)
+        became |= {i: replace(became[i], outcome="postponed", freed_bytes=0) for i in ripe}
+        return became, postponed
 
-    def _say_plan(self, decisions: Sequence[Decision], now: datetime) -> None:
+    def _say_plan(self, decisions: Sequence[Decision], leftovers: Mapping[str, Leftover], now: datetime) -> None:
         words = {"kept": "keep", "deleted": "delete", "protected": "protected", "unreadable": "unreadable"}
         rows = [
             (
                 decision.backup_id,
                 human_age((now - (time_of(decision.backup_id) or now)).total_seconds()),
                 human(decision.stored_bytes),
+                human(leftovers[decision.backup_id].freed_bytes) if decision.backup_id in leftovers else "",
                 words[decision.outcome],
                 ", ".join(decision.reasons),
             )
@@ -196,24 +234,45 @@ class _Run:
         ]
         title = "the plan, of which nothing is done (dry run)" if self._request.dry_run else "the plan"
         self._log.info("%s for %s:", title, self._database)
-        for line in aligned(("id", "age", "size", "what", "why"), rows, numbers=("age", "size")):
+        header = ("id", "age", "size", "frees", "what", "why")
+        for line in aligned(header, rows, numbers=("age", "size", "frees")):
             self._log.info("%s", line)
 
     def _say_result(self, result: Pruned) -> None:
+        for orphan in result.orphans:
+            word = "would be deleted" if self._request.dry_run and orphan.outcome == "deleted" else orphan.outcome
+            self._log.info("%s of %s: %s; %s", orphan.backup_id, self._database, word, orphan.reason)
+        would = "would be " if self._request.dry_run else ""
         backups = Counter(decision.outcome for decision in result.decisions)
         orphans = Counter(orphan.outcome for orphan in result.orphans)
         self._log.info(
-            "%s: %d backups kept, %d %s, %d protected, %d unreadable; %d orphans %s; %s",
+            "%s: %d backups kept, %d %sdeleted, %d protected, %d unreadable; %d orphans %sremoved; %s %sfreed",
             self._database,
             backups["kept"],
             backups["deleted"],
-            "would be deleted" if self._request.dry_run else "deleted",
+            would,
             backups["protected"] + orphans["protected"],
             backups["unreadable"],
             orphans["deleted"],
-            "would be removed" if self._request.dry_run else "removed",
+            would,
             human(result.freed_bytes),
+            would,
         )
+        self._say_what_stays(result)
+
+    def _say_what_stays(self, result: Pruned) -> None:
+        if result.needed_bytes:
+            self._log.info(
+                "%s: %s of deleted backups stay, as others refer to these runs, if not to all of each",
+                self._database,
+                human(result.needed_bytes),
+            )
+        if result.postponed is not None:
+            self._log.warning(
+                "%s: what nothing refers to stays this time: %s; the next run goes on",
+                self._database,
+                result.postponed,
+            )
         if self._remover.leaves_versions:
             self._log.info(
                 "the bucket keeps versions: what was deleted takes room until a lifecycle rule for noncurrent "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError, PgS3Error
@@ -30,7 +31,7 @@ class Decision:
 
     :param outcome: ``protected`` by Object Lock, and ``unreadable`` ones, are not deleted either.
     :param reasons: the rules that keep it, or why not.
-    :param stored_bytes: of its objects; 0 if its manifest cannot be read.
+    :param stored_bytes: that it consists of, other backups' among them; 0 if its manifest cannot be read.
     """
 
     backup_id: str
@@ -136,8 +137,8 @@ class PrunePlanner:
             return replace(decision, outcome="protected", reasons=(protection,))
         return decision
 
-    def _read(self, backup_id: str) -> tuple[Decision | None, list[str]]:
-        """Read a manifest: what to do if no rule keeps the backup, and the keys that it consists of."""
+    def _read(self, backup_id: str) -> tuple[Decision | None, Iterable[str]]:
+        """Read a manifest: what to do if no rule keeps the backup, and the keys that would go."""
         manifest_key = self._repository.manifest_key(self._database, backup_id)
         try:
             manifest = read_manifest(self._repository.client, self._uri(backup_id)).manifest
@@ -152,7 +153,8 @@ class PrunePlanner:
             reasons=(f"label {HOLD}={hold}",) if hold else ("no rule keeps it",),
             stored_bytes=manifest.stored_bytes,
         )
-        return decision, [manifest_key, *(self._base + key for key in manifest.object_keys())]
+        own = (self._base + key for key in manifest.object_keys() if key.startswith(f"{backup_id}/"))
+        return decision, chain([manifest_key], own)
 
     def _unreadable(self, backup_id: str, error: PgS3Error) -> Decision | None:
         is_there = isinstance(error, s3_errors.Unreadable) or self._repository.is_committed(

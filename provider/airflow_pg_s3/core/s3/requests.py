@@ -8,7 +8,8 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from botocore.exceptions import (
 )
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, StorageError
-from airflow_pg_s3.core.s3.errors import OutcomeUnknown, is_refused, status_of, translate_errors
+from airflow_pg_s3.core.s3.errors import OutcomeUnknown, is_refused, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,69 +30,6 @@ _ACCESS_POINT = (
     r"arn:[a-z-]+:s3[a-z-]*:[a-z0-9-]*:\d{12}:(?:outpost[/:][a-z0-9-]+[/:])?accesspoint[/:][A-Za-z0-9.-]+"
 )
 _URI = re.compile(rf"s3://([A-Za-z0-9][A-Za-z0-9._-]{{1,254}}|{_ACCESS_POINT})(?:/(.*))?", re.DOTALL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upload:
-    """A multipart upload that was neither completed nor aborted."""
-
-    key: str
-    upload_id: str
-    initiated: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """An object."""
-
-    key: str
-    stored_bytes: int
-    modified: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Folder:
-    """What is stored, and being stored, for one backup."""
-
-    objects: list[Stored]
-    uploads: list[Upload]
-
-
-def list_backup_objects(client: S3Client, bucket: str, folder: str) -> Folder:
-    """List what is in a backup's folder now.
-
-    :param folder: key prefix, with its slash.
-    """
-    with translate_errors(bucket):
-        pages = list_pages(client, Bucket=bucket, Prefix=folder)
-        objects = [
-            Stored(key=entry["Key"], stored_bytes=entry["Size"], modified=entry["LastModified"])
-            for page in pages
-            for entry in page.get("Contents", [])
-        ]
-    return Folder(objects=objects, uploads=list(list_uploads(client, bucket, folder)))
-
-
-def last_part_of(client: S3Client, bucket: str, upload: Upload) -> datetime:
-    """When a multipart upload got its last part; when it was initiated, if it has none."""
-    last = upload.initiated
-    with translate_errors(bucket):
-        try:
-            for page in client.get_paginator("list_parts").paginate(
-                Bucket=bucket, Key=upload.key, UploadId=upload.upload_id
-            ):
-                last = max([last, *(part["LastModified"] for part in page.get("Parts", []))])
-        except client.exceptions.NoSuchUpload:
-            pass  # completed or aborted just now
-    return last
-
-
-def list_uploads(client: S3Client, bucket: str, prefix: str) -> Iterator[Upload]:
-    """Yield the multipart uploads below a prefix that are not finished."""
-    with translate_errors(bucket):
-        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
-            for entry in page.get("Uploads", []):
-                yield Upload(key=entry["Key"], upload_id=entry["UploadId"], initiated=entry["Initiated"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +94,7 @@ def put_if_absent(client: S3Client, bucket: str, key: str, body: bytes, extra_ar
     :raises OutcomeUnknown: S3 failed, and may still come to store it.
     """
     uri = f"s3://{bucket}/{key}"
-    arguments: Any = of_records(client, extra_args) | {
-        "Bucket": bucket,
-        "Key": key,
-        "Body": body,
-        "ContentType": "application/json",
-        **content_md5(client, body),
-    }
+    arguments = _record_arguments(client, bucket, key, body, extra_args)
     try:
         try:
             client.put_object(**arguments, IfNoneMatch="*")
@@ -181,6 +113,32 @@ def put_if_absent(client: S3Client, bucket: str, key: str, body: bytes, extra_ar
         if is_refused(error):
             raise StorageError(f"cannot write {uri}: {error}{_advice(client, error)}") from error
         raise OutcomeUnknown(f"cannot write {uri}: {error}") from error
+
+
+def put_record(client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]) -> None:
+    """Store a small JSON object, whether or not it exists.
+
+    :param extra_args: arguments for the request, if it accepts them.
+    :raises StorageError: S3 refused; nothing was stored.
+    :raises OutcomeUnknown: S3 failed, and may still come to store it.
+    """
+    try:
+        client.put_object(**_record_arguments(client, bucket, key, body, extra_args))
+    except (ClientError, BotoCoreError) as error:
+        kind = StorageError if is_refused(error) else OutcomeUnknown
+        raise kind(f"cannot write s3://{bucket}/{key}: {error}") from error
+
+
+def _record_arguments(
+    client: S3Client, bucket: str, key: str, body: bytes, extra_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    return of_records(client, extra_args) | {
+        "Bucket": bucket,
+        "Key": key,
+        "Body": body,
+        "ContentType": "application/json",
+        **content_md5(client, body),
+    }
 
 
 def of_records(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +163,15 @@ def _advice(client: S3Client, error: Exception) -> str:
             '{"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}}'
         )
     return ""
+
+
+def answered_at(answer: Any) -> datetime:
+    """The end of the second in which S3 answered, by its own clock; ours if it does not say."""
+    try:
+        said = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
+    return said.replace(tzinfo=said.tzinfo or UTC) + timedelta(seconds=1)
 
 
 def list_pages(client: S3Client, **arguments: Any) -> Iterator[Any]:

@@ -112,7 +112,7 @@ def test_a_role_that_may_read_no_table_of_its_own_is_told_as_well(
     try:
         source = connections.source
         connections.source = lambda cluster, name: source(cluster, name, options="-c role=reads_nothing")
-        with pytest.raises(AirflowFailException, match="keeps pg_attver for itself"):
+        with pytest.raises(AirflowFailException, match="stores its internal option pg_attver"):
             back_up(pg15, database)
     finally:
         pg15.psql("drop role reads_nothing")

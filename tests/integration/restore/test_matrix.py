@@ -37,7 +37,7 @@ def test_the_matrix_has_every_major(major: int, s3):
         postgresql_is_missing(str(error))
 
 
-@pytest.mark.parametrize(("source", "target"), sample(PAIRS, 3, "pairs of majors"), ids=versions)
+@pytest.mark.parametrize(("source", "target"), sample(PAIRS, 2, "pairs of majors"), ids=versions)
 def test_the_hard_database_comes_back_on_a_newer_major(
     source: Installation, target: Installation, cluster_of, portable_hard_database, back_up, restore, new_name
 ):
@@ -51,7 +51,7 @@ def test_the_hard_database_comes_back_on_a_newer_major(
     assert compare_databases(older.dsn(database), newer.dsn(copy)) == []
 
 
-@each(sample(all_installations(), 3, "installations"))
+@each(sample(all_installations(), 2, "installations"))
 def test_the_hard_database_with_extensions_comes_back_by_the_server_s_own_clients(
     installation: Installation, cluster_of, hard_database, back_up, assert_restored, connections, manifest_of
 ):

@@ -1,5 +1,6 @@
 """What is read out of a table of contents is what pg_restore lists and prints, to the byte."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ ARCHIVES = {"directory": "-Fd", "custom": "-Fc", "tar": "-Ft"}
 UNPRINTED = {
     "BLOB METADATA", "BLOBS", "DATABASE", "DATABASE PROPERTIES", "ENCODING", "SEARCHPATH", "STDSTRINGS",
 }  # fmt: skip
+
+HEADER = re.compile(rb"-- TOC entry \d+ \(class \d+ OID \d+\)\n")
 
 
 def ask_pg_restore(cluster: Cluster, *arguments: str | Path) -> bytes:
@@ -34,9 +37,11 @@ def listing(cluster: Cluster, archive: Path) -> bytes:
 def unprinted(cluster: Cluster, archive: Path, toc: Toc) -> set[str]:
     """Make sure that pg_restore prints the definitions just so; return the kinds of those that it does not."""
     script, missing = ask_pg_restore(cluster, archive), set()
+    # Of a header that rows repeat, the first counts.
+    headers = {header[0]: header.start() for header in reversed(list(HEADER.finditer(script)))}
     for entry in toc.entries:
         header = b"-- TOC entry %d (class %d OID %d)\n" % (entry.dump_id, entry.catalog_oid, entry.oid)
-        at = script.find(header)
+        at = headers.get(header, -1)
         name = b"Name: %b; Type: %b; Schema: " % (
             on_one_line(entry.name, toc.codec),
             entry.kind.encode(),

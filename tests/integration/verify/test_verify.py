@@ -161,7 +161,7 @@ def hammered(cluster: Cluster, database: str) -> Iterator[None]:
             (16, 18, "ceph", False, False),
             (18, 18, "moto", False, False),
         ],
-        2,
+        1,
         "hard database",
     ),
     indirect=["s3"],

@@ -56,7 +56,7 @@ torture: SECONDS_OF_FUZZING := 60
 torture: setup ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group torture
 	$(BIN)/python -m testkit.fuzz_runner $(SECONDS_OF_FUZZING)
-	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 tests/integration/faults $(ARGS)
+	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 tests/integration/faults tests/unit/retention/test_protocol.py $(ARGS)
 
 bench: setup ## measure backups and restores beside what people run, on Ceph: an hour or two
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench

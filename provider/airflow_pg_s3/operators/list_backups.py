@@ -35,9 +35,9 @@ class PgS3ListBackupsOperator(PgS3Operator):
         or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size`` (bytes
         stored), ``verified``, and ``verification``, the newest one's ``outcome``, ``level`` and ``at``, or None;
-        backups also with ``backup_id``, ``new_stored_bytes``, those of ``size`` that it does not share with earlier
-        ones, ``raw_bytes``, ``tables``, ``rows``, ``labels``, and ``left_out_by``, the options of pg_dump that left
-        something out.
+        backups also with ``backup_id``, ``new_stored_bytes`` (those of ``size`` that it does not share with
+        earlier ones), ``raw_bytes``, ``tables``, ``rows``, ``labels``, and ``left_out_by``, the options of pg_dump
+        that left something out.
     :raises AirflowFailException: the request cannot work.
     """
 

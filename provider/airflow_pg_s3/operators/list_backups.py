@@ -37,8 +37,9 @@ class PgS3ListBackupsOperator(PgS3Operator):
         docs/s3-compatible.md.
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size``
         (bytes stored), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of the newest
-        verification, or None). Backups of ours also have ``backup_id``, ``raw_bytes``, ``tables``, ``rows``,
-        ``labels`` and ``left_out_by``, pg_dump's options that left something out.
+        verification, or None). Backups of ours also have ``backup_id``, ``new_stored_bytes`` (the part of ``size``
+        that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``, ``labels`` and
+        ``left_out_by``, pg_dump's options that left something out.
     :raises AirflowFailException: the request cannot work.
     """
 
@@ -154,6 +155,7 @@ def _backup_row(entry: Entry) -> dict[str, Any]:
         and {"outcome": verdict.outcome, "level": verdict.level, "at": verdict.at.isoformat()},
         "backup_id": entry.backup_id,
         "labels": dict(entry.labels),
+        "new_stored_bytes": entry.new_stored_bytes,
         "raw_bytes": entry.raw_bytes,
         "tables": entry.tables,
         "rows": entry.rows,
@@ -175,13 +177,14 @@ def _archive_row(ref: BackupRef) -> dict[str, Any]:
 
 def _backup_table(entries: list[Entry], now: datetime) -> list[str]:
     return aligned(
-        ("database", "id", "age", "size", "raw size", "tables", "rows", "verification", "labels"),
+        ("database", "id", "age", "size", "new", "raw size", "tables", "rows", "verification", "labels"),
         [
             (
                 entry.database,
                 entry.backup_id,
                 human_age((now - entry.created_at).total_seconds()),
                 human(entry.stored_bytes),
+                human(entry.new_stored_bytes),
                 human(entry.raw_bytes),
                 f"{entry.tables:,}",
                 f"{entry.rows:,}",
@@ -190,7 +193,7 @@ def _backup_table(entries: list[Entry], now: datetime) -> list[str]:
             )
             for entry in entries
         ],
-        numbers=("age", "size", "raw size", "tables", "rows"),
+        numbers=("age", "size", "new", "raw size", "tables", "rows"),
     )
 
 

@@ -77,6 +77,7 @@ def test_a_row_says_what_the_backup_is(pg18: Cluster, new_database, back_up, lis
             "verified": False,
             "verification": None,
             "backup_id": made["backup_id"],
+            "new_stored_bytes": manifest.new_stored_bytes,
             "raw_bytes": made["raw_bytes"],
             "tables": 1,
             "rows": 10,
@@ -291,7 +292,7 @@ def test_the_log_shows_a_table(s3, put_backup, put_evidence, list_backups, caplo
     with caplog.at_level("INFO"):
         list_backups()
     _, header, newer, older = caplog.messages
-    columns = ["database", "id", "age", "size", "raw size", "tables", "rows", "verification", "labels"]
+    columns = ["database", "id", "age", "size", "new", "raw size", "tables", "rows", "verification", "labels"]
     assert re.split("  +", header) == columns
     assert [line.index(backup_id) for line, backup_id in ((newer, new), (older, old))] == [header.index("id ")] * 2
     place = header.index("verification")

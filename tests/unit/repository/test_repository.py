@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import logging
 import re
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -56,7 +58,10 @@ def put_many(bucket):
 
 
 def stage(repository, instance, extra_args=None):
-    return StagedBackup(repository, Begun(backup_id=ID, database="shop", instance=instance), extra_args or {})
+    begun = Begun(backup_id=ID, database="shop", instance=instance)
+    return StagedBackup(
+        repository, begun, extra_args or {}, cancel=threading.Event(), log=logging.getLogger("staged")
+    )
 
 
 class _Raw(io.BytesIO):
@@ -348,12 +353,12 @@ class TestRemoving:
         folder = f"backups/prod/shop/{ID}/"
         put_many(f"{folder}blob_{number}.dat" for number in range(1101))
         put(f"{folder}begun")
-        # The second of two batches fails: the mark must still be there, so that the rest is found.
+        # The second of three batches fails: the mark must still be there, so that the rest is found.
         with pytest.raises(StorageError):
             with_faults(DeleteObjects=[None, answer(500, "InternalError")]).remove_data("shop", ID)
         assert f"{folder}begun" in keys_of(bucket)
-        assert len(keys_of(bucket)) == 102
-        assert repository.remove_data("shop", ID) == 102
+        assert len(keys_of(bucket)) == 103
+        assert repository.remove_data("shop", ID) == 103
         assert keys_of(bucket) == []
 
     def test_of_nothing_is_no_error(self, repository):
@@ -395,6 +400,11 @@ class TestAbandonedBackups:
         with pytest.raises(InputError, match="S3 refuses access to bucket"):
             list(with_faults(GetObject=[answer(403, "AccessDenied")]).abandoned("shop"))
 
+    def test_are_not_those_whose_runs_others_may_refer_to(self, repository, put):
+        put(f"backups/prod/shop/{ID}/begun", b'{"instance": "i"}')
+        put(f"backups/prod/shop/{ID}/settled")
+        assert list(repository.abandoned("shop")) == []
+
     def test_are_told_from_committed_ones_or_else_it_is_an_error(self, repository, with_faults, put):
         assert not repository.is_committed("shop", ID)
         put(f"backups/prod/shop/{ID}.json")
@@ -424,6 +434,7 @@ class TestCommitting:
             f"{folder}.json",
             f"{folder}/members.json.zst",
             f"{folder}/pack-0001.tar.zst",
+            f"{folder}/settled",
         ]
         (ref,) = repository.backups("shop")
         assert read_manifest(s3_client, ref.uri)[:2] == (manifest_of(), "backups/prod/shop/")
@@ -501,38 +512,40 @@ class TestCommitting:
     def test_recognises_its_own_manifest_if_no_attempt_got_an_answer(
         self, with_faults, commit, s3_client, keys_of, bucket
     ):
-        commit(with_faults(PutObject=[None, lose_answer(s3_client)]))
-        assert len(keys_of(bucket)) == 3
+        commit(with_faults(PutObject=[None, None, lose_answer(s3_client)]))
+        assert len(keys_of(bucket)) == 4
 
     def test_recognises_its_own_manifest_if_a_second_attempt_met_the_first(
         self, with_faults, commit, s3_client, keys_of, bucket
     ):
-        commit(with_faults(attempts=2, PutObject=[None, lose_answer(s3_client)]))
-        assert len(keys_of(bucket)) == 3
+        commit(with_faults(attempts=2, PutObject=[None, None, lose_answer(s3_client)]))
+        assert len(keys_of(bucket)) == 4
 
     @pytest.mark.parametrize(
         ("status", "code"), [(403, "AccessDenied"), (400, "InvalidArgument"), (404, "NoSuchBucket")]
     )
     def test_removes_the_data_if_s3_clearly_refuses(self, with_faults, commit, keys_of, bucket, status, code):
         with pytest.raises(StorageError, match=rf"cannot write .*{ID}\.json: .*{code}") as caught:
-            commit(with_faults(PutObject=[None, answer(status, code)]))
+            commit(with_faults(PutObject=[None, None, answer(status, code)]))
         assert type(caught.value) is StorageError
         assert keys_of(bucket) == []
 
     @pytest.mark.parametrize(
         "faults",
         [
-            pytest.param({"PutObject": [None, fail_to_connect]}, id="no answer"),
-            pytest.param({"PutObject": [None, answer(500, "InternalError")]}, id="S3 fails"),
-            pytest.param({"PutObject": [None, answer(503, "SlowDown")]}, id="S3 is busy"),
-            pytest.param({"PutObject": [None, answer(409, "ConditionalRequestConflict")]}, id="one is under way"),
+            pytest.param({"PutObject": [None, None, fail_to_connect]}, id="no answer"),
+            pytest.param({"PutObject": [None, None, answer(500, "InternalError")]}, id="S3 fails"),
+            pytest.param({"PutObject": [None, None, answer(503, "SlowDown")]}, id="S3 is busy"),
             pytest.param(
-                {"attempts": 2, "PutObject": [None, fail_to_connect, answer(403, "ExpiredToken")]},
+                {"PutObject": [None, None, answer(409, "ConditionalRequestConflict")]}, id="one is under way"
+            ),
+            pytest.param(
+                {"attempts": 2, "PutObject": [None, None, fail_to_connect, answer(403, "ExpiredToken")]},
                 id="a no to the second attempt only",
             ),
             pytest.param(
-                {"attempts": 2, "PutObject": [None, fail_to_connect, answer(412, "PreconditionFailed")],
-                 "GetObject": [answer(403, "AccessDenied")]},
+                {"attempts": 2, "PutObject": [None, None, fail_to_connect, answer(412, "PreconditionFailed")],
+                 "GetObject": [None, answer(403, "AccessDenied")]},
                 id="something is there that may not be read",
             ),
         ],
@@ -550,7 +563,7 @@ class TestCommitting:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            commit(with_faults(PutObject=[None, interrupt]))
+            commit(with_faults(PutObject=[None, None, interrupt]))
         assert len(keys_of(bucket)) == 3
 
     def test_does_not_fail_over_the_mark_that_stays(self, with_faults, commit, keys_of, bucket):

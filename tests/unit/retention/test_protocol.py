@@ -1,8 +1,8 @@
 """No complete backup ever lacks a run that it refers to, and nothing is kept for ever.
 
 The code of backups and prunes runs on a store in memory, request by request, in every order; programs are killed
-anywhere or paused, marks grow old, sessions are cut off, lists lag. Then the protocol is broken on purpose, and each
-time that is found.
+anywhere or paused, marks grow old, sessions are cut off, lists lag. Then the protocol is broken on purpose, and
+each time that is found.
 """
 
 import functools

@@ -43,6 +43,8 @@ class Entry:
     """One complete backup.
 
     :param created_at: when the dump began, by the source server's clock.
+    :param stored_bytes: that it consists of.
+    :param new_stored_bytes: those of them that it has stored itself; it shares the others with earlier backups.
     :param left_out_by: options of pg_dump that left something out.
     :param is_verified: whether it was restored and compared, and no later verification has failed.
     :param newest_verdict: of the newest verification, whatever it has found; None if there is none.
@@ -54,6 +56,7 @@ class Entry:
     created_at: datetime
     labels: Mapping[str, str]
     stored_bytes: int
+    new_stored_bytes: int
     raw_bytes: int
     tables: int
     rows: int
@@ -149,6 +152,7 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unrea
         created_at=manifest.created_at,
         labels=manifest.labels,
         stored_bytes=manifest.stored_bytes,
+        new_stored_bytes=manifest.new_stored_bytes,
         raw_bytes=manifest.raw_bytes,
         tables=manifest.tables,
         rows=manifest.rows,

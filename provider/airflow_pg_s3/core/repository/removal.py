@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pg_s3.core.errors import Cancelled, PgS3Error, StorageError
+from airflow_pg_s3.core.errors import Cancelled, DataConflict, PgS3Error, StorageError
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.listing import EVIDENCE_SUFFIX, MANIFEST_SUFFIX
 from airflow_pg_s3.core.s3 import errors as s3_errors
@@ -102,6 +102,8 @@ class Remover:
             return
         try:
             s3_requests.put_if_absent(self._client, self._bucket, folder + PRUNED, _MARK, self._extra_args)
+        except DataConflict:
+            pass  # a run that was interrupted has left it, and we may not read it
         except PgS3Error as error:
             if not (isinstance(error.__cause__, ClientError) and s3_errors.is_about_rights(error.__cause__)):
                 raise

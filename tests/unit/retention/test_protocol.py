@@ -34,7 +34,7 @@ from airflow_pg_s3.core.retention import inventory, live_runs, prune, prune_plan
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import PruneRequest
 from airflow_pg_s3.core.retention.sweep import Sweep
-from tests.support.fault_tally import SEED, TORTURE
+from tests.support.sampling import SEED, TORTURE
 from tests.support.simulated_s3 import Client, Program, Request, Store, Stored, program_at_work
 from tests.support.stored_backups import id_at, manifest_of
 

@@ -157,7 +157,7 @@ class World:
         for manifest, *_ in self.manifests(prefix):
             expected |= {f"{DATABASE}/{key}" for key in manifest.object_keys()}
             # The record of who makes it may have outlived the commit; it is ignored, and goes with the backup.
-            around = (".json", ".verified.json", "/begun")
+            around = (".json", ".verified.json", "/begun", "/settled")
             expected |= {f"{DATABASE}/{manifest.backup_id}{suffix}" for suffix in around}
         return sorted(set(self.stored(prefix)) - expected)
 

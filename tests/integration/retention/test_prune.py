@@ -600,6 +600,30 @@ def test_real_backups_are_pruned_and_the_rest_restores(
     assert compare_databases(pg18.dsn(database), pg18.dsn(copy)) == []
 
 
+def test_what_the_rest_refers_to_of_real_backups_stays_and_it_restores(
+    pg18: Cluster, s3, new_database, new_name, back_up, restore, prune, leftovers
+):
+    database = new_database(pg18, "create table t as select i, md5(i::text) from generate_series(1, 60000) i")
+    made = [back_up(pg18, database)]
+    pg18.psql("insert into t select i, md5(i::text) from generate_series(60001, 90000) i", database)
+    made += [back_up(pg18, database), back_up(pg18, database)]
+    newest = read_manifest(s3.client(), made[2]["uri"])
+    assert newest.manifest.runs.keys() >= {backup["backup_id"] for backup in made[:2]}
+    done = prune(keep_last=1)
+    freed = {entry["backup_id"]: entry["freed_bytes"] for entry in done["deleted"]}
+    assert done["freed_bytes"] == sum(freed.values()) > 0
+    assert done["needed_bytes"] > newest.manifest.new_stored_bytes
+    named = {newest.base + key for key in newest.manifest.object_keys()}
+    marks = {f"{newest.base}{i}/{name}" for i in freed for name in ("settled", "pruned")}
+    assert set(leftovers()) == named | marks | {made[2]["key"], f"{newest.base}{made[2]['backup_id']}/settled"}
+    copy = new_name(pg18, "copy")
+    restore(pg18, copy, backup=made[2]["uri"])
+    assert compare_databases(pg18.dsn(database), pg18.dsn(copy)) == []
+    full = back_up(pg18, database, full=True)
+    assert prune(keep_last=1)["needed_bytes"] == 0
+    assert all(full["backup_id"] in key for key in leftovers())
+
+
 @only_on("moto")
 def test_a_backup_in_progress_is_left_alone_by_a_prune(
     pg18: Cluster, s3, new_database, back_up, prune, on, leftovers

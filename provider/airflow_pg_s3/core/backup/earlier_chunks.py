@@ -109,16 +109,17 @@ def _newest(repository: Repository, request: BackupRequest, log: Log) -> Iterato
             return
         try:
             stored = read_manifest(repository.client, ref.uri)
+            is_settled = repository.is_settled(request.source.database, stored.manifest.backup_id)
         except PgS3Error as error:
             log.warning("%s is not referred to: %s", ref.uri, error)
             continue
+        if not is_settled:
+            continue  # its manifest may yet be taken back, and its runs with it
         encryption = stored.manifest.encryption
         if recipients != sorted(encryption.recipients if encryption is not None else []):
             continue
         if stored.manifest.chunking.method != METHOD:
             continue
-        if not repository.is_settled(request.source.database, stored.manifest.backup_id):
-            continue  # its manifest may yet be taken back, and its runs with it
         yield stored
         if not stored.manifest.dump.left_out_by:
             return

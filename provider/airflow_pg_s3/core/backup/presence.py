@@ -18,6 +18,7 @@ from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.errors import OutcomeUnknown
 
 _RENEW_SECONDS = 1800.0
+_PATIENCE_SECONDS = 5.0
 _YOUNG = timedelta(hours=1)
 
 
@@ -61,10 +62,10 @@ class Presence:
         self._thread.start()
 
     def end(self) -> None:
-        """Store it no more."""
+        """Store it no more; if S3 takes long over it just then, once more, which others find."""
         self._is_over.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_PATIENCE_SECONDS)
 
     def renew(self) -> None:
         """Store `begun` anew, so that no prune takes the backup for abandoned.

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -302,7 +303,7 @@ def test_no_secret_is_seen_in_proc_logs_results_or_the_manifest(
         return client, arguments
 
     def hold(url: str) -> None:
-        if url.endswith(".dat.zst"):
+        if re.search(r"/\d{6}\.zst$", url):
             spy.has_seen("pg_restore")
 
     monkeypatch.setattr(resolving, "s3_client", watched)

@@ -1,5 +1,6 @@
 """if_exists="clean": what the backup holds is dropped and restored, in one transaction where that is possible."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_failure_leaves_the_old_content_unless_no_transaction_is_asked_for(
     pg16: Cluster, backup, restore, new_database, s3: S3Server, bucket: str, leftovers, capfd, options: dict
 ) -> None:
     target = new_database(pg16, OLD)
-    key = next(key for key in leftovers() if key.endswith(".dat.zst"))
+    key = next(key for key in leftovers() if re.search(r"/\d{6}\.zst$", key))
     data = bytearray(s3.client().get_object(Bucket=bucket, Key=key)["Body"].read())
     data[len(data) * 2 // 3] ^= 1
     s3.client().put_object(Bucket=bucket, Key=key, Body=bytes(data))

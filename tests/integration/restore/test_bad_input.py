@@ -5,6 +5,7 @@ import logging
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from airflow_pg_s3 import core
 from airflow_pg_s3.core.errors import StorageError
 from airflow_pg_s3.core.postgres import client_tools
 from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.repository.members import Member, write_members
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from testkit.fault_proxy import FaultProxy, Refuse
@@ -272,11 +274,8 @@ def test_a_manifest_of_a_future_format_says_to_upgrade(
 
 
 def hostile(manifest: dict) -> Iterator[dict]:
-    """Manifests that try to reach beyond their backup."""
-    member, record = manifest["members"][0], manifest["objects"][0]
-    others, records = manifest["members"][1:], manifest["objects"][1:]
-    for name in ("../evil.dat", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "x\0y", "x" * 300):
-        yield manifest | {"members": [member | {"name": name}, *others]}
+    """Manifests that try to reach beyond their repository."""
+    record, *records = manifest["packs"]
     for key in (
         "../x",
         "/x",
@@ -285,26 +284,39 @@ def hostile(manifest: dict) -> Iterator[dict]:
         "x",
         f"{manifest['backup_id']}/a/b",
     ):
-        changed = [
-            m | {"objects": [key if k == record["key"] else k for k in m["objects"]]} for m in manifest["members"]
-        ]
-        yield manifest | {"objects": [record | {"key": key}, *records], "members": changed}
+        yield manifest | {"packs": [record | {"key": key}, *records]}
+    for folder in ("..", "", "/etc", "a/b", "20200101T000000Z-aaaaaa/..", "20200101T000000Z-AAAAAA"):
+        yield manifest | {"runs": {folder: [[1, 1]]}}
     yield manifest | {"backup_id": "20200101T000000Z-aaaaaa"}
 
 
+def hostile_members(members: list[Member]) -> Iterator[list[Member]]:
+    """Lists of members that try to reach beyond the workspace."""
+    first, *others = members
+    for name in ("../evil.dat", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "x\0y", "x" * 300):
+        yield [replace(first, name=name), *others]
+    yield [replace(first, pack="../x"), *others]
+
+
 @on_moto
-def test_hostile_manifests_are_refused(
-    pg16: Cluster, backup: dict, restore, new_name, s3: S3Server, bucket: str
+def test_hostile_manifests_and_lists_of_members_are_refused(
+    pg16: Cluster, backup: dict, restore, new_name, members_of, s3: S3Server, bucket: str
 ) -> None:
-    text = s3.client().get_object(Bucket=bucket, Key=backup["key"])["Body"].read()
+    manifest = json.loads(s3.client().get_object(Bucket=bucket, Key=backup["key"])["Body"].read())
+    list_key = backup["key"].removesuffix(".json") + "/members.json.zst"
+    forged: list[tuple[dict, bytes]] = []
+    stored = s3.client().get_object(Bucket=bucket, Key=list_key)["Body"].read()
+    forged += [(each, stored) for each in hostile(manifest)]
+    for each in hostile_members(members_of(backup)):
+        packed, record = write_members(each)
+        forged.append((manifest | {"members": record.model_dump()}, packed))
     target = new_name(pg16)
-    count = 0
-    for manifest in hostile(json.loads(text)):
-        count += 1
-        s3.client().put_object(Bucket=bucket, Key=backup["key"], Body=sealed_json(manifest))
+    for changed, packed in forged:
+        s3.client().put_object(Bucket=bucket, Key=list_key, Body=packed)
+        s3.client().put_object(Bucket=bucket, Key=backup["key"], Body=sealed_json(changed))
         with pytest.raises(Exception, match=r"is refused|another backup"):
             restore(pg16, target, backup=backup["uri"])
-    assert count == 16
+    assert len(forged) == 13 + 10
     with pg16.connect() as connection:
         assert connection.execute("select 1 from pg_database where datname = %s", [target]).fetchone() is None
 

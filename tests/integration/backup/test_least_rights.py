@@ -27,7 +27,6 @@ DOCUMENT = (Path(__file__).parents[3] / "SECURITY.md").read_text()
 PREFIX = "prod"
 FILL = """
 create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 50000) i;
-create table large as select i, md5(i::text) from generate_series(1, 20000) i;
 create table hidden (i int);
 insert into hidden select generate_series(1, 10);
 alter table hidden enable row level security;

@@ -16,6 +16,6 @@
     Cuts large members into chunks; stores each of them once; finds those that earlier backups have stored.
 ``manifest_builder``, ``staged_backup``
     Builds the manifest; commits the backup, all of it or nothing.
-``advisory_lock``, ``abandoned``
-    The lock that marks a running backup; removes what killed ones left.
+``advisory_lock``, ``presence``, ``abandoned``
+    What marks a running backup, on the server and on S3; removes what killed ones left.
 """

@@ -76,16 +76,6 @@ def keys_of(s3_client):
 
 
 @pytest.fixture
-def uploads_of(s3_client):
-    """Bucket → the keys of its unfinished multipart uploads."""
-
-    def keys(bucket):
-        return [u["Key"] for u in s3_client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
-
-    return keys
-
-
-@pytest.fixture
 def fake_program(tmp_path_factory):
     """Make `pg_dump` and `pg_restore` of shell commands in a folder of their own."""
 

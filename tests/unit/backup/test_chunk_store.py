@@ -136,7 +136,7 @@ def test_the_first_of_equal_chunks_counts():
 def test_many_chunks_are_found_and_no_others():
     digests = [hashlib.sha256(b"%d" % number).digest() for number in range(20_000)]
     # Some of them belong to the same place.
-    digests += [digests[0][:8] + digest[8:] for digest in digests[:100]]
+    digests += [digests[0][:8] + digest[8:] for digest in digests[1:101]]
     chunks = [Chunk(d, n + 1, f"{ID}/{n % 7:06d}.zst", n, n + 2) for n, d in enumerate(digests[::2])]
     known = known_of(*chunks)
     assert len(known) == len(chunks)

@@ -14,8 +14,10 @@
     Standbys whose exported snapshots are wrong.
 ``archive_uploader``
     Uploads the archive's members while pg_dump still writes them.
+``cutter``, ``chunk_store``, ``earlier_chunks``
+    Cuts large members into chunks; stores each of them once; finds those that earlier backups have stored.
 ``manifest_builder``, ``staged_backup``
     Builds the manifest; commits the backup, all of it or nothing.
-``advisory_lock``, ``abandoned``
-    The lock that marks a running backup; removes what killed ones left.
+``advisory_lock``, ``presence``, ``abandoned``
+    What marks a running backup, on the server and on S3; removes what killed ones left.
 """

@@ -76,6 +76,7 @@ class Presence:
             s3_requests.put_record(
                 self._repository.client, self._repository.bucket, self._key, self._body, self._extra_args
             )
+            self._may_renew = True
         except OutcomeUnknown:
             raise
         except StorageError as error:

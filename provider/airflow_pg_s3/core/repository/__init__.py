@@ -10,8 +10,8 @@
     Asks S3 for objects in an archive storage class.
 ``codec``, ``pack``
     Bytes as they are stored: compressed, encrypted; small members together.
-``digest``, ``member_verifier``
-    Computes a member's digest when it is written; checks it when it is read.
-``removal``
-    Deletes backups, the manifest first.
+``digest``, ``member_verifier``, ``chunk_reader``
+    Computes a member's digest when it is written; checks it when it is read; reads chunks, and checks each.
+``removal``, ``sweep_mark``
+    Deletes manifests, and objects; keeps backups and those who delete out of each other's way.
 """

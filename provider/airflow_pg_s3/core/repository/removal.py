@@ -1,4 +1,4 @@
-"""Removes backups, in an order that may be interrupted anywhere."""
+"""Deletes objects of backups, so that it may be interrupted anywhere."""
 
 from __future__ import annotations
 

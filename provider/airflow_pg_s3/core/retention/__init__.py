@@ -6,6 +6,6 @@
     What there is; what becomes of it.
 ``prune``
     The verb.
-``orphans``
-    Finds what killed backups and prunes left behind.
+``sweep``, ``live_runs``
+    Deletes what deleted and killed backups have left, but for the runs that others refer to.
 """

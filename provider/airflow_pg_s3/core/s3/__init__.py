@@ -5,7 +5,7 @@
 ``errors``
     What S3's refusals mean, in one sentence each.
 ``upload``, ``download``
-    Objects as streams of any size.
+    Stores objects, a few at a time; reads them, fetched ahead in ranges.
 ``deletion``
     Deletes objects, many in a request where the store allows it.
 ``object_lock``

@@ -14,7 +14,7 @@
     Standbys whose exported snapshots are wrong.
 ``archive_uploader``
     Uploads the archive's members while pg_dump still writes them.
-``cutter``, ``chunk_store``, ``earlier_chunks``
+``chunk_cutter``, ``chunk_store``, ``earlier_chunks``
     Cuts large members into chunks; stores each of them once; finds those that earlier backups have stored.
 ``manifest_builder``, ``staged_backup``
     Builds the manifest; commits the backup, all of it or nothing.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from airflow_pg_s3.core.backup.chunk_cutter import cut
 from airflow_pg_s3.core.backup.chunk_store import RUN_BYTES, ChunkStore, RunWriter
-from airflow_pg_s3.core.backup.cutter import cut
 from airflow_pg_s3.core.backup.spool import Spool, SpooledMember
 from airflow_pg_s3.core.errors import Cancelled, PgS3Error
 from airflow_pg_s3.core.postgres.archive.toc import TOC

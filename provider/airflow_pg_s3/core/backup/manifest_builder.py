@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.core.backup.archive_uploader import UploadedArchive, UploadedMember
-from airflow_pg_s3.core.backup.cutter import METHOD
+from airflow_pg_s3.core.backup.chunk_cutter import METHOD
 from airflow_pg_s3.core.backup.pg_dump import PgDump
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error

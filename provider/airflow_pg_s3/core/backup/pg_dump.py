@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.backup.archive_uploader import ArchiveUploader, UploadedArchive
+from airflow_pg_s3.core.backup.chunk_cutter import average_bytes
 from airflow_pg_s3.core.backup.chunk_store import ChunkStore
-from airflow_pg_s3.core.backup.cutter import average_bytes
 from airflow_pg_s3.core.backup.dump_plan import DumpPlan
 from airflow_pg_s3.core.backup.dump_watch import DumpWatch
 from airflow_pg_s3.core.backup.earlier_chunks import read_earlier

@@ -10,7 +10,7 @@
     The database to restore into; a new one, restored beside the live one, that takes its place.
 ``opened_archive``, ``selection``
     An archive that is about to be restored; the choice of its entries.
-``archive_restore``, ``one_transaction``
+``restore_steps``, ``one_transaction``
     The steps of an archive's restore and their order; all of them in one transaction.
 ``preflight``, ``globals``, ``extensions``
     Reports everything that the target lacks before anything is touched; creates roles and tablespaces.

@@ -18,7 +18,6 @@ from airflow_pg_s3.core.repository.manifest import GLOBALS, Manifest
 from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
-from airflow_pg_s3.core.restore.archive_restore import ArchiveRestore, plan_restore
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.globals import read_script
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
@@ -27,6 +26,7 @@ from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.one_transaction import restore_in_one_transaction
 from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 from airflow_pg_s3.core.restore.request import check_name, refuse_partial
+from airflow_pg_s3.core.restore.restore_steps import ArchiveRestore, plan_restore
 from airflow_pg_s3.core.restore.selection import choose
 from airflow_pg_s3.core.restore.source import Amounts
 from airflow_pg_s3.core.restore.target import Target, refuse_older

@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.postgres.databases import run_sql
-from airflow_pg_s3.core.restore.archive_restore import ArchiveRestore
 from airflow_pg_s3.core.restore.clean import too_many_locks
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.copy_session import LoadingSession
@@ -25,6 +24,7 @@ from airflow_pg_s3.core.restore.load.load import (
     references_between,
 )
 from airflow_pg_s3.core.restore.load.plan import Copy, Plan, made_by, make_plan
+from airflow_pg_s3.core.restore.restore_steps import ArchiveRestore
 
 
 def restore_in_one_transaction(restore: ArchiveRestore, folder: ArchiveFolder) -> None:

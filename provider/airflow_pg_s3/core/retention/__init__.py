@@ -6,6 +6,6 @@
     What there is; what becomes of it.
 ``prune``
     The verb.
-``sweep``, ``live_runs``
+``sweep``, ``needed_runs``
     Deletes what deleted and killed backups have left, but for the runs that others refer to.
 """

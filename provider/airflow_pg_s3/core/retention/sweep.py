@@ -19,7 +19,7 @@ from airflow_pg_s3.core.repository.removal import PRUNED, Protected, Remover
 from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Repository
 from airflow_pg_s3.core.repository.sweep_mark import Postponed, SweepMark
 from airflow_pg_s3.core.retention.inventory import Inventory, take_inventory
-from airflow_pg_s3.core.retention.live_runs import LiveRuns
+from airflow_pg_s3.core.retention.needed_runs import NeededRuns
 from airflow_pg_s3.core.s3.errors import translate_errors
 from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 from airflow_pg_s3.core.s3.parallel import in_parallel
@@ -95,7 +95,7 @@ class Sweep:
         """
         complete = set(found.complete).difference(doomed)
         suspects = (found.folders | set(found.evidence)).union(doomed) - complete
-        self._live = LiveRuns(self._repository, self._database, suspects, cancel=self._cancel, log=self._log)
+        self._live = NeededRuns(self._repository, self._database, suspects, cancel=self._cancel, log=self._log)
         self._live.read(sorted(complete) if suspects else [])
 
         def look_at(backup_id: str) -> Leftover | None:

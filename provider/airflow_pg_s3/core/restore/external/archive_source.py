@@ -16,7 +16,6 @@ from airflow_pg_s3.core.postgres.archive.toc import TOC, Entry, Toc, read_folder
 from airflow_pg_s3.core.postgres.client_tools import rejects_transaction_timeout
 from airflow_pg_s3.core.postgres.databases import run_sql_in
 from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
-from airflow_pg_s3.core.restore.archive_restore import ArchiveRestore, plan_restore
 from airflow_pg_s3.core.restore.clean import CLEAN, LOCKS_ADVICE
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.external.completeness import whole_tar
@@ -28,6 +27,7 @@ from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.load.plan import Run, divide, rows_of_extensions
 from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 from airflow_pg_s3.core.restore.request import RestoreRequest, check_name, refuse_loss
+from airflow_pg_s3.core.restore.restore_steps import ArchiveRestore, plan_restore
 from airflow_pg_s3.core.restore.source import Amounts
 from airflow_pg_s3.core.restore.target import Target, refuse_older
 from airflow_pg_s3.core.workspace.resources import require_free_space

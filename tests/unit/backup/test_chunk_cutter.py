@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from airflow_pg_s3.core.backup.chunk_cutter import LARGEST_AVERAGE, SMALLEST_AVERAGE, average_bytes, cut
 from airflow_pg_s3.core.backup.chunk_store import RUN_BYTES
-from airflow_pg_s3.core.backup.cutter import LARGEST_AVERAGE, SMALLEST_AVERAGE, average_bytes, cut
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.s3.parallel import in_parallel
 _Ranges = list[tuple[int, int]]
 
 
-class LiveRuns:
+class NeededRuns:
     """The runs that must stay, in some folders. Those of complete backups stay anyway, and are not asked for.
 
     :param folders: ids of backups that have no manifest, or are about to lose it.

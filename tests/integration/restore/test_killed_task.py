@@ -28,21 +28,24 @@ create table other as select i, md5(i::text) || md5((i * 3)::text) as noise from
 MIB = 1 << 20
 # How long a reader has that sees an end: it needs a moment to commit.
 WHILE_SECONDS = 1.0
-# A task to which no stream brings more than some bytes.
+# A task that gets no more than some bytes of each table or archive.
 STUCK = """
 import sys, time
 from airflow_pg_s3.core.s3.download import Downloader
 from testkit import task_process as task
 
-stream = Downloader.stream
-def stuck(self, objects):
-    passed = 0
-    for chunk in stream(self, objects):
-        yield chunk
-        passed += len(chunk)
-        while passed > int(sys.argv[1]):
-            time.sleep(1)
-Downloader.stream = stuck
+def stuck(read, size):
+    def pass_on(self, wanted):
+        passed = 0
+        for piece in read(self, wanted):
+            yield piece
+            passed += size(piece)
+            while passed > int(sys.argv[1]):
+                time.sleep(1)
+    return pass_on
+
+Downloader.stream = stuck(Downloader.stream, len)
+Downloader.ranges = stuck(Downloader.ranges, lambda piece: len(piece[1]))
 task.main()
 """
 

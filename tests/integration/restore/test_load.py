@@ -428,7 +428,8 @@ def test_a_large_object_of_any_size_comes_in_pieces(
 
     monkeypatch.setattr(ArchiveFolder, "read", see)
     assert_restored(pg18, source, pg18, backup)
-    assert (sum(sizes), max(sizes)) == (50_000_000, 1 << 20)
+    # A chunk is twice as long as the average at most.
+    assert (sum(sizes), max(sizes)) == (50_000_000, 2 << 20)
 
 
 def test_rows_of_foreign_tables_are_loaded_into_them(

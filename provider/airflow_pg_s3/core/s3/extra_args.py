@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # What was stored with these can be read with them alone; the others say who pays, and whose bucket it must be.
 _OF_ACCESS = ("SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5", "RequestPayer", "ExpectedBucketOwner")
-_STORING = ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
 _KEY_BYTES = 32
 
 
@@ -25,7 +24,7 @@ def checked(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
 
     :raises InputError: S3 knows no such argument, or SSE-C is asked for by half.
     """
-    known = {name for operation in _STORING for name in supported_args(client, operation, extra_args)}
+    known = supported_args(client, "PutObject", extra_args)
     for name in extra_args:
         if name not in known:
             raise InputError(f"s3_extra_args: no S3 request that stores something has an argument {name!r}")
@@ -35,7 +34,7 @@ def checked(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError("s3_extra_args: SSE-C takes both SSECustomerAlgorithm and SSECustomerKey")
         key = _customer_key(arguments["SSECustomerKey"])
         arguments["SSECustomerKey"] = base64.b64encode(key).decode()
-        # botocore would add it, but not in every request that takes it (ListParts).
+        # botocore would add it, but not in every request that takes it.
         arguments["SSECustomerKeyMD5"] = md5_of(key)
     return arguments
 

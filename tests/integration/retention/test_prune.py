@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -606,7 +607,9 @@ def test_what_the_rest_refers_to_of_real_backups_stays_and_it_restores(
     database = new_database(pg18, "create table t as select i, md5(i::text) from generate_series(1, 60000) i")
     made = [back_up(pg18, database)]
     pg18.psql("insert into t select i, md5(i::text) from generate_series(60001, 90000) i", database)
-    made += [back_up(pg18, database), back_up(pg18, database)]
+    for _ in range(2):
+        time.sleep(1)  # ids have whole seconds, and only they tell which is the newest
+        made.append(back_up(pg18, database))
     newest = read_manifest(s3.client(), made[2]["uri"])
     assert newest.manifest.runs.keys() >= {backup["backup_id"] for backup in made[:2]}
     done = prune(keep_last=1)
@@ -619,6 +622,7 @@ def test_what_the_rest_refers_to_of_real_backups_stays_and_it_restores(
     copy = new_name(pg18, "copy")
     restore(pg18, copy, backup=made[2]["uri"])
     assert compare_databases(pg18.dsn(database), pg18.dsn(copy)) == []
+    time.sleep(1)
     full = back_up(pg18, database, full=True)
     assert prune(keep_last=1)["needed_bytes"] == 0
     assert all(full["backup_id"] in key for key in leftovers())

@@ -92,9 +92,8 @@ class PrunePlanner:
             unread = [i for i in planned.kept if i not in self._sizes]
             if not unread:
                 return planned.reasons()
-            for backup_id, (decision, _) in zip(
-                unread, in_parallel(self._read, unread, cancel=self._cancel), strict=True
-            ):
+            read = in_parallel(lambda backup_id: self._read(backup_id)[0], unread, cancel=self._cancel)
+            for backup_id, decision in zip(unread, read, strict=True):
                 if decision is None or decision.outcome == "unreadable":
                     self._no_use[backup_id] = decision
                 else:

@@ -48,7 +48,7 @@ def compare_with(s3: S3Server, spool_dir: Path) -> Callable[..., Comparison]:
         target = parameters(cluster, database, **arguments.pop("connection", {}))
         bucket = parse_uri(backup["uri"], parameter="backup")[0]
         with_roles = arguments.pop("with_roles", True)
-        restored = RestoredDatabase(params=target, tools=tools, with_roles=with_roles)
+        restored = RestoredDatabase(params=target, tools=arguments.pop("tools", tools), with_roles=with_roles)
         defaults = {"jobs": 2, "locate": True, "cancel": threading.Event()}
         with (
             Workspace(str(spool_dir)) as workspace,

@@ -165,10 +165,10 @@ def test_definitions_that_differ_are_named_in_the_evidence_without_what_opens_ot
     made = back_up(pg16, source(MAPPINGS + SUBSCRIPTION))
     real = restore_test.compare
 
-    def tampered(archive, target, **arguments):
-        with target.connect() as connection:
+    def tampered(archive, restored, **arguments):
+        with restored.params.connect() as connection:
             connection.execute(TAMPERED)
-        return real(archive, target, **arguments)
+        return real(archive, restored, **arguments)
 
     monkeypatch.setattr(restore_test, "compare", tampered)
     with pytest.raises(AirflowFailException, match="FAILED verification") as raised:

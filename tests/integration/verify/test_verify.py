@@ -256,11 +256,11 @@ def test_a_scratch_database_on_a_server_is_like_the_source_and_dropped_with_its_
         seen = {}
         real = restore_test.compare
 
-        def look(archive, target, **arguments):
-            with target.connect() as connection:
+        def look(archive, restored, **arguments):
+            with restored.params.connect() as connection:
                 seen["encoding"] = connection.execute("show server_encoding").fetchone()[0]
                 seen["subscriptions"] = connection.execute("select count(*) from pg_subscription").fetchone()[0]
-            return real(archive, target, **arguments)
+            return real(archive, restored, **arguments)
 
         monkeypatch.setattr(restore_test, "compare", look)
         assert verify(backup=made["uri"], on=pg18)["outcome"] == "verified"
@@ -322,10 +322,10 @@ def tamper(monkeypatch) -> Callable[[str], None]:
     def between(commands: str) -> None:
         real = restore_test.compare
 
-        def tampered(archive, target, **arguments):
-            with target.connect() as connection:
+        def tampered(archive, restored, **arguments):
+            with restored.params.connect() as connection:
                 connection.execute(commands)
-            return real(archive, target, **arguments)
+            return real(archive, restored, **arguments)
 
         monkeypatch.setattr(restore_test, "compare", tampered)
 
@@ -746,12 +746,12 @@ def test_another_verification_at_work_on_the_same_server_is_left_alone(
     real = restore_test.compare
     nested = []
 
-    def another_meanwhile(archive, target, **arguments):
+    def another_meanwhile(archive, restored, **arguments):
         if not nested:
-            nested.append(target.database)
+            nested.append(restored.params.database)
             assert verify(backup=backup["uri"], on=source)["outcome"] == "verified"
-            assert scratch_databases(source) == [target.database]
-        return real(archive, target, **arguments)
+            assert scratch_databases(source) == [restored.params.database]
+        return real(archive, restored, **arguments)
 
     monkeypatch.setattr(restore_test, "compare", another_meanwhile)
     assert verify(backup=backup["uri"], on=source)["outcome"] == "verified"

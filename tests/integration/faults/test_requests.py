@@ -202,6 +202,7 @@ def test_a_prune(world: World, shelf: types.SimpleNamespace, faulty: object, swe
         case.run(lambda: world.prune(prefix, faulty))
         TALLY.assert_none("false completes", world.false_completes(prefix), case)
         TALLY.assert_none("lost backups", shelf.kept - set(world.stored(prefix)), case)
+        world.end_sweep(prefix)
         world.prune(prefix)
         TALLY.assert_none("leftovers", set(world.stored(prefix)) - shelf.kept, case)
         TALLY.assert_none("lost backups", shelf.kept - set(world.stored(prefix)), case)

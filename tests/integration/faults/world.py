@@ -14,6 +14,7 @@ from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
 from airflow_pg_s3.core.repository.codec import Decoder
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
+from airflow_pg_s3.core.repository.sweep_mark import SWEEPING
 from airflow_pg_s3.core.repository.verification_record import Evidence, read_evidence
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.request import RestoreRequest
@@ -101,6 +102,10 @@ class World:
         repository = Repository(client or self.client, f"s3://{self.bucket}/{prefix}")
         request = PruneRequest(**{"retention": RetentionPolicy(keep_last=1)} | arguments)
         return list(prune(request, repository, cancel=threading.Event(), log=LOG))
+
+    def end_sweep(self, prefix: str) -> None:
+        """Delete the mark of a prune that broke off; other prunes would wait half an hour for it."""
+        self.client.delete_object(Bucket=self.bucket, Key=f"{prefix}/{DATABASE}/{SWEEPING}")
 
     def params(self, database: str) -> ConnectionParameters:
         keywords = conninfo_to_dict(self.cluster.dsn(database))

@@ -259,7 +259,11 @@ def test_prune_says_what_it_would_delete_and_deletes_it_only_if_told_to(shop, ru
     assert wet.state == "success"
     assert [entry["backup_id"] for entry in wet.results["prune"]["deleted"]] == [old["backup_id"]]
     assert dry.results["prune"] == wet.results["prune"] | {"dry_run": True}
-    assert stored_keys(shop) == [key for key in before if new["backup_id"] in key]
+    left = stored_keys(shop)
+    assert [key for key in left if new["backup_id"] in key] == [key for key in before if new["backup_id"] in key]
+    # The newer backup refers to the older one's run.
+    names = {key.rpartition("/")[2] for key in left if old["backup_id"] in key}
+    assert names == {"000001.zst", "pruned", "settled"}
 
 
 def test_on_demand_backs_up_and_skips_the_restore(shop, run_dag):

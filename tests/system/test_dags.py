@@ -261,9 +261,9 @@ def test_prune_says_what_it_would_delete_and_deletes_it_only_if_told_to(shop, ru
     assert dry.results["prune"] == wet.results["prune"] | {"dry_run": True}
     left = stored_keys(shop)
     assert [key for key in left if new["backup_id"] in key] == [key for key in before if new["backup_id"] in key]
-    # The newer backup refers to the older one's run.
+    # The newer backup refers to the older one's runs.
     names = {key.rpartition("/")[2] for key in left if old["backup_id"] in key}
-    assert names == {"000001.zst", "pruned", "settled"}
+    assert names == {"000001.zst", "000002.zst", "pruned", "settled"}
 
 
 def test_on_demand_backs_up_and_skips_the_restore(shop, run_dag):

@@ -213,12 +213,12 @@ def test_the_table_that_is_read_and_the_time_that_is_left_are_told(
         if request.url.endswith(".zst"):
             log.wait_for(left)
 
-    # pg_dump is stopped in the midst of the table, as nothing leaves the spool.
+    # pg_dump is stopped in the midst of the table: once four runs are on their way, nothing leaves the spool.
     left = (
         r"^read [\d.]+ MB of about \d\d\.\d MB, \d+ s left; .*; at public\.large \(row [\d,]+ of about 40,000\)$"
     )
     client.meta.events.register("before-send.s3.PutObject", wait_if_run)
-    run(log, client=client, jobs=1, run_bytes=5 * MIB, spool_limit=16 * MIB)
+    run(log, client=client, jobs=1, run_bytes=MIB, spool_limit=16 * MIB)
     cluster.psql("drop table large", "progress")
     log.wait_for(left)
 

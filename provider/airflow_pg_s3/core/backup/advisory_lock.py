@@ -56,7 +56,7 @@ def confirm_lock(connection: _Connection, backup_id: str) -> None:
 
 
 def is_alive(connection: _Connection, backup_id: str, pg_dump: str) -> bool:
-    """Whether a session holds the lock of `backup_id`, or may be its pg_dump's.
+    """True if a session holds the lock of `backup_id`, or may be its pg_dump's.
 
     :param pg_dump: the name of its application.
     """

@@ -81,7 +81,7 @@ def _locked(request: BackupRequest, repository: Repository) -> str | None:
 
 
 def _is_damaged(newest: Manifest, repository: Repository, log: Log) -> bool:
-    """Whether the last verification that tells something has found damage to which the newest may refer."""
+    """True if the last verification that tells something has found damage to which the newest may refer."""
     for ref in islice(repository.newest_first(newest.database), _MOST_EVIDENCE):
         if not ref.has_evidence:
             continue

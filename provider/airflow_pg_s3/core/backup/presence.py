@@ -85,7 +85,7 @@ class Presence:
             self._log.warning("%s; orphan_age of prunes must be longer than backups take", error)
 
     def is_young(self) -> bool:
-        """Whether S3 has got `begun` less than an hour ago, so that no prune takes the backup for abandoned.
+        """True if S3 has got `begun` less than an hour ago, so that no prune takes the backup for abandoned.
 
         :raises StorageError: S3 does not say, or has it no more.
         """

@@ -51,7 +51,7 @@ class SpooledMember:
 
     @property
     def is_closed(self) -> bool:
-        """Whether pg_dump is done with it.
+        """True if pg_dump is done with it.
 
         One look is not enough for an empty file: when it is being created, it exists a moment before it is open.
         """
@@ -204,7 +204,7 @@ class Spool:
 
 
 def _has_no_writer(path: str | Path) -> bool:
-    """Whether no process has the file open for writing: the kernel grants a read lease exactly then."""
+    """True if no process has the file open for writing: the kernel grants a read lease exactly then."""
     try:
         descriptor = file_lease.take(path, fcntl.F_RDLCK)
     except BlockingIOError:

@@ -42,14 +42,14 @@ def warn_of_snapshots(
 
 
 def exports_wrong_snapshots(connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
-    """Whether a server is a standby with that fault."""
+    """True if a server is a standby with that fault."""
     if has_right_snapshots(connection.info.server_version):
         return False
     return connection.execute("select pg_is_in_recovery()").fetchone() == (True,)
 
 
 def has_right_snapshots(version: int) -> bool:
-    """Whether a standby exports snapshots rightly.
+    """True if a standby exports snapshots rightly.
 
     :param version: the server's ``server_version_num``.
     """

@@ -94,7 +94,7 @@ class Selection:
     limit: int | None = None
 
     def fits(self, entry: Entry) -> bool:
-        """Whether this is one of those wanted."""
+        """True if this is one of those wanted."""
         # Ids have whole seconds, so that only the manifest tells whether a backup is before itself.
         return (
             (self.before is None or entry.created_at < self.before)

@@ -271,7 +271,7 @@ def _parse_recipient(text: str) -> Any:
 
 
 def _is_recipient(identity: Any, recipients: Sequence[str]) -> bool | None:
-    """Whether an identity is that of one of the recipients; None for an SSH key, which does not tell."""
+    """True if an identity is that of one of the recipients; None for an SSH key, which does not tell."""
     return str(identity.to_public()) in recipients if hasattr(identity, "to_public") else None
 
 

@@ -1,4 +1,4 @@
-"""Whether the newest backup of a database is young enough."""
+"""True if the newest backup of a database is young enough."""
 
 from __future__ import annotations
 

@@ -189,13 +189,13 @@ class Manifest(Record):
                     yield run_key(backup_id, number, is_encrypted=is_encrypted)
 
     def refers_to(self, key: str) -> bool:
-        """Whether this is the key of an object that it refers to, relative to the manifest's folder."""
+        """True if this is the key of an object that it refers to, relative to the manifest's folder."""
         return (
             key == self.members_key or any(key == record.key for record in self.packs) or self.refers_to_run(key)
         )
 
     def refers_to_run(self, key: str) -> bool:
-        """Whether this is the key of a run that it refers to, relative to the manifest's folder."""
+        """True if this is the key of a run that it refers to, relative to the manifest's folder."""
         found = parse_run_key(key)
         if found is None or key != run_key(*found, is_encrypted=self.encryption is not None):
             return False

@@ -145,7 +145,7 @@ class Member:
 
     @property
     def packed(self) -> bool:
-        """Whether it is in a pack."""
+        """True if it is in a pack."""
         return self.pack is not None
 
     def pieces(self) -> Iterator[tuple[int, str]]:

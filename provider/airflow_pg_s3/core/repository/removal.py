@@ -56,7 +56,7 @@ class Remover:
 
     @property
     def leaves_versions(self) -> bool:
-        """Whether the bucket has kept what was deleted, as a noncurrent version."""
+        """True if the bucket has kept what was deleted, as a noncurrent version."""
         return self._deleter.leaves_versions
 
     def remove_manifest(self, base: str, backup_id: str, *, has_evidence: bool) -> None:

@@ -44,7 +44,7 @@ _MANIFEST_LIMIT_BYTES = 1 << 30
 
 
 def is_external(uri: str) -> bool:
-    """Whether an URI leads to something other than one of our manifests, whose keys end in ``.json``."""
+    """True if an URI leads to something other than one of our manifests, whose keys end in ``.json``."""
     return isinstance(uri, str) and not uri.endswith(MANIFEST_SUFFIX)
 
 
@@ -158,14 +158,14 @@ class Repository:
             raise StorageError(f"{self.uri(key)} cannot be read: {error}") from error
 
     def is_committed(self, database: str, backup_id: str) -> bool:
-        """Whether the backup's manifest exists.
+        """True if the backup's manifest exists.
 
         :raises StorageError: S3 does not say.
         """
         return self._exists(self.manifest_key(database, backup_id), f"backup {backup_id} is complete")
 
     def is_settled(self, database: str, backup_id: str) -> bool:
-        """Whether nobody takes the backup's manifest back, so that other backups may refer to its runs.
+        """True if nobody takes the backup's manifest back, so that other backups may refer to its runs.
 
         :raises StorageError: S3 does not say.
         """

@@ -106,7 +106,7 @@ class Verification(Record):
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether it proved the backup or the contrary: checksums alone prove no restore."""
+        """True if it proved the backup or the contrary: checksums alone prove no restore."""
         return self.outcome == "failed" or (self.outcome == "verified" and self.level == "restore")
 
 
@@ -124,7 +124,7 @@ class Evidence(Record):
 
     @property
     def is_verified(self) -> bool:
-        """Whether the backup was restored and compared, and no later verification has failed.
+        """True if the backup was restored and compared, and no later verification has failed.
 
         One that could not verify says nothing; checksums alone prove no restore.
         """

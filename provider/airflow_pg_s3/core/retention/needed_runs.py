@@ -46,7 +46,7 @@ class NeededRuns:
         self._read.update(unread)
 
     def holds(self, key: str) -> bool:
-        """Whether an object is a run that must stay.
+        """True if an object is a run that must stay.
 
         :param key: relative to the folder that holds the manifests.
         """

@@ -35,7 +35,7 @@ class Deleter:
         self._bucket = bucket
         self._at_once = _KEYS_A_REQUEST
         self.leaves_versions = False
-        """Whether the bucket has kept what was deleted, as a noncurrent version."""
+        """True if the bucket has kept what was deleted, as a noncurrent version."""
         if not sends_checksums(client):
             # botocore would send a CRC even then, as a checksum is required here; those who switch them off have
             # stores that know MD5 alone.

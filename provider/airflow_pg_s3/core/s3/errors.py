@@ -94,7 +94,7 @@ def explain_unreadable(error: ClientError, bucket: str, key: str) -> Unreadable 
 
 
 def is_about_rights(error: ClientError) -> bool:
-    """Whether S3 has refused this to whoever asks, so that trying again changes nothing."""
+    """True if S3 has refused this to whoever asks, so that trying again changes nothing."""
     return status_of(error) in (401, 403) and error.response["Error"]["Code"] not in _PASSING
 
 
@@ -106,7 +106,7 @@ def status_of(error: Exception) -> int:
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether S3 has said no to all of a request, so that nothing of it can happen later.
+    """True if S3 has said no to all of a request, so that nothing of it can happen later.
 
     A no to a second attempt says nothing of the first; a conflict (409) means that another one is being made.
     """

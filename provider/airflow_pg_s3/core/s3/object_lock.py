@@ -32,7 +32,7 @@ class ObjectLocks:
         self._client = client
         self._bucket = bucket
         self.may_be_on = self._look_at_bucket()
-        """Whether the bucket has Object Lock, or we may not know."""
+        """True if the bucket has Object Lock, or we may not know."""
 
     def protection(self, keys: Iterable[str]) -> str | None:
         """Say what protects any of these objects, and until when; None if nothing does.
@@ -52,7 +52,7 @@ class ObjectLocks:
         return until and f"Object Lock until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
     def _look_at_bucket(self) -> bool:
-        """Whether it may have locks; who may not know must take it that it has."""
+        """True if it may have locks; who may not know must take it that it has."""
         if s3_requests.is_access_point(self._bucket):
             return True
         try:
@@ -96,7 +96,7 @@ class ObjectLocks:
 
 
 def says_locked(code: str, message: str) -> bool:
-    """Whether a refusal to delete means that the object is protected, rather than that a right is missing."""
+    """True if a refusal to delete means that the object is protected, rather than that a right is missing."""
     # The message of a missing right has names in it, and these may have any words in them.
     about = code if "not authorized" in message else f"{code} {message}"
     return _LOCKED.search(about) is not None

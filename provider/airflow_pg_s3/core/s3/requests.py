@@ -51,7 +51,7 @@ def supported_args(client: S3Client, operation: str, arguments: Mapping[str, Any
 
 
 def sends_checksums(client: S3Client) -> bool:
-    """Whether CRC checksums go with what is stored, as is botocore's default since 1.36."""
+    """True if CRC checksums go with what is stored, as is botocore's default since 1.36."""
     return getattr(client.meta.config, "request_checksum_calculation", None) != "when_required"
 
 
@@ -81,7 +81,7 @@ def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
 
 
 def is_access_point(bucket: str) -> bool:
-    """Whether this is an access point, which lets through what concerns objects, and little of the bucket."""
+    """True if this is an access point, which lets through what concerns objects, and little of the bucket."""
     return bucket.startswith("arn:") or bucket.endswith("-s3alias")
 
 
@@ -149,7 +149,7 @@ def of_records(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any
 
 
 def _holds(client: S3Client, bucket: str, key: str, body: bytes) -> bool | None:
-    """Whether this is what S3 holds; None if that can't be read."""
+    """True if this is what S3 holds; None if that can't be read."""
     with contextlib.suppress(ClientError, BotoCoreError):
         return client.get_object(Bucket=bucket, Key=key)["Body"].read() == body
     return None

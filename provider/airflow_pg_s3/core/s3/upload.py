@@ -82,7 +82,7 @@ class Uploader:
 
     @property
     def is_busy(self) -> bool:
-        """Whether objects are still being stored."""
+        """True if objects are still being stored."""
         return self._pending > 0
 
     def raise_if_failed(self) -> None:

@@ -151,7 +151,7 @@ def test_privileges_go_to_roles_of_any_name(pg16: Cluster, live: str, backup: di
             role, database = sql.Identifier(name), sql.Identifier(live)
             connection.execute(sql.SQL("create role {}").format(role))
             connection.execute(sql.SQL("grant create on database {} to {}").format(database, role))
-        acl = "select datacl::text from pg_database where datname = %s"
+        acl = "select array(select unnest(datacl)::text order by 1) from pg_database where datname = %s"
         before = connection.execute(acl, [live]).fetchone()
         try:
             restore(pg16, live, backup=backup["uri"], if_exists="replace", keep_previous=False)

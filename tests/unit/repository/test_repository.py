@@ -277,9 +277,17 @@ class TestListing:
 
 def test_ids_tell_the_time_in_utc_and_differ():
     now = datetime(2026, 11, 22, 5, 30, 7, 999999, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    ids = {new_backup_id(now) for _ in range(50)}
-    assert len(ids) == 50
-    assert all(re.fullmatch(r"20261122T000007Z-[0-9a-f]{6}", backup_id) for backup_id in ids)
+    ids = {new_backup_id(now) for _ in range(5)}
+    assert len(ids) == 5
+    assert all(re.fullmatch(r"20261122T000007Z-ff[0-9a-f]{4}", backup_id) for backup_id in ids)
+
+
+def test_ids_of_one_second_sort_by_time():
+    times = [
+        datetime(2026, 11, 22, 5, 30, 7, microsecond, tzinfo=UTC) for microsecond in range(0, 1_000_000, 10_000)
+    ]
+    ids = [new_backup_id(time) for time in times]
+    assert ids == sorted(ids)
 
 
 class TestABackupBeingMade:

@@ -99,7 +99,7 @@ def put_if_absent(client: S3Client, bucket: str, key: str, body: bytes, extra_ar
         try:
             client.put_object(**arguments, IfNoneMatch="*")
         except ClientError as error:
-            # Some stores know no conditional writes. Keys hold 24 random bits, and were looked for before.
+            # Some stores know no conditional writes. Keys hold random bits, and were looked for before.
             if status_of(error) != HTTPStatus.NOT_IMPLEMENTED:
                 raise
             client.put_object(**arguments)

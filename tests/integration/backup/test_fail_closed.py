@@ -269,9 +269,8 @@ def test_a_backup_whose_lock_was_lost_at_the_commit_is_taken_back(
     with pytest.raises(PgS3Error, match="the connection that marks this backup as alive was lost"):
         back_up(source, DATABASE)
     assert ended
-    assert not [name for name in leftovers() if name.endswith(".json")]
-    done = back_up(source, DATABASE)
-    assert [name for name in leftovers() if not name.startswith(done["key"].removesuffix(".json"))] == []
+    # Of a server that was restarted meanwhile, the next run could not tell that nobody is at work.
+    assert leftovers() == []
 
 
 @only_on("moto")

@@ -76,11 +76,13 @@ class StagedBackup:
         self._presence.wait_for_sweep()
 
     def retract(self) -> None:
-        """Make a backup that was committed not exist; its objects stay for the next run to remove.
+        """Make a backup that was committed not exist; what was stored for it is removed on exit.
 
         :raises StorageError: the manifest cannot be deleted.
         """
         self._repository.retract(self._begun.database, self._begun.backup_id)
+        # No other backup refers to one that is not settled.
+        self._remove_on_exit = True
 
     def store_members(self, members: Iterable[Member], runs: Mapping[str, int]) -> MembersFile:
         """Store the list of the members, and take note of what they need.

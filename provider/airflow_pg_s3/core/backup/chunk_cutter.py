@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from pyfastcdc import FastCDC
 
+from airflow_pg_s3.core.repository.codec import IteratorReader
+
 METHOD = "fastcdc-2020"
 """Name of the algorithm (Xia et al., IEEE TPDS 2020), as manifests have it."""
 
@@ -38,24 +40,5 @@ def cut(pieces: Iterator[bytes], average: int) -> Iterator[memoryview]:
     """
     # With a high minimum, the next cut is found without a look at half of the bytes.
     cutter = FastCDC(average, min_size=min(average // 2, _LARGEST_MIN), max_size=2 * average)
-    for chunk in cutter.cut_stream(_Reader(pieces)):
+    for chunk in cutter.cut_stream(IteratorReader(pieces)):
         yield chunk.data
-
-
-class _Reader:
-    """A file to read from, fed by an iterator."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def readinto(self, buffer: memoryview) -> int:
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size

@@ -52,7 +52,7 @@ class Encoder:
                 write(piece)
             return
         pyrage = _import_pyrage()
-        source = _IteratorReader(compressed)
+        source = IteratorReader(compressed)
         sink = _CallWriter(write)
         try:
             pyrage.encrypt_io(source, sink, self._age_recipients)
@@ -123,7 +123,7 @@ class Decoder:
         try:
             if self._identities:
                 pyrage = _import_pyrage()
-                source = _IteratorReader(stored)
+                source = IteratorReader(stored)
                 sink = _CallWriter(unpack.write)
                 try:
                     pyrage.decrypt_io(source, sink, self._identities)
@@ -191,8 +191,8 @@ class _Decompressor:
             raise IntegrityError("ends too early")
 
 
-class _IteratorReader(io.RawIOBase):
-    """A file to read from, fed by an iterator; what pyrage wants as its input."""
+class IteratorReader(io.RawIOBase):
+    """A file to read from, fed by an iterator; what pyrage and pyfastcdc want as their input."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -200,9 +200,11 @@ class _IteratorReader(io.RawIOBase):
         self.error: BaseException | None = None
 
     def readable(self) -> bool:
+        """True, as for every file to read from."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the next piece goes; 0 at the end."""
         while not self._rest:
             try:
                 chunk = next(self._chunks, None)

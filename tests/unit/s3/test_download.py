@@ -313,7 +313,8 @@ def test_an_object_that_changes_under_the_first_requests_is_an_error(downloader,
         patch.setattr(Handler, "begin", begin_together)
         with pytest.raises(IntegrityError, match=r"5\.dat changed while it was being read"):
             list(downloader(RANGES_AHEAD + 1).stream([stored(size=len(whole))]))
-    assert [if_match for *_, if_match in server.asked] == [None] * (RANGES_AHEAD + 1)
+    # A fourth may have followed, with the ETag of the first answer.
+    assert [if_match for *_, if_match in server.asked][: RANGES_AHEAD + 1] == [None] * (RANGES_AHEAD + 1)
 
 
 def test_a_missing_object_is_an_error_at_once(downloader, server):

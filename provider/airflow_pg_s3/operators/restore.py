@@ -11,6 +11,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.thaw import ask_for
 from airflow_pg_s3.core.restore.request import IfExists, RestoreRequest, Selection
 from airflow_pg_s3.core.restore.restore import restore
@@ -28,8 +29,10 @@ class PgS3RestoreOperator(PgS3Operator):
     """Restore a backup into a PostgreSQL database: in parallel, streaming, every byte checked on its way.
 
     :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it;
-        or of another tool's archive: pg_dump's formats custom, tar and plain, or a directory in a tar, each bare
-        or in gzip or zstd (templated).
+        or ``s3://bucket/prefix/<database>/<name>`` with ``latest``, ``latest-verified``, a time such as
+        ``2026-11-20T03:00`` (the newest that is not younger) or the beginning of an id as its name;
+        or the URI of another tool's archive: pg_dump's formats custom, tar and plain, or a directory in a tar,
+        each bare or in gzip or zstd (templated).
     :param postgres_conn_id: Postgres connection of the target (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: database to restore into; the connection's schema if None. Created like the source's if it
@@ -193,7 +196,7 @@ class PgS3RestoreOperator(PgS3Operator):
             database = arguments.as_database(self.database, otherwise="the connection's own")
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = RestoreRequest(
-                backup=self.backup,
+                backup=resolve(client, self.backup, self.log),
                 target=connections.postgres_parameters(self.postgres_conn_id, database),
                 is_target_named=database is not None,
                 if_exists=cast("IfExists", self.if_exists),
@@ -223,7 +226,7 @@ class PgS3RestoreOperator(PgS3Operator):
                 allow_unsafe_psql=self.allow_unsafe_psql,
             )
             if self.thaw:
-                self._wait_for_thaw(self.thaw, client)
+                self._wait_for_thaw(self.thaw, client, request.backup)
             result = restore(request, client, cancel=self._cancel, log=self.log)
         return self._report(
             context,
@@ -239,14 +242,18 @@ class PgS3RestoreOperator(PgS3Operator):
             },
         )
 
-    def go_on(self, context: Mapping[str, Any], event: Any) -> dict[str, Any]:
-        """Look again whether S3 gives everything out, and restore."""
+    def go_on(self, context: Mapping[str, Any], event: Any, backup: str) -> dict[str, Any]:
+        """Look again whether S3 gives everything out, and restore.
+
+        :param backup: that was asked for, whichever is the latest by now.
+        """
+        self.backup = backup
         return self.execute(context)
 
-    def _wait_for_thaw(self, tier: str, client: S3Client) -> None:
+    def _wait_for_thaw(self, tier: str, client: S3Client, backup: str) -> None:
         days = arguments.as_int(self.thaw_days, "thaw_days")
-        while ask_for(client, self.backup, tier=tier, days=days, cancel=self._cancel, log=self.log):
+        while ask_for(client, backup, tier=tier, days=days, cancel=self._cancel, log=self.log):
             if self.deferrable:
-                self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on")
+                self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on", kwargs={"backup": backup})
             if self._cancel.wait(THAW_INTERVAL.total_seconds()):
                 raise Cancelled("stopped while waiting for S3 to give out what is archived")

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import IntegrityError
+from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.verification_record import Level
 from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.verify import VerifyResult, verify
@@ -22,8 +23,8 @@ class PgS3VerifyOperator(PgS3Operator):
     The task succeeds if and only if the backup is verified. It fails for good if something differs or is damaged,
     and is tried again if nothing could be told (no server, no S3, no disk).
 
-    :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it
-        (templated).
+    :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it,
+        or ``s3://bucket/prefix/<database>/<name>`` with a name as of `PgS3RestoreOperator` (templated).
     :param postgres_conn_id: Postgres connection of a server to restore into, as a database of its own that is
         dropped again; None for a throwaway PostgreSQL on the worker (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
@@ -94,7 +95,7 @@ class PgS3VerifyOperator(PgS3Operator):
         with self._failing_for_good():
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = VerifyRequest(
-                backup=self.backup,
+                backup=resolve(client, self.backup, self.log),
                 # Not the connection's own database: a scratch database is made on its server.
                 server=connections.postgres_parameters(self.postgres_conn_id, None)
                 if self.postgres_conn_id
@@ -113,12 +114,12 @@ class PgS3VerifyOperator(PgS3Operator):
             try:
                 result = verify(request, client, cancel=self._cancel, log=self.log)
             except IntegrityError as error:
-                raise AirflowFailException(f"{self.backup} FAILED verification: {error}") from None
+                raise AirflowFailException(f"{request.backup} FAILED verification: {error}") from None
         if result.verification.outcome == "failed":
             raise AirflowFailException(result.sentence)
         if result.verification.outcome == "could not verify":
             raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
-        return self._report(context, _facts(self.backup, result))
+        return self._report(context, _facts(request.backup, result))
 
 
 def _facts(uri: str, result: VerifyResult) -> dict[str, Any]:

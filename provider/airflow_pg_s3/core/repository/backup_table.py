@@ -1,0 +1,76 @@
+"""Backups that were listed: as rows for programs, as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from airflow_pg_s3.core.reporting import aligned, human, human_age
+from airflow_pg_s3.core.repository.catalog import Entry
+from airflow_pg_s3.core.repository.listing import BackupRef
+
+
+def backup_row(entry: Entry) -> dict[str, Any]:
+    """Return what is known of a backup, in plain values: the keys are those of `PgS3ListBackupsOperator`."""
+    verdict = entry.newest_verdict
+    return {
+        "uri": entry.ref.uri,
+        "key": entry.ref.key,
+        "database": entry.database,
+        "created_at": entry.created_at.isoformat(),
+        "size": entry.stored_bytes,
+        "verified": entry.is_verified,
+        "verification": verdict
+        and {"outcome": verdict.outcome, "level": verdict.level, "at": verdict.at.isoformat()},
+        "backup_id": entry.backup_id,
+        "labels": dict(entry.labels),
+        "raw_bytes": entry.raw_bytes,
+        "tables": entry.tables,
+        "rows": entry.rows,
+        "left_out_by": list(entry.left_out_by),
+    }
+
+
+def archive_row(ref: BackupRef) -> dict[str, Any]:
+    """Return the same of another tool's archive, of which little is known."""
+    return {
+        "uri": ref.uri,
+        "key": ref.key,
+        "database": None,
+        "created_at": ref.created_at.isoformat(),
+        "size": ref.object_bytes,
+        "verified": False,
+        "verification": None,
+    }
+
+
+def backup_table(entries: Sequence[Entry], now: datetime) -> list[str]:
+    """Lay backups out in lines."""
+    return aligned(
+        ("database", "id", "age", "size", "raw size", "tables", "rows", "verification", "labels"),
+        [
+            (
+                entry.database,
+                entry.backup_id,
+                human_age((now - entry.created_at).total_seconds()),
+                human(entry.stored_bytes),
+                human(entry.raw_bytes),
+                f"{entry.tables:,}",
+                f"{entry.rows:,}",
+                entry.state(now),
+                ", ".join(f"{name}={value}" for name, value in entry.labels.items()),
+            )
+            for entry in entries
+        ],
+        numbers=("age", "size", "raw size", "tables", "rows"),
+    )
+
+
+def archive_table(refs: Sequence[BackupRef], now: datetime) -> list[str]:
+    """Lay other tools' archives out in lines."""
+    return aligned(
+        ("age", "size", "uri"),
+        [(human_age((now - ref.created_at).total_seconds()), human(ref.object_bytes), ref.uri) for ref in refs],
+        numbers=("age", "size"),
+    )

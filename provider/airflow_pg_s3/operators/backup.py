@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_pg_s3 import arguments
-from airflow_pg_s3.core.backup.backup import BackupResult, back_up
+from airflow_pg_s3.core.backup.backup import back_up
 from airflow_pg_s3.core.backup.request import DEFAULT_COMPRESSION_LEVEL, DEFAULT_SPOOL_LIMIT, BackupRequest
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
@@ -105,21 +105,4 @@ class PgS3BackupOperator(PgS3Operator):
                 producer=connections.producer(context),
             )
             result = back_up(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
-        return self._report(context, _facts(result))
-
-
-def _facts(result: BackupResult) -> dict[str, Any]:
-    manifest = result.manifest
-    return {
-        "uri": result.uri,
-        "key": result.key,
-        "backup_id": manifest.backup_id,
-        "database": manifest.database,
-        "created_at": manifest.created_at.isoformat(),
-        "raw_bytes": manifest.raw_bytes,
-        "stored_bytes": manifest.stored_bytes,
-        "tables": manifest.tables,
-        "rows": manifest.rows,
-        "left_out_by": manifest.dump.left_out_by,
-        "duration_seconds": manifest.duration_seconds,
-    }
+        return self._report(context, result.facts)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from itertools import islice
 from typing import Any
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.core.retention.facts import facts_of
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
-from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE, Pruned, PruneRequest, prune
+from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE, PruneRequest, prune
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
@@ -120,35 +120,7 @@ class PgS3PruneOperator(PgS3Operator):
                 s3_extra_args=extra_args,
             )
             done = prune(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
-        return self._report(context, {"dry_run": dry_run} | _facts(done))
-
-
-def _facts(done: Sequence[Pruned]) -> dict[str, Any]:
-    decided = [(pruned.database, decision) for pruned in done for decision in pruned.decisions]
-    lists = {
-        outcome: [
-            _entry(database, decision.backup_id, decision.reasons)
-            for database, decision in decided
-            if decision.outcome == outcome
-        ]
-        for outcome in ("kept", "deleted", "protected", "unreadable")
-    }
-    orphans = [(pruned.database, orphan) for pruned in done for orphan in reversed(pruned.orphans)]
-    for name, outcome in (("orphans", "deleted"), ("protected", "protected")):
-        lists.setdefault(name, []).extend(
-            _entry(database, orphan.backup_id, [orphan.reason])
-            for database, orphan in orphans
-            if orphan.outcome == outcome
-        )
-    return {
-        **{name: list(islice(entries, LISTED)) for name, entries in lists.items()},
-        "counts": {name: len(entries) for name, entries in lists.items()},
-        "freed_bytes": sum(pruned.freed_bytes for pruned in done),
-    }
-
-
-def _entry(database: str, backup_id: str, reasons: Iterable[str]) -> dict[str, Any]:
-    return {"database": database, "backup_id": backup_id, "reasons": list(reasons)}
+        return self._report(context, {"dry_run": dry_run} | facts_of(done, listed=LISTED))
 
 
 def _number(value: Any, parameter: str) -> int:

@@ -228,19 +228,7 @@ class PgS3RestoreOperator(PgS3Operator):
             if self.thaw:
                 self._wait_for_thaw(self.thaw, client, request.backup)
             result = restore(request, client, cancel=self._cancel, log=self.log)
-        return self._report(
-            context,
-            {
-                "database": result.database,
-                "backup_id": result.name,
-                "tables": result.amounts.tables,
-                "rows": result.amounts.rows,
-                "raw_bytes": result.amounts.raw_bytes,
-                "duration_seconds": result.duration_seconds,
-                "previous_database": result.previous_database,
-                "warnings": result.warnings,
-            },
-        )
+        return self._report(context, result.facts)
 
     def go_on(self, context: Mapping[str, Any], event: Any, backup: str) -> dict[str, Any]:
         """Look again whether S3 gives everything out, and restore.

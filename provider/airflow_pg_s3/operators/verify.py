@@ -12,7 +12,7 @@ from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.verification_record import Level
 from airflow_pg_s3.core.verify.request import VerifyRequest
-from airflow_pg_s3.core.verify.verify import VerifyResult, verify
+from airflow_pg_s3.core.verify.verify import verify
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
@@ -119,22 +119,4 @@ class PgS3VerifyOperator(PgS3Operator):
             raise AirflowFailException(result.sentence)
         if result.verification.outcome == "could not verify":
             raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
-        return self._report(context, _facts(request.backup, result))
-
-
-def _facts(uri: str, result: VerifyResult) -> dict[str, Any]:
-    found = result.verification
-    return {
-        "outcome": found.outcome,
-        "uri": uri,
-        "backup_id": result.stored.manifest.backup_id,
-        "database": result.stored.manifest.database,
-        "level": found.level,
-        "tables": found.tables_matching,
-        "rows": found.rows,
-        "duration_seconds": found.duration_seconds,
-        "restore_seconds": found.restore_seconds,
-        "compare_seconds": found.compare_seconds,
-        "evidence": result.evidence_uri,
-        "warnings": found.warnings,
-    }
+        return self._report(context, result.facts(request.backup))

@@ -133,7 +133,7 @@ def run_with_stdin(
         keep = [pour.writer.fileno()] if pour is not None else []
         program = stack.enter_context(running(argv, env=env, on_line=judge.see, stdin=stdin, keep=keep))
         poured = Progress(
-            log.info, lambda s: f"fed {human(size())} to {program.name}, {human(size() / max(s, 0.001))}/s"
+            log, lambda s: f"fed {human(size())} to {program.name}, {human(size() / max(s, 0.001))}/s"
         )
 
         def size() -> int:

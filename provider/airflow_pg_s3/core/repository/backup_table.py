@@ -4,11 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_pg_s3.core.reporting import aligned, human, human_age
 from airflow_pg_s3.core.repository.catalog import Entry
 from airflow_pg_s3.core.repository.listing import BackupRef
+from airflow_pg_s3.core.repository.manifest import Manifest
+
+
+class TableSize(NamedTuple):
+    """How much a backup holds of a table.
+
+    :param raw_bytes: of its rows, as pg_dump wrote them.
+    """
+
+    schema: str
+    name: str
+    rows: int
+    raw_bytes: int
+    columns: list[str]
+
+
+def table_sizes(manifest: Manifest) -> list[TableSize]:
+    """Say how much a backup holds of each table, the largest first; of partitions as what they are loaded into."""
+    found: dict[tuple[str, str], TableSize] = {}
+    for member in manifest.members:
+        if (table := member.table) is not None:
+            name = (table.schema_name, table.name)
+            before = found.get(name, TableSize(*name, 0, 0, table.columns))
+            found[name] = before._replace(
+                rows=before.rows + table.rows, raw_bytes=before.raw_bytes + member.raw_bytes
+            )
+    return sorted(found.values(), key=lambda size: (-size.raw_bytes, size.schema, size.name))
 
 
 def backup_row(entry: Entry) -> dict[str, Any]:

@@ -4,8 +4,8 @@
     The rules, and which backups they keep.
 ``inventory``, ``prune_plan``
     What there is; what becomes of it.
-``prune``
-    The verb.
+``prune``, ``facts``
+    The verb; what it has done, for programs.
 ``orphans``
     Finds what killed backups and prunes left behind.
 """

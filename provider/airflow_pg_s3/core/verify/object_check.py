@@ -85,11 +85,12 @@ def check_objects(
         ThreadPoolExecutor(request.jobs, thread_name_prefix="check") as pool,
     ):
         progress = Progress(
-            log.info,
+            log,
             lambda seconds: (
                 f"read {human(downloader.read_bytes)} of {human(manifest.stored_bytes)}, "
                 f"{human(downloader.read_bytes / max(seconds, 0.001))}/s"
             ),
+            lambda: (downloader.read_bytes, manifest.stored_bytes),
         )
         objects = {
             record.key: StoredObject(key=stored.base + record.key, stored_bytes=record.stored_bytes)

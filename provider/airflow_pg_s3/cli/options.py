@@ -41,8 +41,11 @@ def label(text: str) -> tuple[str, str]:
     return name, value
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every command has: how S3 is reached, and what is written."""
+def add_common(parser: argparse.ArgumentParser, *, has_facts: bool = True) -> None:
+    """Add what every command has: how S3 is reached, and what is written.
+
+    :param has_facts: whether results can be JSON.
+    """
     s3 = parser.add_argument_group("S3", "Credentials come from where boto3 looks: AWS_PROFILE, ~/.aws, a role …")
     s3.add_argument("--profile", metavar="NAME", help="profile of ~/.aws/config")
     s3.add_argument("--region", metavar="NAME", help="region of the bucket")
@@ -53,9 +56,15 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help='JSON file with arguments for requests that accept them, as {"ServerSideEncryption": "aws:kms"}',
     )
     written = parser.add_argument_group("output")
-    written.add_argument(
-        "--output", choices=("text", "json"), default="text", help="results for people, or JSON (default: text)"
-    )
+    if has_facts:
+        written.add_argument(
+            "--output",
+            choices=("text", "json"),
+            default="text",
+            help="results for people (default), or JSON",
+        )
+    else:
+        parser.set_defaults(output="text")
     written.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
 
 

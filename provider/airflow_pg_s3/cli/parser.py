@@ -296,6 +296,31 @@ def _prune(parser: argparse.ArgumentParser) -> None:
     options.add_common(parser)
 
 
+def _download(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
+    parser.add_argument("folder", metavar="FOLDER", help="a folder that does not exist yet")
+    options.add_jobs(parser, "files written at the same time")
+    options.add_identity(parser)
+    options.add_common(parser)
+
+
+def _cat(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
+    parser.add_argument("table", metavar="TABLE", help="such as public.orders; without a schema, public's")
+    parser.add_argument(
+        "--format", choices=("copy", "csv"), default="copy", help="COPY text, as it was dumped (default), or CSV"
+    )
+    parser.add_argument("--header", action="store_true", help="with csv: first the names of the columns")
+    options.add_identity(parser)
+    options.add_worker(parser, has_programs=False)
+    options.add_common(parser, has_facts=False)
+
+
+def _completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    options.add_common(parser, has_facts=False)
+
+
 _COMMANDS: tuple[tuple[str, str, str, Callable[[argparse.ArgumentParser], None], bool], ...] = (
     ("backup", "backup", "back a database up", _backup, True),
     ("list_backups", "list", "list backups, newest first", _list, False),
@@ -303,4 +328,7 @@ _COMMANDS: tuple[tuple[str, str, str, Callable[[argparse.ArgumentParser], None],
     ("restore", "restore", "restore a backup into a database", _restore, True),
     ("verify", "verify", "prove that a backup restores", _verify, True),
     ("prune", "prune", "delete the backups that no rule keeps", _prune, True),
+    ("download", "download", "download a backup as a folder for pg_restore", _download, True),
+    ("cat", "cat", "write the rows of one table to standard output", _cat, False),
+    ("completion", "completion", "write what makes a shell complete pg-s3", _completion, False),
 )

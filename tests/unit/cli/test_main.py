@@ -71,7 +71,7 @@ def ended(capsys):
         ("list s3://bkt/x --s3-extra-args /no/file", 2, "error: --s3-extra-args: /no/file cannot be read"),
         ("show s3://bkt/x/lastest", 2, "error: the bucket 'bkt' does not exist"),
         ("prune s3://bkt/x", 2, "give one of --keep-last, --keep-hourly"),
-        ("backup x s3://bkt/x --jobs 0", 2, "error: --jobs must be at least 1"),
+        ("backup x s3://bkt/x --jobs 0", 2, "error: jobs must be at least 1"),
         ("backup postgresql://[ s3://bkt/x", 2, "error: the PostgreSQL argument is neither a URI"),
         ("backup service=nowhere s3://bkt/x", 2, 'error: definition of service "nowhere" not found: correct'),
         ("backup postgresql://u:secret@127.0.0.1:1/x s3://bkt/x", 1, "error: PostgreSQL failed: connection"),

@@ -18,6 +18,8 @@
     Creates definitions; as a role that is no superuser; owners and privileges.
 ``clean``, ``existing_objects``, ``links_to_other_tables``
     Drops what is there already; what of it stays; what ties restored tables to others.
+``download``, ``table_rows``
+    Without a server: the archive as a folder; the rows of one table.
 ``load``
     Definitions by pg_restore, rows by COPY.
 """

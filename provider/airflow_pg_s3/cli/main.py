@@ -45,13 +45,15 @@ def _run(arguments: Namespace) -> int:
     from airflow_pg_s3.cli.stopping import Stopped, end_by, stop_on_signals
     from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
+    wording = partial(in_words_of, arguments.command)
     with (
-        open_log(partial(in_words_of, arguments.command), quiet=arguments.quiet) as log,
+        open_log(wording, quiet=arguments.quiet) as log,
         stop_on_signals(may_undo=arguments.may_undo) as stop,
     ):
         session = Session(
             connections=CommandLineConnections(arguments, log),
             out=Output(sys.stdout, is_json=arguments.output == "json"),
+            wording=wording,
             log=log,
             cancel=stop.cancel,
         )

@@ -87,6 +87,17 @@ def add_worker(parser: argparse.ArgumentParser, *, has_programs: bool = True) ->
         )
 
 
+def add_spool_limit(parser: argparse.ArgumentParser) -> None:
+    """Add how much disk a backup may take."""
+    parser.add_argument(
+        "--spool-limit",
+        type=int,
+        default=1 << 30,
+        metavar="BYTES",
+        help="disk that a backup may take in the spool (default: 1 GiB)",
+    )
+
+
 def add_identity(parser: argparse.ArgumentParser) -> None:
     """Add what opens an encrypted backup."""
     parser.add_argument(

@@ -72,9 +72,7 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--include-globals", action="store_true", help="store roles and tablespaces too, without passwords"
     )
-    parser.add_argument(
-        "--spool-limit", type=int, default=1 << 30, metavar="BYTES", help="disk that it may take (default: 1 GiB)"
-    )
+    options.add_spool_limit(parser)
     options.add_worker(parser)
     options.add_common(parser)
 
@@ -316,6 +314,15 @@ def _cat(parser: argparse.ArgumentParser) -> None:
     options.add_common(parser, has_facts=False)
 
 
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("postgres", metavar="POSTGRES", help=f"the database: {options.POSTGRES_HELP}")
+    parser.add_argument("repository", metavar="REPOSITORY", help=options.REPOSITORY_HELP)
+    options.add_jobs(parser, "of the backup to come")
+    options.add_spool_limit(parser)
+    options.add_worker(parser)
+    options.add_common(parser)
+
+
 def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     options.add_common(parser, has_facts=False)
@@ -328,6 +335,7 @@ _COMMANDS: tuple[tuple[str, str, str, Callable[[argparse.ArgumentParser], None],
     ("restore", "restore", "restore a backup into a database", _restore, True),
     ("verify", "verify", "prove that a backup restores", _verify, True),
     ("prune", "prune", "delete the backups that no rule keeps", _prune, True),
+    ("doctor", "doctor", "say what would fail in a backup, and what to do", _doctor, True),
     ("download", "download", "download a backup as a folder for pg_restore", _download, True),
     ("cat", "cat", "write the rows of one table to standard output", _cat, False),
     ("completion", "completion", "write what makes a shell complete pg-s3", _completion, False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_pg_s3.cli.connections import Connections
@@ -15,10 +16,12 @@ class Session:
     """What a command is given besides its arguments.
 
     :param out: where results go.
+    :param wording: changes core's sentences into this program's words.
     :param cancel: set when it should stop.
     """
 
     connections: Connections
     out: Output
+    wording: Callable[[str], str]
     log: Log
     cancel: threading.Event

@@ -48,7 +48,7 @@ def build_parser() -> Parser:
 
 
 def _backup(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("postgres", metavar="POSTGRES", help=f"the database: {options.POSTGRES_HELP}")
+    parser.add_argument("postgres", metavar="POSTGRES", help=f"the database, {options.POSTGRES_HELP}")
     parser.add_argument("repository", metavar="REPOSITORY", help=options.REPOSITORY_HELP)
     options.add_jobs(parser, "tables dumped at the same time")
     parser.add_argument(
@@ -109,7 +109,7 @@ def _restore(parser: argparse.ArgumentParser) -> None:
         "backup", metavar="BACKUP", help=f"{options.BACKUP_HELP}; or the URI of another tool's archive"
     )
     parser.add_argument(
-        "postgres", metavar="POSTGRES", help=f"the database to restore into: {options.POSTGRES_HELP}"
+        "postgres", metavar="POSTGRES", help=f"the database to restore into, {options.POSTGRES_HELP}"
     )
     options.add_jobs(parser, "tables restored at the same time")
     _add_what(parser)
@@ -315,7 +315,7 @@ def _cat(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("postgres", metavar="POSTGRES", help=f"the database: {options.POSTGRES_HELP}")
+    parser.add_argument("postgres", metavar="POSTGRES", help=f"the database, {options.POSTGRES_HELP}")
     parser.add_argument("repository", metavar="REPOSITORY", help=options.REPOSITORY_HELP)
     options.add_jobs(parser, "of the backup to come")
     options.add_spool_limit(parser)
@@ -324,8 +324,8 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _completion(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
-    options.add_common(parser, has_facts=False)
+    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
+    parser.set_defaults(output="text", quiet=False)
 
 
 _COMMANDS: tuple[tuple[str, str, str, Callable[[argparse.ArgumentParser], None], bool], ...] = (

@@ -74,10 +74,10 @@ def test_all_that_a_role_may_not_read_is_named(pg18: Cluster, database, examine)
         assert code == 1
         assert set(bad) == {"rights in PostgreSQL", "pg_dump"}
         assert bad["rights in PostgreSQL"].splitlines() == [
-            f'failure: "{role}" cannot read hidden.s, hidden.t -> GRANT pg_read_all_data TO "{role}" (or SELECT on '
-            "each, and USAGE on its schema)",
-            f'failure: "{role}" does not see all rows of public.walled -> ALTER ROLE "{role}" BYPASSRLS, or back up '
-            "as their owner",
+            f'failure: "{role}" cannot read hidden.s, hidden.t -> GRANT pg_read_all_data TO "{role}" (or SELECT '
+            "on each, and USAGE on its schema)",
+            f'failure: "{role}" does not see all rows of public.walled -> ALTER ROLE "{role}" BYPASSRLS, or back '
+            "up as their owner",
             f'failure: "{role}" cannot read the large objects 4711 -> back up as their owner, or as a superuser',
         ]
     finally:

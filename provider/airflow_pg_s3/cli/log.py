@@ -41,7 +41,9 @@ class PlainLog:
         self._write(f"error: {message}")
 
     def _write(self, text: str) -> None:
-        self._print(self._wording(text))
+        # A terminal that is gone must not keep what was begun from being undone.
+        with contextlib.suppress(OSError):
+            self._print(self._wording(text))
 
     def _print(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -36,7 +36,8 @@ class Stop:
         self.cancel.set()
         if self._may_undo:
             said = "still undoing what was begun" if was_asked else "stopping; what was begun is undone first"
-            os.write(sys.stderr.fileno(), f"\n{said} …\n".encode())
+            with suppress(OSError):  # the terminal is gone
+                os.write(sys.stderr.fileno(), f"\n{said} …\n".encode())
         elif not was_asked:
             raise Stopped
 
@@ -57,8 +58,8 @@ def stop_on_signals(*, may_undo: bool) -> Iterator[Stop]:
 
 def end_by(number: int) -> NoReturn:
     """End this process by a signal, so that a shell sees why, and ends its loop or script as well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     sys.exit(128 + number)

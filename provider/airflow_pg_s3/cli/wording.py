@@ -13,6 +13,14 @@ _OF_AIRFLOW = {
     "give the connection that holds": "give the file that holds",
     "as age_identity_conn_id": "with --identity",
     "PgS3RestoreOperator": "pg-s3 restore",
+    "PgS3BackupOperator": "pg-s3 backup",
+    "on this worker": "on this machine",
+    "give the connection a password": "set PGPASSWORD, or add a line to ~/.pgpass",
+    "give the connection a login": "name a user, or set PGUSER",
+    "if that is meant, give database=": "if that is meant, name it in the PostgreSQL argument: ",
+    "as this one stands in the DAG": "as this one stands in the arguments",
+    "keep a copy outside of Airflow, whose database may be what is lost, and one of Airflow's Fernet key, without "
+    "which its connections cannot be read": "keep a copy where nothing is lost with this machine",
     "put a key into login and password of the AWS connection, a role into its extra (role_arn), or give the "
     "machine a role": "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role",
     "put into the AWS connection's extra: "

@@ -4,6 +4,8 @@ import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster
 from tests.integration.cli.conftest import CLIENT_PATH, PG_S3, uri_of
@@ -77,6 +79,28 @@ def test_the_uri_of_a_backup_is_all_that_goes_to_standard_output(pg18: Cluster, 
     assert "committed" in done.err
     quiet = pg_s3("backup", uri_of(pg18, database), repository, "-q", *CLIENT_PATH, PGPASSWORD=pg18.password)
     assert (quiet.code, quiet.err) == (0, "")
+
+
+@pytest.mark.parametrize("way", ["PGPASSFILE", "~/.pgpass", "service", "arguments"])
+def test_passwords_come_from_where_libpq_looks(pg18: Cluster, pg_s3, repository, new_database, tmp_path, way):
+    """pg_dump and our own sessions log in with it; another one in the environment would be refused."""
+    database = new_database(pg18, "create table t as select 1 as i")
+    postgres, environment = uri_of(pg18, database), {}
+    file = tmp_path / {"~/.pgpass": ".pgpass", "service": ".pg_service.conf"}.get(way, "passwords")
+    line = f"*:{pg18.port}:*:{pg18.user}:{pg18.password}\n"
+    if way == "arguments":
+        postgres = postgres.replace("@", f":{pg18.password}@")
+    elif way == "service":
+        postgres = f"service=shop dbname='{database}'"
+        line = f"[shop]\nhost={pg18.host}\nport={pg18.port}\nuser={pg18.user}\npassword={pg18.password}\n"
+    elif way == "PGPASSFILE":
+        environment = {"PGPASSFILE": str(file)}
+    file.write_text(line)
+    file.chmod(0o600)
+    done = pg_s3("backup", postgres, repository, *CLIENT_PATH, **environment)
+    assert done.code == 0, done.err
+    assert ("warning: the password in the arguments" in done.err) == (way == "arguments")
+    assert pg18.password not in done.err
 
 
 def test_a_backup_that_fails_verification_or_cannot_be_verified_is_told_by_the_exit_code(

@@ -113,6 +113,18 @@ def test_a_backup_leaves_nothing(held, source, repository, spool_dir, leftovers,
     assert processes() == []
 
 
+def test_a_backup_whose_terminal_is_closed_leaves_nothing(
+    held, source, repository, spool_dir, leftovers, processes
+):
+    process = held("UploadPart", "backup", uri_of(source, DATABASE), repository, "--spool-dir", str(spool_dir))
+    process.stdout.close()
+    process.stderr.close()
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(timeout=PATIENCE_SECONDS) == -signal.SIGHUP
+    assert leftovers() == []
+    assert processes() == []
+
+
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_restore_leaves_nothing(held, source, back_up, new_name, spool_dir, processes, twice):
     done = back_up(source, DATABASE)

@@ -1,7 +1,7 @@
 """The command line ``pg-s3``: what the operators do, without Airflow.
 
-``main``
-    Runs a command: its exit code, its errors.
+``main``, ``exit_code``
+    Runs a command: its errors, and its exit code.
 ``parser``, ``options``
     The commands and their options. They import nothing of core, so that ``--help`` and completion are quick.
 ``commands``
@@ -10,8 +10,10 @@
     What a command is given: connections, the log, where results go, whether to stop.
 ``connections``, ``libpq``
     Connections as the command line names them; what libpq takes from its environment and files.
-``log``, ``output``, ``wording``
-    Lines and bars on standard error; results on standard output; core's messages in this program's words.
+``log``, ``output``, ``csv_text``
+    Lines and bars on standard error; results on standard output; rows as CSV.
+``wording``
+    Core's messages in this program's words.
 ``stopping``
     Ctrl-C, and other signals that ask to stop.
 """

@@ -10,10 +10,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.parser import build_parser
 from airflow_pg_s3.cli.wording import in_words_of
-
-DONE, FAILED, WRONG_USE, TOO_OLD = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Who reads has seen enough, as with `| head`. At its end Python would try to write the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return ExitCode.FAILED
 
 
 def _run(arguments: Namespace) -> int:
@@ -59,13 +58,14 @@ def _run(arguments: Namespace) -> int:
         )
         command = importlib.import_module(f"airflow_pg_s3.cli.commands.{arguments.module}")
         try:
-            code: int = command.run(arguments, session)
+            code: ExitCode = command.run(arguments, session)
             return code
         except PgS3Error as error:
             log.error("; ".join([str(error), *getattr(error, "__notes__", ())]))
-            code = WRONG_USE if isinstance(error, InputError | DataConflict) else FAILED
+            is_wrong_use = isinstance(error, InputError | DataConflict)
+            code = ExitCode.WRONG_USE if is_wrong_use else ExitCode.FAILED
         except Stopped:
-            code = FAILED
+            code = ExitCode.FAILED
     if stop.number is not None:
         end_by(stop.number)
     return code

@@ -78,13 +78,8 @@ def add_worker(parser: argparse.ArgumentParser, *, has_programs: bool = True) ->
         "--spool-dir", metavar="FOLDER", help="folder on a local disk to work in (default: $TMPDIR, or /tmp)"
     )
     if has_programs:
-        machine.add_argument(
-            "--client-path",
-            metavar="FOLDER",
-            action="append",
-            default=[],
-            help="folder with pg_dump and pg_restore, looked at before PATH and the usual places; may be repeated",
-        )
+        about = "folder with pg_dump and pg_restore, looked at before PATH and the usual places"
+        add_many(machine, "--client-path", "client_path", "FOLDER", about)
 
 
 def add_spool_limit(parser: argparse.ArgumentParser) -> None:
@@ -100,13 +95,8 @@ def add_spool_limit(parser: argparse.ArgumentParser) -> None:
 
 def add_identity(parser: argparse.ArgumentParser) -> None:
     """Add what opens an encrypted backup."""
-    parser.add_argument(
-        "--identity",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="file with age identities that open an encrypted backup; may be repeated",
-    )
+    about = "file with age identities that open an encrypted backup"
+    add_many(parser, "--identity", "identity", "FILE", about)
 
 
 def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
@@ -114,11 +104,17 @@ def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N", help=f"{what} (default: 2)")
 
 
-def add_many(parser: argparse.ArgumentParser, name: str, dest: str, metavar: str, about: str) -> None:
+def add_many(parser: argparse._ActionsContainer, name: str, dest: str, metavar: str, about: str) -> None:
     """Add an option that may be repeated."""
     parser.add_argument(
         name, dest=dest, action="append", default=[], metavar=metavar, help=f"{about}; may be repeated"
     )
+
+
+def add_pre_restore_sql(parser: argparse._ActionsContainer) -> None:
+    """Add what runs first."""
+    about = "commands to run before anything is dropped or restored"
+    add_many(parser, "--pre-restore-sql", "pre_restore_sql", "SQL", about)
 
 
 def add_labels(parser: argparse.ArgumentParser, about: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.cli import options
@@ -25,11 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> Parser:
-    """Declare all commands.
-
-    Each sets `module`, the name of the module of `commands` that runs it, and `may_undo`: whether it has something
-    to undo when it is stopped.
-    """
+    """Declare all commands. What is parsed also has the command's `module` and `may_undo`; see `_Command`."""
     parser = Parser(
         prog="pg-s3",
         description="Back PostgreSQL up to S3, list, restore and verify backups.",
@@ -38,13 +34,26 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"pg-s3 {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module, name, summary, declare, may_undo in _COMMANDS:
-        command = commands.add_parser(
-            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
-        )
-        command.set_defaults(module=module, may_undo=may_undo, command=command)
-        declare(command)
+    for one in _COMMANDS:
+        sentence = f"{one.summary[0].upper()}{one.summary[1:]}."
+        command = commands.add_parser(one.name, help=one.summary, description=sentence, allow_abbrev=False)
+        command.set_defaults(module=one.module, may_undo=one.may_undo, command=command)
+        one.declare(command)
     return parser
+
+
+class _Command(NamedTuple):
+    """A command.
+
+    :param module: of `commands`, which runs it.
+    :param may_undo: whether it has something to undo when it is stopped.
+    """
+
+    name: str
+    module: str
+    summary: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    may_undo: bool
 
 
 def _backup(parser: argparse.ArgumentParser) -> None:
@@ -65,9 +74,7 @@ def _backup(parser: argparse.ArgumentParser) -> None:
         "OPTION",
         "further option of pg_dump, such as --pg-dump-option=--exclude-table-data=log",
     )
-    options.add_many(
-        parser, "--age-recipient", "age_recipients", "RECIPIENT", "encrypt for this age recipient (age1…)"
-    )
+    options.add_many(parser, "--age-recipient", "age_recipients", "RECIPIENT", "encrypt for this one (age1…)")
     options.add_labels(parser, "kept with the backup, for finding it again")
     parser.add_argument(
         "--include-globals", action="store_true", help="store roles and tablespaces too, without passwords"
@@ -143,29 +150,10 @@ def _restore(parser: argparse.ArgumentParser) -> None:
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to restore (default: all)")
-    for name, dest, pattern, about in (
-        (
-            "--table",
-            "tables",
-            "public.orders",
-            "only this table, with its indexes, constraints, triggers …: a pattern",
-        ),
-        ("--schema", "schemas", "audit", "only this schema, with all that it holds: a pattern"),
-        (
-            "--exclude-table",
-            "exclude_tables",
-            "public.log",
-            "all but this table and what depends on it: a pattern",
-        ),
-    ):
-        what.add_argument(
-            name,
-            dest=dest,
-            action="append",
-            default=[],
-            metavar="PATTERN",
-            help=f"{about} such as {pattern}; may be repeated",
-        )
+    many = options.add_many
+    many(what, "--table", "tables", "PATTERN", "only this table, with its indexes, keys …, such as public.orders")
+    many(what, "--schema", "schemas", "PATTERN", "only this schema, with all that it holds, such as 'audit*'")
+    many(what, "--exclude-table", "exclude_tables", "PATTERN", "all but this table and what depends on it")
     what.add_argument("--schema-only", action="store_true", help="definitions without data")
     what.add_argument("--data-only", action="store_true", help="data into tables that are there and empty")
 
@@ -222,19 +210,16 @@ def _add_ownership(parser: argparse.ArgumentParser) -> None:
 
 def _add_sql(parser: argparse.ArgumentParser) -> None:
     sql = parser.add_argument_group("your own SQL, in one transaction each")
-    for name, dest, when in (
-        ("--pre-restore-sql", "pre_restore_sql", "before anything is dropped or restored"),
-        ("--pre-data-sql", "pre_data_sql", "between definitions and rows"),
-        ("--post-restore-sql", "post_restore_sql", "in the restored database; with replace, before the swap"),
-    ):
-        sql.add_argument(
-            name,
-            dest=dest,
-            action="append",
-            default=[],
-            metavar="SQL",
-            help=f"commands to run {when}; may be repeated",
-        )
+    options.add_pre_restore_sql(sql)
+    many = options.add_many
+    many(sql, "--pre-data-sql", "pre_data_sql", "SQL", "commands to run between definitions and rows")
+    many(
+        sql,
+        "--post-restore-sql",
+        "post_restore_sql",
+        "SQL",
+        "commands to run in the restored database; with replace, before the swap",
+    )
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -255,9 +240,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     options.add_many(
         parser, "--check", "checks", "SQL", "query for the restored database that must return one value, true"
     )
-    options.add_many(
-        parser, "--pre-restore-sql", "pre_restore_sql", "SQL", "commands to run before anything is restored"
-    )
+    options.add_pre_restore_sql(parser)
     parser.add_argument(
         "--locate-differences", action="store_true", help="name the first row that differs of each table that does"
     )
@@ -328,15 +311,15 @@ def _completion(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(output="text", quiet=False)
 
 
-_COMMANDS: tuple[tuple[str, str, str, Callable[[argparse.ArgumentParser], None], bool], ...] = (
-    ("backup", "backup", "back a database up", _backup, True),
-    ("list_backups", "list", "list backups, newest first", _list, False),
-    ("show", "show", "show what a backup holds, and whether it is verified", _show, False),
-    ("restore", "restore", "restore a backup into a database", _restore, True),
-    ("verify", "verify", "prove that a backup restores", _verify, True),
-    ("prune", "prune", "delete the backups that no rule keeps", _prune, True),
-    ("doctor", "doctor", "say what would fail in a backup, and what to do", _doctor, True),
-    ("download", "download", "download a backup as a folder for pg_restore", _download, True),
-    ("cat", "cat", "write the rows of one table to standard output", _cat, False),
-    ("completion", "completion", "write what makes a shell complete pg-s3", _completion, False),
+_COMMANDS = (
+    _Command("doctor", "doctor", "say what would fail in a backup, and what to do", _doctor, may_undo=True),
+    _Command("backup", "backup", "back a database up", _backup, may_undo=True),
+    _Command("list", "list_backups", "list backups, newest first", _list, may_undo=False),
+    _Command("show", "show", "show what a backup holds, and whether it is verified", _show, may_undo=False),
+    _Command("verify", "verify", "prove that a backup restores", _verify, may_undo=True),
+    _Command("restore", "restore", "restore a backup into a database", _restore, may_undo=True),
+    _Command("cat", "cat", "write the rows of one table to standard output", _cat, may_undo=False),
+    _Command("download", "download", "download a backup as a folder for pg_restore", _download, may_undo=True),
+    _Command("prune", "prune", "delete the backups that no rule keeps", _prune, may_undo=True),
+    _Command("completion", "completion", "write what makes a shell complete pg-s3", _completion, may_undo=False),
 )

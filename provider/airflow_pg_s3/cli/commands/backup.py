@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.backup.backup import back_up
 from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.repository.repository import Repository
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Make a backup, and write its URI."""
     source, _ = session.connections.postgres(arguments.postgres)
     client, extra_args = session.connections.s3()
@@ -30,4 +31,4 @@ def run(arguments: Namespace, session: Session) -> int:
     repository = Repository(client, arguments.repository)
     result = back_up(request, repository, cancel=session.cancel, log=session.log)
     session.out.write(result.facts, [result.uri])
-    return 0
+    return ExitCode.DONE

@@ -7,6 +7,7 @@ from argparse import Namespace
 from psycopg import sql
 
 from airflow_pg_s3.cli.csv_text import CsvText
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.backup_name import resolve
@@ -14,7 +15,7 @@ from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.restore.table_rows import StoredTable, find_table, read_rows
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Write the rows, as they were dumped or as CSV."""
     is_csv = arguments.format == "csv"
     if arguments.header and not is_csv:
@@ -40,7 +41,7 @@ def run(arguments: Namespace, session: Session) -> int:
         cancel=session.cancel,
     )
     out.flush()
-    return 0
+    return ExitCode.DONE
 
 
 def _load_command(found: StoredTable, arguments: Namespace) -> str:

@@ -6,13 +6,14 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.doctor.doctor import DoctorRequest, examine
 from airflow_pg_s3.core.doctor.findings import Finding
 from airflow_pg_s3.core.repository.repository import Repository
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Examine; the exit code is 1 if a backup would fail."""
     source, _ = session.connections.postgres(arguments.postgres)
     client, extra_args = session.connections.s3()
@@ -31,7 +32,7 @@ def run(arguments: Namespace, session: Session) -> int:
     is_ok = all(finding.status != "failure" for finding in findings)
     facts = {"ok": is_ok, "findings": [finding.facts for finding in findings]}
     session.out.write(facts, _lines(findings))
-    return 0 if is_ok else 1
+    return ExitCode.DONE if is_ok else ExitCode.FAILED
 
 
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:

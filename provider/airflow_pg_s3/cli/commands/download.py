@@ -5,12 +5,13 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.restore.download import DownloadRequest, download
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Download, and say how to restore from it."""
     identities = tuple(session.connections.identities())
     client, _ = session.connections.s3()
@@ -31,4 +32,4 @@ def run(arguments: Namespace, session: Session) -> int:
         "pg_dump_version": manifest.dump.pg_dump_version,
     }
     session.out.write(facts, [f"pg_restore --jobs={arguments.jobs} --dbname=DATABASE {request.folder}"])
-    return 0
+    return ExitCode.DONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from datetime import UTC, datetime
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.backup_name import parse_time
@@ -13,10 +14,8 @@ from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.freshness import look
 from airflow_pg_s3.core.repository.repository import Repository
 
-TOO_OLD = 3
 
-
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """List; the exit code is 3 if a database lacks a young backup."""
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit must be at least 1, not {arguments.limit}")
@@ -30,7 +29,7 @@ def run(arguments: Namespace, session: Session) -> int:
         ]
         refs = refs[: arguments.limit]
         session.out.write([archive_row(ref) for ref in refs], archive_table(refs, now) if refs else [])
-        return 0
+        return ExitCode.DONE
     selection = Selection(
         database=arguments.database,
         before=before,
@@ -42,7 +41,9 @@ def run(arguments: Namespace, session: Session) -> int:
     session.out.write([backup_row(entry) for entry in entries], backup_table(entries, now) if entries else [])
     if not entries:
         session.log.warning("there is no such backup in %s", arguments.repository)
-    return 0 if arguments.max_age is None or _are_young(arguments, repository, session) else TOO_OLD
+    if arguments.max_age is None or _are_young(arguments, repository, session):
+        return ExitCode.DONE
+    return ExitCode.UNSURE
 
 
 def _are_young(arguments: Namespace, repository: Repository, session: Session) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.retention.facts import facts_of
@@ -13,7 +14,7 @@ from airflow_pg_s3.core.retention.prune import PruneRequest, prune
 _RULES = ("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "timezone")
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Prune."""
     retention = RetentionPolicy(**{rule: getattr(arguments, rule) for rule in _RULES})
     client, extra_args = session.connections.s3()
@@ -26,4 +27,4 @@ def run(arguments: Namespace, session: Session) -> int:
     )
     done = prune(request, Repository(client, arguments.repository), cancel=session.cancel, log=session.log)
     session.out.write({"dry_run": arguments.dry_run} | facts_of(done), [])
-    return 0
+    return ExitCode.DONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.repository.backup_name import resolve
@@ -23,7 +24,7 @@ _AS_THEY_ARE = (
 )  # fmt: skip
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Restore."""
     target, is_target_named = session.connections.postgres(arguments.postgres)
     client, _ = session.connections.s3()
@@ -46,7 +47,7 @@ def run(arguments: Namespace, session: Session) -> int:
         _wait_for_thaw(client, request.backup, arguments, session)
     result = restore(request, client, cancel=session.cancel, log=session.log)
     session.out.write(result.facts, [])
-    return 0
+    return ExitCode.DONE
 
 
 def _wait_for_thaw(client: S3Client, backup: str, arguments: Namespace, session: Session) -> None:

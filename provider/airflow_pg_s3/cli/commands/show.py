@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.reporting import aligned, duration, human, human_age
 from airflow_pg_s3.core.repository.backup_name import resolve
@@ -17,7 +18,7 @@ from airflow_pg_s3.core.repository.verification_record import Evidence, Verifica
 from airflow_pg_s3.core.s3.requests import parse_uri
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Show a backup."""
     client, _ = session.connections.s3()
     uri = resolve(client, arguments.backup, session.log)
@@ -28,7 +29,7 @@ def run(arguments: Namespace, session: Session) -> int:
     session.out.write(
         _facts(uri, stored.manifest, evidence, tables), _lines(uri, stored.manifest, evidence, tables)
     )
-    return 0
+    return ExitCode.DONE
 
 
 def _facts(uri: str, manifest: Manifest, evidence: Evidence | None, tables: Sequence[TableSize]) -> dict[str, Any]:

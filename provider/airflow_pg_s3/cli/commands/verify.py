@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.verify import verify
 
-_CODES = {"verified": 0, "failed": 1, "could not verify": 3}
+_CODES = {"verified": ExitCode.DONE, "failed": ExitCode.FAILED, "could not verify": ExitCode.UNSURE}
 
 
-def run(arguments: Namespace, session: Session) -> int:
+def run(arguments: Namespace, session: Session) -> ExitCode:
     """Verify; the exit code says what came of it."""
     client, extra_args = session.connections.s3()
     request = VerifyRequest(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_pg_s3.cli.connections import Connections
+from airflow_pg_s3.cli.log import CommandLog
 from airflow_pg_s3.cli.output import Output
-from airflow_pg_s3.core.reporting import Log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,5 +23,5 @@ class Session:
     connections: Connections
     out: Output
     wording: Callable[[str], str]
-    log: Log
+    log: CommandLog
     cancel: threading.Event

@@ -111,7 +111,9 @@ def test_a_backup_that_fails_verification_or_cannot_be_verified_is_told_by_the_e
         "verify", done["uri"], "--server", uri_of(pg18), "--check", "select false", *CLIENT_PATH,
         PGPASSWORD=pg18.password,
     )  # fmt: skip
-    assert (check.code, "FAILED verification" in check.out) == (1, True)
+    assert (check.code, check.out) == (1, "")
+    assert "error: backup " in check.err
+    assert "FAILED verification: check select false" in check.err
     unreachable = pg_s3("verify", done["uri"], "--server", "postgresql://localhost:1/x", "--output", "json")
     assert (unreachable.code, unreachable.json["outcome"]) == (3, "could not verify")
     assert unreachable.json["reason"]

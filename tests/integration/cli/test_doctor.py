@@ -57,7 +57,7 @@ def test_where_all_is_well_it_says_so_and_leaves_nothing(pg18: Cluster, pg_s3, r
     checks = [line[9:].split("  ")[0] for line in done.out.splitlines() if line.startswith(("ok ", "WARNING"))]
     assert checks == [
         "connection", "clock of PostgreSQL", "sessions", "rights in PostgreSQL", "client programs",
-        "throwaway server", "pg_dump", "clock of S3", "bucket", "write to S3", "conditional writes", "list S3",
+        "throwaway server", "pg_dump", "bucket", "clock of S3", "write to S3", "conditional writes", "list S3",
         "read from S3", "multipart uploads", "delete from S3", "Object Lock", "spool",
     ]  # fmt: skip
     assert done.out.endswith("a backup has all that it needs\n")
@@ -111,6 +111,11 @@ def test_what_will_matter_another_day_is_a_warning(pg18: Cluster, database, exam
     rule = {"ID": "tidy", "Status": "Enabled", "Filter": {"Prefix": "prod"}, "Expiration": {"Days": 30}}
     client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
     older = ["--client-path", str(with_vector(18).folder)]
+    retention = {"Mode": "GOVERNANCE", "Days": 1}
+    client.put_object_lock_configuration(
+        Bucket=bucket,
+        ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": retention}},
+    )
     code, bad = examine(uri_of(pg18, database), repository=f"s3://{bucket}/prod", client_path=older)
     assert code == 0
     assert "warning: the bucket's rule 'tidy' deletes objects of backups after a time" in bad["lifecycle"]

@@ -53,10 +53,6 @@ def _lines(uri: str, manifest: Manifest, evidence: Evidence | None, tables: Sequ
         [(f"{table.schema}.{table.name}", f"{table.rows:,}", human(table.raw_bytes)) for table in tables],
         numbers=("rows", "raw size"),
     )
-    yield ""
-    yield "to restore it:              pg-s3 restore " + uri + " POSTGRES"
-    folder, _, name = uri.removesuffix(".json").rpartition("/")
-    yield f"without any of our programs: docs/recovery.md, with FOLDER={folder} BACKUP={name}"
 
 
 def _about(uri: str, manifest: Manifest, evidence: Evidence | None) -> Iterator[tuple[str, str]]:
@@ -78,10 +74,14 @@ def _about(uri: str, manifest: Manifest, evidence: Evidence | None) -> Iterator[
     yield "encryption", f"age, for {', '.join(encryption.recipients)}" if encryption else "none"
     yield "labels", ", ".join(f"{name}={value}" for name, value in manifest.labels.items())
     task = ".".join(filter(None, (manifest.producer.dag_id, manifest.producer.task_id)))
-    yield "made by", f"{manifest.producer.tool} {manifest.producer.version}{task and f', task {task}'}"
+    program = f"{manifest.producer.tool} {manifest.producer.version}"
+    yield "made by", f"{program}, task {task}" if task else program
     yield "verified", "yes" if evidence and evidence.is_verified else "no"
     for verification in evidence.verifications if evidence else []:
         yield "evidence", _evidence(verification)
+    yield "restore", f"pg-s3 restore {uri} POSTGRES"
+    folder, _, name = uri.removesuffix(".json").rpartition("/")
+    yield "by hand", f"docs/recovery.md, with FOLDER={folder} BACKUP={name}"
 
 
 def _evidence(found: Verification) -> str:

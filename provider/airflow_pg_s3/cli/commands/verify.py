@@ -32,7 +32,7 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
     result = verify(request, client, cancel=session.cancel, log=session.log)
     found = result.verification
     differences = [difference.model_dump() for difference in found.differences]
-    session.out.write(
-        result.facts(request.backup) | {"reason": found.reason, "differences": differences}, [result.sentence]
-    )
+    session.out.write(result.facts(request.backup) | {"reason": found.reason, "differences": differences}, [])
+    if found.outcome != "verified":
+        session.log.error(result.sentence)
     return _CODES[found.outcome]

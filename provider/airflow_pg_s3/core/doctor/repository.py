@@ -29,12 +29,8 @@ _CLOCK_SECONDS = 60.0
 _SKEW_SECONDS = 15 * 60.0  # from which on S3 refuses requests
 _BODY = json.dumps({"made_by": "pg-s3 doctor"}).encode()
 _GRANT = "grant {} on the keys below the prefix (SECURITY.md has whole policies)"
-_NOT_KNOWN = (
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.METHOD_NOT_ALLOWED,
-    HTTPStatus.NOT_IMPLEMENTED,
-)
+# Of a bucket without such a thing, a store that knows none, or whoever may not see it.
+_NOT_KNOWN = (400, 403, 404, 405, 501)
 
 
 def examine_repository(
@@ -49,18 +45,21 @@ def examine_repository(
 
     :raises Cancelled: told to stop.
     """
-    before = len(findings)
+    can_list = False
     with findings.failing("bucket"):
         repository.check_access(database)
+        can_list = True
+        findings.ok("bucket", f"{repository.uri(repository.base(database))} can be listed")
         _check_clock(repository, findings)
-    if len(findings) > before and findings[-1].check == "bucket":
+    if not can_list:
         return
-    findings.ok("bucket", f"{repository.uri(repository.base(database))} can be listed")
     if cancel.is_set():
         raise Cancelled("the examination was stopped")
     _Trial(repository, database, extra_args, findings).run()
-    _check_locks(repository.client, repository.bucket, findings)
-    _check_lifecycle(repository, database, findings)
+    with findings.failing("Object Lock"):
+        _check_locks(repository.client, repository.bucket, findings)
+    with findings.failing("lifecycle"):
+        _check_lifecycle(repository, database, findings)
 
 
 def _check_clock(repository: Repository, findings: Findings) -> None:
@@ -188,21 +187,19 @@ class _Trial:
 
 def _check_locks(client: S3Client, bucket: str, findings: Findings) -> None:
     check = "Object Lock"
+    configuration: Any = {}
     try:
-        answer: Any = client.get_object_lock_configuration(Bucket=bucket)
+        configuration = client.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
     except ClientError as error:
-        if s3_errors.status_of(error) == HTTPStatus.FORBIDDEN:
+        if s3_errors.status_of(error) not in _NOT_KNOWN:
+            raise
+        if s3_errors.is_about_rights(error):
             findings.warn(
                 check,
                 "these credentials may not see whether the bucket has it",
                 "a prune needs s3:GetBucketObjectLockConfiguration",
             )
-        else:
-            findings.ok(check, "off")
-        return
-    except BotoCoreError:
-        return
-    configuration = answer.get("ObjectLockConfiguration", {})
+            return
     retention = configuration.get("Rule", {}).get("DefaultRetention")
     if configuration.get("ObjectLockEnabled") != "Enabled":
         findings.ok(check, "off")
@@ -215,17 +212,15 @@ def _check_locks(client: S3Client, bucket: str, findings: Findings) -> None:
 
 def _check_lifecycle(repository: Repository, database: str, findings: Findings) -> None:
     """Look for rules that delete what backups consist of."""
+    rules: Any = []
     try:
-        answer = repository.client.get_bucket_lifecycle_configuration(Bucket=repository.bucket)
+        rules = repository.client.get_bucket_lifecycle_configuration(Bucket=repository.bucket)["Rules"]
     except ClientError as error:
         if s3_errors.status_of(error) not in _NOT_KNOWN:
             raise
-        return
-    except BotoCoreError:
-        return
     base = repository.base(database)
-    for rule in answer.get("Rules", []):
-        prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
+    for rule in rules:
+        prefix = _prefix_of(rule)
         touches = base.startswith(prefix) or prefix.startswith(base)
         if rule["Status"] == "Enabled" and {"Days", "Date"} & rule.get("Expiration", {}).keys() and touches:
             findings.warn(
@@ -233,3 +228,8 @@ def _check_lifecycle(repository: Repository, database: str, findings: Findings) 
                 f"the bucket's rule {rule.get('ID', prefix)!r} deletes objects of backups after a time",
                 "let pg-s3 prune delete backups: a rule leaves manifests whose objects are gone",
             )
+
+
+def _prefix_of(rule: Any) -> str:
+    where = rule.get("Filter", {})
+    return str(where.get("And", where).get("Prefix") or rule.get("Prefix") or "")

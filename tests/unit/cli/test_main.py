@@ -1,7 +1,9 @@
 """What cannot work is one sentence and an exit code; what is imported is what a command needs."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -16,6 +18,7 @@ from airflow_pg_s3.core.restore.request import IfExists
 from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE
 
 OWN = "airflow_pg_s3"
+PG_S3 = Path(sys.executable).with_name("pg-s3")
 HEAVY = {"airflow", "boto3", "botocore", "psycopg", "pydantic", "rich"}
 MODULES = """
 import sys
@@ -121,6 +124,34 @@ def test_a_command_imports_what_it_needs_and_never_airflow(arguments, wanted):
     imported = set(done.stdout.splitlines()[-1].split(" "))
     assert OWN in imported
     assert imported & HEAVY == wanted
+
+
+def test_no_command_imports_airflow():
+    program = (
+        "import importlib, pkgutil, sys; sys.modules['airflow'] = None\n"
+        "import airflow_pg_s3.cli.commands as commands\n"
+        "for module in pkgutil.iter_modules(commands.__path__, commands.__name__ + '.'):\n"
+        "    importlib.import_module(module.name); print(module.name.rpartition('.')[2])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert {"backup", "cat", "doctor", "restore", "verify"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("pg-s3 res", "restore "),
+        ("pg-s3 restore --if-exists ", "fail\vclean\vreplace"),
+        ("pg-s3 cat --he", "--he"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(typed, completed):
+    line = {"COMP_LINE": typed, "COMP_POINT": str(len(typed))}
+    asked = os.environ | line | {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SHELL": "bash"}
+    command = f"'{PG_S3}' 8>&1 9>/dev/null"
+    done = subprocess.run(["bash", "-c", command], env=asked, capture_output=True, text=True)
+    assert done.stdout.startswith(completed)
 
 
 def test_what_the_options_repeat_of_core_is_as_core_has_it():

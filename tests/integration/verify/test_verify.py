@@ -253,7 +253,7 @@ def test_a_scratch_database_on_a_server_is_like_the_source_and_dropped_with_its_
         real = restore_test.compare
 
         def look(archive, target, **arguments):
-            with target.connect() as connection:
+            with target.params.connect() as connection:
                 seen["encoding"] = connection.execute("show server_encoding").fetchone()[0]
                 seen["subscriptions"] = connection.execute("select count(*) from pg_subscription").fetchone()[0]
             return real(archive, target, **arguments)
@@ -320,7 +320,7 @@ def tamper(monkeypatch) -> Callable[[str], None]:
         real = restore_test.compare
 
         def tampered(archive, target, **arguments):
-            with target.connect() as connection:
+            with target.params.connect() as connection:
                 connection.execute(commands)
             return real(archive, target, **arguments)
 

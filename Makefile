@@ -40,8 +40,9 @@ format: $(READY) ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# In the order of their names, unit tests come last: short files, so that both processes end together.
 test: setup ## all tests: unit, integration, system
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## unit tests alone
 	$(BIN)/python -m pytest tests/unit tests/docs $(ARGS)
@@ -53,10 +54,12 @@ floor: $(READY) ## import the package and its DAGs with the oldest versions that
 	$(FLOOR)/bin/python -m testkit.minimum_versions
 
 torture: SECONDS_OF_FUZZING := 60
-torture: setup ## every fault at every request, hundreds of kills, all corruptions, fuzzing: about two hours
+# All that take a sample of their cases elsewhere.
+torture: SWEEPS = $(shell grep -rl '^from tests.support.sampling import' --include='test_*.py' tests)
+torture: setup ## every fault at every request, hundreds of kills, all corruptions and versions, fuzzing: some three hours
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group torture
 	$(BIN)/python -m testkit.fuzz_runner $(SECONDS_OF_FUZZING)
-	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 tests/integration/faults $(ARGS)
+	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 $(SWEEPS) $(ARGS)
 
 bench: setup ## measure backups and restores beside what people run, on Ceph: an hour or two
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench

@@ -1,17 +1,17 @@
 """Back a PostgreSQL database up to S3, every night.
 
-Nothing here needs editing. Connections say where: `postgres_default` (source) and `aws_default` (S3).
+Nothing here needs editing. Source and S3 are the connections `postgres_default` and `aws_default`.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
 
 | variable                   | default                 | meaning                                             |
 |----------------------------|-------------------------|-----------------------------------------------------|
 | `PG_S3_BACKUP_SCHEDULE`    | `0 3 * * *`             | cron expression or preset; empty: manual runs only  |
-| `PG_S3_REPOSITORY`         | `s3://backups/postgres` | where backups lie                                   |
+| `PG_S3_REPOSITORY`         | `s3://backups/postgres` | where backups are stored                            |
 | `PG_S3_SOURCE_CONN_ID`     | `postgres_default`      | the server to back up                               |
 | `PG_S3_AWS_CONN_ID`        | `aws_default`           | the S3 account                                      |
 | `PG_S3_DATABASE`           |                         | the database; empty: the one the connection names   |
 | `PG_S3_JOBS`               | `2`                     | tables read in parallel                             |
-| `PG_S3_TIMEOUT_HOURS`      | `12`                    | a try that takes longer is ended                    |
+| `PG_S3_TIMEOUT_HOURS`      | `12`                    | a try that takes longer is stopped                  |
 """
 
 import os
@@ -76,6 +76,6 @@ with DAG(
         retry_exponential_backoff=True,
         max_retry_delay=timedelta(minutes=30),
         execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
-        # Every event of this asset carries the facts of one backup: uri, sizes, tables, rows, seconds.
+        # Each event of this asset has the facts about one backup: uri, sizes, tables, rows, seconds.
         outlets=[Asset(REPOSITORY, group="pg_s3")],
     )

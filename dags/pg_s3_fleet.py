@@ -1,23 +1,23 @@
 """Back every database of several PostgreSQL servers up to S3, each in a task of its own.
 
 A server is an Airflow connection, and has a repository of its own: the connection's name below `PG_S3_REPOSITORY`.
-Its databases are asked for in every run, so that new ones are not forgotten. How many are backed up at once is the
-pool's to say: make one with as many slots as servers and workers can bear. A server that cannot be reached fails
-alone, as does a database.
-Given the same `PG_S3_FLEET_SERVERS`, `pg_s3_verify_new_backup` verifies these backups as well. The other DAGs look
-after one repository: docs/scale.md shows how to prune them all, and how to be told what is missing.
+Each run lists the server's databases, so that new ones are backed up as well. The pool limits how many databases
+are backed up at the same time: create one with as many slots as your servers and workers can bear. If a server or
+a database fails, the others are backed up all the same.
+With the same `PG_S3_FLEET_SERVERS`, `pg_s3_verify_new_backup` verifies these backups as well. The other DAGs work
+on one repository: docs/scale.md shows how to prune all of them, and how to be alerted of missing backups.
 
 | variable                        | default                 | meaning                                             |
 |---------------------------------|-------------------------|-----------------------------------------------------|
 | `PG_S3_FLEET_SCHEDULE`          |                         | cron expression or preset; empty: manual runs only  |
-| `PG_S3_FLEET_SERVERS`           | `postgres_default`      | connections of the servers, divided by spaces       |
+| `PG_S3_FLEET_SERVERS`           | `postgres_default`      | connections of the servers, separated by spaces     |
 | `PG_S3_FLEET_EXCLUDE`           |                         | databases to leave out: a regular expression        |
-| `PG_S3_FLEET_MAX_ACTIVE_TASKS`  | `16`                    | tasks of a run at once, whatever the pool has       |
-| `PG_S3_REPOSITORY`              | `s3://backups/postgres` | where the servers' repositories lie                 |
+| `PG_S3_FLEET_MAX_ACTIVE_TASKS`  | `16`                    | tasks of a run at a time, besides the pool's limit  |
+| `PG_S3_REPOSITORY`              | `s3://backups/postgres` | prefix of the servers' repositories                 |
 | `PG_S3_AWS_CONN_ID`             | `aws_default`           | the S3 account                                      |
 | `PG_S3_POOL`                    | `default_pool`          | Airflow pool that each backup takes a slot of       |
 | `PG_S3_JOBS`                    | `2`                     | tables of a database read in parallel               |
-| `PG_S3_TIMEOUT_HOURS`           | `12`                    | a try that takes longer is ended                    |
+| `PG_S3_TIMEOUT_HOURS`           | `12`                    | a try that takes longer is stopped                  |
 """
 
 import os
@@ -36,8 +36,8 @@ from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres").rstrip("/")
 EXCLUDED = re.compile(os.environ.get("PG_S3_FLEET_EXCLUDE", ""))
-# The largest first, so that none of them is begun when the others are at their end. Without what an interrupted
-# DROP has left (-2), and what a restore or verification is just making, or has replaced. A database that the role
+# The largest databases come first, so that none of them is begun last. Left out are databases that an interrupted
+# DROP has left (-2), and those that a restore or verification creates, or has replaced. A database that the role
 # may not connect to has no size here, and fails in a task of its own.
 DATABASES = r"""
 select datname from pg_database
@@ -49,12 +49,12 @@ order by case when has_database_privilege(oid, 'CONNECT') then pg_database_size(
 
 @task(retries=3, retry_delay=timedelta(minutes=1))
 def databases(postgres_conn_id: str) -> list[str]:
-    """Names of a server's databases."""
+    """Return the names of a server's databases."""
     try:
         found = [name for (name,) in PostgresHook(postgres_conn_id=postgres_conn_id).get_records(DATABASES)]
     except AirflowNotFoundException:
         raise AirflowFailException(
-            f"the Airflow connection {postgres_conn_id!r} does not exist: create it, or mend PG_S3_FLEET_SERVERS"
+            f"the Airflow connection {postgres_conn_id!r} does not exist: create it, or fix PG_S3_FLEET_SERVERS"
         ) from None
     wanted = [name for name in found if not EXCLUDED.fullmatch(name)]
     if not wanted:

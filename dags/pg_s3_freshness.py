@@ -1,14 +1,14 @@
-"""Fail, every hour, if the newest backup is too old, or the newest one that was verified.
+"""Fail, every hour, if the newest backup is too old, or the newest verified one.
 
-Nothing here needs editing. Let the failure wake somebody: docs/monitoring.md has recipes.
+Nothing here needs editing. Connect the failure to an alert: docs/monitoring.md has recipes.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
 
 | variable                      | default                 | meaning |
 |-------------------------------|-------------------------|----------------------------------------|
 | `PG_S3_FRESHNESS_SCHEDULE`    | `30 * * * *`            | cron expression or preset; empty: manual runs only |
-| `PG_S3_MAX_AGE_HOURS`         | `26`                    | how old the newest backup may be |
-| `PG_S3_MAX_VERIFIED_AGE_HOURS`| `36`                    | how old the newest verified one may be; 0: not asked |
-| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
+| `PG_S3_MAX_AGE_HOURS`         | `26`                    | maximum age of the newest backup |
+| `PG_S3_MAX_VERIFIED_AGE_HOURS`| `36`                    | the same for the newest verified one; 0: not checked |
+| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the one the connection names |
 | `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
@@ -36,14 +36,14 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["pg_s3", "monitoring"],
-    # For errors of S3. A backup that is too old fails at once.
+    # Retries are for errors of S3. A backup that is too old fails at once.
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
         "repository": Param(
             os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
             type="string",
             pattern="^s3://[^/]+",
-            description="s3://bucket/prefix to look into",
+            description="s3://bucket/prefix of the backups",
         ),
         "aws_conn_id": Param(
             os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
@@ -68,7 +68,7 @@ with DAG(
         "repository": "{{ params.repository }}",
         "aws_conn_id": "{{ params.aws_conn_id }}",
         "database": "{{ params.database or database_of(params.postgres_conn_id) }}",
-        "timeout": 0,  # look once: the next run looks again
+        "timeout": 0,  # check once: the next run checks again
     }
     PgS3BackupFreshnessSensor(task_id="backed_up", max_age=MAX_AGE, verified=False, **where)
     if MAX_VERIFIED_AGE:

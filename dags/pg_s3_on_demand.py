@@ -1,6 +1,6 @@
 """Back up or restore now: trigger this DAG by hand and fill in the form.
 
-`mode` decides. A restore takes the backup whose URI you give, or the latest one of `database`.
+The param `mode` decides which. A restore takes the backup whose URI you give, or the latest one of `database`.
 Connections and the repository come from the form; environment variables of the Airflow processes change its
 defaults: `PG_S3_REPOSITORY` (`s3://backups/postgres`), `PG_S3_SOURCE_CONN_ID` (`postgres_default`),
 `PG_S3_TARGET_CONN_ID` (`postgres_target`), `PG_S3_AWS_CONN_ID` (`aws_default`), `PG_S3_DATABASE` (empty: the one
@@ -39,7 +39,7 @@ with DAG(
     user_defined_macros={"database_of": database_of},
     schedule=None,
     tags=["pg_s3", "backup", "restore"],
-    # Lists and numbers reach the operators as such. A text that looks like a Python value would be turned into it,
+    # Lists and numbers reach the operators as such. Text that looks like a Python value would be converted to one,
     # so names go through tojson: the database 1_000 stays a name.
     render_template_as_native_obj=True,
     params={
@@ -109,7 +109,7 @@ with DAG(
         "allow_partial": Param(
             False,
             type="boolean",
-            description="Let replace and clean lose what the backup's own pg_dump options left out of it",
+            description="Allow replace and clean to lose what pg_dump's options left out of the backup",
             section="Restore",
         ),
         "tables": Param(
@@ -129,19 +129,19 @@ with DAG(
         "no_owner": Param(
             False,
             type="boolean",
-            description="Let everything belong to the user of target_conn_id",
+            description="Make the user of target_conn_id the owner of everything",
             section="Restore",
         ),
         "no_privileges": Param(
             False,
             type="boolean",
-            description="Leave out who may do what: GRANT, REVOKE",
+            description="Leave out GRANT and REVOKE",
             section="Restore",
         ),
         "restore_globals": Param(
             False,
             type="boolean",
-            description="First create the roles that the backup holds (include_globals) and the target has not",
+            description="First create the roles that the backup holds (include_globals) and the target lacks",
             section="Restore",
         ),
         "managed_service": Param(

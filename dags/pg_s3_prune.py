@@ -1,6 +1,6 @@
 """Delete old backups by retention rules, on a schedule of its own (off until you set one).
 
-Nothing here needs editing. A run by hand only says what it would do, unless `dry_run` is switched off.
+Nothing here needs editing. A manual run only logs what it would delete, unless `dry_run` is switched off.
 What the rules mean, and what is never deleted: docs/retention.md.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
 
@@ -8,13 +8,13 @@ Environment variables of the Airflow processes change the defaults; each run can
 |-------------------------|-------------------------|----------------------------------------|
 | `PG_S3_PRUNE_SCHEDULE`  |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_PRUNE_DRY_RUN`   | `true`                  | `false`: delete what no rule keeps |
-| `PG_S3_KEEP_LAST`       | `3`                     | the newest so many are kept |
-| `PG_S3_KEEP_DAILY`      | `14`                    | one for each of so many days |
-| `PG_S3_KEEP_WEEKLY`     | `8`                     | one for each of so many weeks |
-| `PG_S3_KEEP_MONTHLY`    | `12`                    | one for each of so many months |
-| `PG_S3_KEEP_YEARLY`     | `0`                     | one for each of so many years |
-| `PG_S3_PRUNE_TIMEZONE`  | `UTC`                   | where days, weeks, months and years begin |
-| `PG_S3_REPOSITORY`      | `s3://backups/postgres` | where backups lie |
+| `PG_S3_KEEP_LAST`       | `3`                     | number of newest backups to keep |
+| `PG_S3_KEEP_DAILY`      | `14`                    | number of days to keep one backup for |
+| `PG_S3_KEEP_WEEKLY`     | `8`                     | number of weeks to keep one backup for |
+| `PG_S3_KEEP_MONTHLY`    | `12`                    | number of months to keep one backup for |
+| `PG_S3_KEEP_YEARLY`     | `0`                     | number of years to keep one backup for |
+| `PG_S3_PRUNE_TIMEZONE`  | `UTC`                   | time zone of days, weeks, months and years |
+| `PG_S3_REPOSITORY`      | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_DATABASE`        |                         | only its backups; empty: those of every database |
 | `PG_S3_AWS_CONN_ID`     | `aws_default`           | the S3 account; it must be allowed to delete |
 """
@@ -37,7 +37,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["pg_s3", "retention"],
-    # Every database is None, not an empty name. Names go through tojson: the database 1_000 stays a name.
+    # None means every database. Names go through tojson: the database 1_000 stays a name.
     render_template_as_native_obj=True,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
@@ -76,7 +76,7 @@ with DAG(
         "dry_run": Param(
             os.environ.get("PG_S3_PRUNE_DRY_RUN", "true").strip().lower() != "false",
             type="boolean",
-            description="Only say what would be deleted",
+            description="Only log what would be deleted",
         ),
     },
 ) as dag:

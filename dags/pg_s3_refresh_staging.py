@@ -1,7 +1,7 @@
 """Refresh staging from production: its latest verified backup takes the staging database's place.
 
-The backup is restored beside the old staging database, the masking commands run there, and then the two swap names
-in one transaction: nobody ever sees half a database, or what the commands mask. The old one is dropped.
+The backup is restored beside the old staging database, the masking commands run in it, and then the two databases
+swap names in one transaction: nobody ever sees half a database, or what the commands mask. The old one is dropped.
 **Without `PG_S3_REFRESH_SQL` nothing is masked.**
 Nothing here needs editing. Environment variables of the Airflow processes change the defaults; each run can
 override the params.
@@ -11,18 +11,18 @@ override the params.
 | `PG_S3_REFRESH_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_REFRESH_SQL`           |                         | commands that mask data, run before the swap |
 | `PG_S3_PRE_RESTORE_SQL`       |                         | commands run before the restore, for extensions |
-| `PG_S3_REFRESH_VERIFIED_ONLY` | `true`                  | `false` takes backups that nothing has verified, too |
-| `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` takes backups that left something out, too |
+| `PG_S3_REFRESH_VERIFIED_ONLY` | `true`                  | `false` also takes backups that are not verified |
+| `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` also takes backups that left something out |
 | `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
 | `PG_S3_POOL`                  | `default_pool`          | Airflow pool that the restore takes a slot of |
-| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
+| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
 | `PG_S3_STAGING_CONN_ID`       | `postgres_staging`      | the server and database to refresh |
 | `PG_S3_MANAGED_SERVICE`       | `false`                 | `true`: staging is on RDS, Cloud SQL, Azure or so |
 | `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
 | `PG_S3_JOBS`                  | `2`                     | tables and indexes restored in parallel |
-| `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is ended |
+| `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is stopped |
 """
 
 import os
@@ -113,7 +113,7 @@ with DAG(
         task_id="refresh",
         backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] }}",
         postgres_conn_id="{{ params.staging_conn_id }}",
-        # Named, as it is meant to be replaced by a database of another name.
+        # The database is named, as it is replaced by the backup of a database with another name.
         database="{{ database_of(params.staging_conn_id) }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="replace",

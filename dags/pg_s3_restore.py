@@ -1,25 +1,25 @@
 """Restore the latest backup into another server, on a schedule of its own (off until you set one).
 
 Nothing here needs editing. The list task finds the newest complete backup, the restore takes its URI from XCom.
-What `replace` has replaced stays as `<database>__before_<6 hex digits>`, for you to drop, if you keep it.
+With `replace`, the old database stays as `<database>__before_<6 hex digits>`, for you to drop, if you keep it.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
 
 | variable                      | default                 | meaning |
 |-------------------------------|-------------------------|----------------------------------------|
 | `PG_S3_RESTORE_SCHEDULE`      |                         | cron expression or preset; empty: manual runs only |
 | `PG_S3_RESTORE_IF_EXISTS`     | `fail`                  | `clean` drops what the backup brings, `replace` swaps |
-| `PG_S3_RESTORE_KEEP_PREVIOUS` | `true`                  | `false`: drop what `replace` has replaced at once |
-| `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` takes backups that left something out, too |
+| `PG_S3_RESTORE_KEEP_PREVIOUS` | `true`                  | `false`: drop the old database after a `replace` |
+| `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` also takes backups that left something out |
 | `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
-| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups lie |
+| `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
 | `PG_S3_TARGET_CONN_ID`        | `postgres_target`       | the server and database restored into |
-| `PG_S3_TARGET_DATABASE`       |                         | it; empty: that of the connection, see below |
+| `PG_S3_TARGET_DATABASE`       |                         | that database; empty: the connection's own, see below |
 | `PG_S3_MANAGED_SERVICE`       | `false`                 | `true`: the server is RDS, Cloud SQL, Azure or so |
 | `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
 | `PG_S3_JOBS`                  | `2`                     | tables and indexes restored in parallel |
-| `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is ended |
+| `PG_S3_TIMEOUT_HOURS`         | `12`                    | a try that takes longer is stopped |
 
 A database with another name than the one that was backed up is only replaced if `PG_S3_TARGET_DATABASE` names it.
 """
@@ -43,7 +43,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["pg_s3", "restore"],
-    # A database that is not named is None. Names go through tojson: the database 1_000 stays a name.
+    # None means that no database is named. Names go through tojson: the database 1_000 stays a name.
     render_template_as_native_obj=True,
     default_args={
         "retries": 3,

@@ -1,12 +1,12 @@
-"""Prove backups: restore them into a scratch database, compare every row, record the evidence beside them.
+"""Prove that backups restore: restore into a scratch database, compare every row, record the outcome.
 
-Two DAGs, of which you unpause the one that you want, or both:
+There are two DAGs. Unpause the one that you want, or both:
 
-- `pg_s3_restore_verification` takes the latest backup, on a schedule of its own;
-- `pg_s3_verify_new_backup` takes each new backup, as soon as its asset says that it is there.
+- `pg_s3_restore_verification` verifies the latest backup, on a schedule of its own;
+- `pg_s3_verify_new_backup` verifies each new backup, triggered by its asset event.
 
-Nothing here needs editing. With no server named, the worker starts a PostgreSQL of its own for the time of the
-task, which takes the server's programs (package `postgresql-<major>`) and twice the backup's raw size on disk.
+Nothing here needs editing. If no server is named, the worker starts a throwaway PostgreSQL for the task, which
+needs the server's programs (package `postgresql-<major>`) and twice the backup's raw size on disk.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
 
 | variable                     | default                 | meaning |
@@ -18,14 +18,14 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_PRE_RESTORE_SQL`      |                         | commands run before the restore, for extensions |
 | `PG_S3_AGE_IDENTITY_CONN_ID` |                         | holds the age identity of encrypted backups |
 | `PG_S3_POOL`                 | `default_pool`          | Airflow pool that the verification takes a slot of |
-| `PG_S3_SPOOL_DIR`            |                         | folder for throwaway servers; empty: the temporary one |
-| `PG_S3_REPOSITORY`           | `s3://backups/postgres` | where backups lie |
-| `PG_S3_FLEET_SERVERS`        |                         | as of `pg_s3_fleet`, whose new backups are proven too |
+| `PG_S3_SPOOL_DIR`            |                         | folder for throwaway servers; empty: a temporary one |
+| `PG_S3_REPOSITORY`           | `s3://backups/postgres` | where backups are stored |
+| `PG_S3_FLEET_SERVERS`        |                         | as in `pg_s3_fleet`, whose backups are verified too |
 | `PG_S3_SOURCE_CONN_ID`       | `postgres_default`      | names the database |
-| `PG_S3_DATABASE`             |                         | it; empty: the one that the connection names |
+| `PG_S3_DATABASE`             |                         | that database; empty: the connection's own |
 | `PG_S3_AWS_CONN_ID`          | `aws_default`           | the S3 account |
 | `PG_S3_JOBS`                 | `2`                     | tables restored and compared in parallel |
-| `PG_S3_TIMEOUT_HOURS`        | `12`                    | a try that takes longer is ended |
+| `PG_S3_TIMEOUT_HOURS`        | `12`                    | a try that takes longer is stopped |
 """
 
 import json
@@ -45,7 +45,7 @@ REPOSITORIES = [
     REPOSITORY,
     *(f"{REPOSITORY.rstrip('/')}/{server}" for server in os.environ.get("PG_S3_FLEET_SERVERS", "").split()),
 ]
-# Its events carry the outcome of one verification: uri, tables, rows, seconds, where the evidence lies.
+# Its events have the facts about one verification: uri, outcome, tables, rows, seconds, URI of the record.
 VERIFIED = Asset(f"{REPOSITORY}/verified", group="pg_s3")
 
 SHARED: dict[str, Any] = {
@@ -55,7 +55,7 @@ SHARED: dict[str, Any] = {
     "catchup": False,
     "max_active_runs": 1,
     "tags": ["pg_s3", "verification"],
-    # Strings are written as JSON, so that a name like 1000 stays one.
+    # Strings are written as JSON, so that a name like 1000 stays a string.
     "render_template_as_native_obj": True,
     "default_args": {
         "retries": 3,
@@ -65,10 +65,10 @@ SHARED: dict[str, Any] = {
     },
 }
 
-# As of the operator, for both DAGs.
+# The operator's arguments in both DAGs.
 VERIFICATION: dict[str, Any] = {
     "task_id": "verify",
-    # Where nothing is restored, there is no server, and nothing to query.
+    # With level="checksum" nothing is restored, so there is no server, and nothing to query.
     "postgres_conn_id": "{{ ((params.verify_conn_id or '') if params.level == 'restore' else '') | tojson }}",
     "aws_conn_id": "{{ params.aws_conn_id | tojson }}",
     "level": "{{ params.level }}",
@@ -84,7 +84,7 @@ VERIFICATION: dict[str, Any] = {
 
 
 def params() -> dict[str, Param]:
-    """What both trigger forms ask for."""
+    """Return the params of both DAGs."""
     return {
         "aws_conn_id": Param(
             os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
@@ -171,7 +171,7 @@ with DAG(
             "",
             type=["string", "null"],
             pattern="^(s3://[^/]+/.+)?$",
-            description="For a run by hand: URI of the backup's manifest",
+            description="For a manual run: URI of the backup's manifest",
         ),
         **params(),
     },
@@ -183,7 +183,7 @@ with DAG(
         params: dict[str, Any] | None = None,  # Airflow fills in both
         triggering_asset_events: Any = None,
     ) -> list[str]:
-        """URIs of the backups whose events have triggered this run; several, if it had to wait."""
+        """Return the URIs of the backups whose events have triggered this run; several if it had to wait."""
         events = [event for group in (triggering_asset_events or {}).values() for event in group]
         uris = [event.extra["uri"] for event in events if "uri" in (event.extra or {})]
         if not uris and params and params["backup"]:

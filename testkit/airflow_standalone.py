@@ -1,4 +1,4 @@
-"""A real `airflow standalone`: scheduler, supervisor, task process, API; nothing of it runs in this process."""
+"""A real `airflow standalone`: scheduler, supervisor, task process, API, all in processes of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAGS = Path(__file__).parents[1] / "dags"
 
 
 def wait_until(fact: Callable[[], Any], what: str, *, seconds: float = 180) -> Any:
-    """Poll until `fact()` is true, and return it."""
+    """Poll until `fact()` is true; return its value."""
     deadline = time.monotonic() + seconds
     while not (found := fact()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -34,8 +34,8 @@ class Standalone:
 
     :param home: an empty folder.
     :param settings: environment variables.
-    :param dags: further ones: name of the file → content.
-    :param parallelism: tasks at once.
+    :param dags: further DAGs: file name → content.
+    :param parallelism: number of tasks at a time.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Standalone:
         )
 
     def stop(self) -> None:
-        """End all of it, which would take half a minute by itself, and leave children behind."""
+        """Kill all its processes; stopping by itself would take half a minute, and leave children behind."""
 
         def all_are_killed() -> bool:
             pids = self.processes()
@@ -92,12 +92,12 @@ class Standalone:
                     os.kill(pid, signal.SIGKILL)
             return not pids
 
-        wait_until(all_are_killed, "all of it has ended")
+        wait_until(all_are_killed, "all processes have ended")
         self._process.wait()
         self._log.close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """One request to the API; what it answers, or HTTPError."""
+        """Send one request to the API; return the response, or raise HTTPError."""
         if self._token is None:
             with urllib.request.urlopen(f"{self.url}/auth/token") as answer:
                 self._token = json.load(answer)["access_token"]
@@ -138,7 +138,7 @@ class Standalone:
         return json.dumps(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"))
 
     def log_with(self, text: str, *of_the_task: str) -> str:
-        """The task's log, of which the end may come a little later than its state."""
+        """Return the task's log once it holds `text`; its end may be written a little later than the state."""
 
         def log() -> str | None:
             found = self.task_log(*of_the_task)
@@ -147,10 +147,10 @@ class Standalone:
         return str(wait_until(log, f"{text} is in the log of {of_the_task}"))
 
     def processes(self, program: str | None = None) -> list[int]:
-        """Pids of all processes of its session, and of those with a path of its home in their environment.
+        """Return the pids of all processes of its session, and of those with `home` in their environment.
 
-        Airflow's have AIRFLOW_HOME, unless they have written a title over it; pg_dump has the workspace, which
-        lies below our TMPDIR. Those that have ended and are not yet waited for have no command line.
+        Airflow's processes have AIRFLOW_HOME, unless their title has overwritten it; pg_dump has the workspace,
+        which is below our TMPDIR. Zombies, which have no command line, are left out.
         """
         marker = f"={self.home}".encode()
         session = self._process.pid
@@ -164,7 +164,7 @@ class Standalone:
                     and program in (None, (entry / "comm").read_text().strip())
                 ):
                     pids.append(int(entry.name))
-            except OSError:  # gone meanwhile
+            except OSError:  # the process has ended meanwhile
                 continue
         return pids
 

@@ -11,9 +11,9 @@ from typing import Self
 
 
 class Balancer:
-    """Hands each connection on to the port of this machine that `route` names. Use as a `with` block.
+    """Forwards each connection to a port of this machine. Use as a `with` block.
 
-    :param route: number of the connection, from 0 → port.
+    :param route: returns the port for the number of a connection, from 0.
     """
 
     host = "127.0.0.1"
@@ -33,15 +33,15 @@ class Balancer:
         self._listener.close()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
+        with contextlib.suppress(OSError):  # raised when the listener is closed
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection((self.host, self._route(next(self._numbers))))
                 for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=_hand_on, args=[source, target], daemon=True).start()
+                    threading.Thread(target=_forward, args=[source, target], daemon=True).start()
 
 
-def _hand_on(source: socket.socket, target: socket.socket) -> None:
+def _forward(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)

@@ -1,4 +1,4 @@
-"""Compare two databases down to the last byte: `compare_databases(a, b) == []` means that b is a's equal."""
+"""Compare two databases byte by byte: `compare_databases(a, b) == []` means that they are equal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from psycopg import sql
 from testkit.postgres import installations
 from testkit.schema_dump import compare_schemas, read_schema
 
-# What a value looks like must not depend on the settings of a server, a database or a role.
+# The text of values must not depend on the settings of a server, a database or a role.
 SESSION = """
 SET search_path = ''; SET client_encoding = 'UTF8'; SET timezone = 'UTC'; SET datestyle = 'ISO, YMD';
 SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; SET row_security = off;
 SET synchronize_seqscans = off; SET statement_timeout = 0; SET quote_all_identifiers = off;
 """
 
-# Before 15 there is one provider, libc, and no column that says so.
+# Before 15 there is one provider, libc, and no column for it.
 DATABASE = """
 SELECT 'encoding', pg_encoding_to_char(encoding), 'collation', datcollate, 'character type', datctype,
     'locale provider', coalesce(to_jsonb(d) ->> 'datlocprovider', 'c')
@@ -31,8 +31,8 @@ FROM pg_database d WHERE datname = current_database()
 EXTENSIONS = """
 SELECT extname, extversion, nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace
 """
-# Generated columns are read as well: the restore computed them anew. pg_dump loads a tree that is partitioned
-# by the hash of an enum through its root, since these hashes differ between databases: it is read as a whole.
+# Generated columns are compared as well, as a restore computes them anew. A tree that is partitioned by the hash
+# of an enum is read as a whole: its rows are restored through the root, as these hashes differ between databases.
 TABLES = """
 WITH tree AS (
     SELECT DISTINCT pg_partition_root(partrelid) AS root FROM pg_partitioned_table
@@ -68,7 +68,7 @@ Facts = Mapping[str, Mapping[str, object]]
 
 
 class Table(NamedTuple):
-    """A table or a materialised view with data of its own."""
+    """A table or a materialized view with data of its own."""
 
     name: str
     kind: str
@@ -77,12 +77,12 @@ class Table(NamedTuple):
 
 
 def compare_databases(dsn_a: str, dsn_b: str, *, jobs: int = 2) -> list[str]:
-    """One sentence, naming the object, for each difference of b from a; rows count in their stored order.
+    """Return a sentence, naming the object, for each difference of b from a; the stored order of rows counts.
 
-    Compared: encoding and collation, extensions, the whole schema with owners, rights and comments (as the
-    newest pg_dump here writes it), all rows of all tables and materialised views, sequences, large objects.
-    Not compared: what belongs to the server (roles, tablespaces) and the database's own settings.
-    Reads each table once, in bounded memory, over `jobs` connections to each database.
+    Compared are encoding and collation, extensions, the whole schema with owners, privileges and comments (as the
+    newest pg_dump here writes it), all rows of all tables and materialized views, sequences, and large objects.
+    Not compared are roles and tablespaces, which belong to the server, and the database's own settings. Each table
+    is read once, in bounded memory, over `jobs` connections to each database.
     """
     with ExitStack() as stack:
         pairs = [(_connect(dsn_a, stack), _connect(dsn_b, stack)) for _ in range(jobs)]
@@ -105,7 +105,7 @@ def _connect(dsn: str, stack: ExitStack) -> Connection:
     return connection
 
 
-# -- facts: what is small enough to be read as a whole --------------------------------------------------
+# -- facts: small enough to be read as a whole ----------------------------------------------------------
 
 
 def _database(connection: Connection) -> Mapping[str, object]:
@@ -192,9 +192,9 @@ def _tables(connection: Connection) -> Iterator[Table]:
     for name, kind, schema, relname, populated, method, persistence, columns in connection.execute(TABLES):
         relation = sql.Identifier(schema, relname)
         source = sql.SQL("FROM {}" if kind == "p" else "FROM ONLY {}").format(relation)
-        if kind != "r":  # filled by a query, or by several members at once: in any order
+        if kind != "r":  # filled in any order, by a query or by several members at once
             source += sql.SQL(' ORDER BY {}::text COLLATE "C"').format(sql.Identifier(relname))
-        # SELECT, for COPY of a table would leave the generated columns out
+        # SELECT, as COPY of a table leaves generated columns out
         copy = sql.SQL("COPY (SELECT {} {}) TO STDOUT").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), source
         )
@@ -236,7 +236,7 @@ def _first_difference(pair: tuple[Connection, Connection], a: Table, b: Table) -
 
 
 def _rows(connection: Connection, table: Table) -> Iterator[bytes]:
-    """The rows as COPY text; libpq hands them over one by one."""
+    """Yield the rows as COPY text, one by one."""
     with connection.cursor() as cursor, cursor.copy(table.copy) as copy:
         for row in copy:
             yield bytes(row)

@@ -1,4 +1,4 @@
-"""Databases for tests and benchmarks: one that holds all that is hard to back up, big ones, many tables."""
+"""Databases for tests and benchmarks: one with everything that is hard to back up, big ones, many tables."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ WIDE_ROW_BYTES = 8_200
 
 
 def create_hard_roles(cluster: Cluster) -> None:
-    """The roles that the hard database needs; on another server they must exist before a restore."""
+    """Create the roles that the hard database needs; on another server they must exist before a restore."""
     cluster.psql(SQL / "hard" / ROLES)
 
 
 def create_hard_database(cluster: Cluster, name: str, *, extensions: bool = True) -> None:
-    """About 82 MB of COPY text, with everything in testkit/sql/hard that this major version knows.
+    """Create a database of about 80 MB of COPY text, with everything in testkit/sql/hard that this version knows.
 
-    A file named like 86-from-17.sql is left out on older servers. Builds have different extensions: without
-    them the database can be restored on any server that isn't older.
+    A file named like 86-from-17.sql is left out on older servers. Builds come with different extensions: without
+    extensions, the database can be restored on any server that is not older.
     """
     create_hard_roles(cluster)
     cluster.create_database(name, template="template0", encoding="UTF8")
@@ -44,8 +44,9 @@ def create_bulk_database(
     megabytes: int,
     shape: Literal["one-table", "balanced", "one-dominant"] = "one-table",
 ) -> None:
-    """Business data: so many MB (10^6 bytes) of COPY text, in one table, in eight equal ones, or most of it in the
-    last of nine.
+    """Create a database of business data, in one table, in eight equal tables, or mostly in the last of nine.
+
+    :param megabytes: size of its COPY text, in units of 10^6 bytes.
     """
     cluster.create_database(name, template="template0", encoding="UTF8")
     rows = megabytes * 1_000_000 // BULK_ROW_BYTES
@@ -60,16 +61,18 @@ def create_bulk_database(
 
 
 def create_wide_table(cluster: Cluster, name: str, table: str, *, megabytes: int) -> None:
-    """A table in a database that is there: so many MB of COPY text, quickly made, in rows of 8 kB.
+    """Create a table in an existing database, quickly, with rows of 8 kB.
 
-    An eighth of it is noise: the rest repeats within each row, so that the server stores that eighth alone, while
-    a dump is as long as it would be otherwise.
+    An eighth of each row is noise that the rest repeats, so that the server stores only that eighth, while a dump
+    has its full size.
+
+    :param megabytes: size of its COPY text, in units of 10^6 bytes.
     """
     rows = megabytes * 1_000_000 // WIDE_ROW_BYTES
     cluster.psql(SQL / "wide.sql", name, table=table, rows=rows)
 
 
 def create_many_tables(cluster: Cluster, name: str, tables: int = 2000) -> None:
-    """A database of so many small tables, each with a sequence, a key and an index."""
+    """Create a database of many small tables, each with a sequence, a key and an index."""
     cluster.create_database(name, template="template0", encoding="UTF8")
     cluster.psql(SQL / "many_tables.sql", name, tables=tables)

@@ -1,4 +1,4 @@
-"""Archives as other tools leave them: pg_dump's formats, bare and compressed."""
+"""Archives like those of other tools: pg_dump's formats, uncompressed and compressed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
 def dump(
     cluster: Cluster, database: str, form: str, folder: Path, *options: str, major: int | None = None
 ) -> bytes:
-    """The bytes of an archive, made in `folder`; a directory is packed as `tar` packs it.
+    """Return the bytes of an archive, which is made in `folder`; a directory is packed with tar.
 
-    `major` is the version of pg_dump, the cluster's own if None.
+    :param major: major version of pg_dump; the cluster's own if None.
     """
     path = folder / f"{form}.dump"
     pg_dump = (installations()[major] if major else cluster.pg_bin) / "pg_dump"

@@ -1,4 +1,4 @@
-"""An S3 endpoint in front of another one, which fails just as it is told to."""
+"""An S3 proxy that injects faults into requests and responses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from yarl import URL
 from testkit.s3 import S3Server
 from testkit.sandbox import free_port
 
-# Of one connection only (RFC 9110, 7.6.1), or set anew by the client that sends the request on.
+# Headers of one connection only (RFC 9110, 7.6.1), or set anew by the client that forwards the request.
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
 BODY_LIMIT_BYTES = 64 << 20
 
-# (method, has a key, what the query must hold) → operation; the first that fits.
+# (method, whether there is a key, a parameter that the query must hold, operation); the first that matches counts.
 OPERATIONS = (
     ("GET", False, "uploads", "ListMultipartUploads"),
     ("GET", False, "", "ListObjectsV2"),
@@ -42,11 +42,11 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came in.
+    """A request as it was received.
 
-    :param index: from 0, in the order of arrival since the last `FaultProxy.reset`.
+    :param index: its number, from 0, in the order of arrival since the last `FaultProxy.reset`.
     :param operation: S3's name for it, such as ``UploadPart``.
-    :param key: of the object, percent-encoded as it was sent; empty for a bucket's own operations.
+    :param key: the object's key, percent-encoded as it was sent; empty for operations on a bucket.
     """
 
     index: int
@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the server behind."""
+    """A response of the server behind the proxy."""
 
     status: int
     headers: CIMultiDict[str]
@@ -68,16 +68,16 @@ class Answer:
 
 
 class Fault:
-    """Something that goes wrong with one request."""
+    """A fault in one request."""
 
     async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
-        """Handle the request, badly."""
+        """Handle the request with the fault."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Refuse(Fault):
-    """The server is not even asked; an error is answered."""
+    """The request is not forwarded; the response is an error."""
 
     status: int
     code: str
@@ -94,8 +94,8 @@ class Refuse(Fault):
 class Reset(Fault):
     """The connection is reset.
 
-    :param when: ``before`` the server hears of the request; ``after`` it has done its work, so that only the
-        answer is lost; ``midway`` through the answer's body.
+    :param when: ``before`` the request is forwarded; ``after`` the server has processed it, so that only the
+        response is lost; ``midway`` through the response's body.
     """
 
     when: str
@@ -112,7 +112,7 @@ class Reset(Fault):
 
 @dataclass(frozen=True)
 class FailLate(Fault):
-    """The server has done its work, and answers 500 all the same."""
+    """The server has processed the request, but the response is an error 500."""
 
     async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
         await proxy.forward(request)
@@ -121,7 +121,7 @@ class FailLate(Fault):
 
 @dataclass(frozen=True)
 class Truncate(Fault):
-    """The body ends half-way, the connection is closed in good order."""
+    """The response's body ends half-way, and the connection is closed normally."""
 
     async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
         answer = await proxy.forward(request)
@@ -134,7 +134,7 @@ class Truncate(Fault):
 
 @dataclass(frozen=True)
 class Corrupt(Fault):
-    """One bit of the body is flipped: of the request's, if it has one, else of the answer's."""
+    """One bit of the request's body is flipped or, if there is none, of the response's body."""
 
     async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
         if request.body:
@@ -145,7 +145,7 @@ class Corrupt(Fault):
 
 @dataclass(frozen=True)
 class Stall(Fault):
-    """After half the answer nothing more comes, until the client gives up."""
+    """The response stalls half-way, until the client gives up."""
 
     async def happen(self, proxy: FaultProxy, request: Request, connection: web.Request) -> web.StreamResponse:
         answer = await proxy.forward(request)
@@ -181,12 +181,12 @@ Rule = Callable[[Request], Fault | None]
 
 
 class FaultProxy(S3Server):
-    """The server behind, seen through a proxy that fails when `rule` says so. Use as a `with` block.
+    """A proxy in front of an S3 server, with the faults that `rule` chooses. Use as a `with` block.
 
-    Requests are numbered as they come, so that a rule by index and one job at a time repeat exactly.
+    Requests are numbered as they arrive, so that with one job, a rule by index always hits the same request.
 
-    :param behind: a server that runs.
-    :param hosts: host names that stand for buckets, for clients that use this as a proxy of HTTP.
+    :param behind: a running server.
+    :param hosts: host names of buckets, for clients that use this as an HTTP proxy.
     """
 
     def __init__(self, behind: S3Server, *, hosts: Mapping[str, str] | None = None) -> None:
@@ -198,7 +198,7 @@ class FaultProxy(S3Server):
         self.reset()
 
     def reset(self, rule: Rule | None = None) -> None:
-        """Forget all requests, and follow `rule` from now on; None for no faults."""
+        """Forget all requests, and use `rule` from now on; None for no faults."""
         self.rule = rule
         self.requests: list[Request] = []
         self.faults: list[tuple[Request, Fault]] = []
@@ -218,8 +218,8 @@ class FaultProxy(S3Server):
         self._thread.join(30)
 
     async def forward(self, request: Request, *, body: bytes | None = None) -> Answer:
-        """Ask the server behind."""
-        # The request's own Host header, for it was signed with it.
+        """Forward a request to the server behind."""
+        # The Host header stays the request's own, which is signed.
         headers = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP)
         url = URL(f"{self._behind.endpoint_url}{request.headers[':path']}", encoded=True)
         headers.pop(":path")
@@ -274,12 +274,12 @@ class FaultProxy(S3Server):
 
 
 def at(index: int, fault: Fault) -> Rule:
-    """One fault, at the request of this index."""
+    """Return a rule for one fault, at the request of this index."""
     return lambda request: fault if request.index == index else None
 
 
 def since(index: int, fault: Fault) -> Rule:
-    """The same fault at every request from this index on: an outage."""
+    """Return a rule for an outage: the same fault at every request from this index on."""
     return lambda request: fault if request.index >= index else None
 
 

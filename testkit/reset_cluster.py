@@ -1,4 +1,4 @@
-"""Takes from a server what tests have put there, so that the next test need not start another one."""
+"""Removes from a server what tests have created, so that the next test can use it as if it were new."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ROLES = "select rolname from pg_roles where rolname !~ '^pg_' and rolname <> cu
 
 
 def wipe(cluster: Cluster) -> None:
-    """Drop all databases, tablespaces and roles that a new server has not."""
+    """Drop all databases, tablespaces and roles that a new server does not have."""
     with cluster.connect() as connection:
         for kind, query in {"database": _DATABASES, "tablespace": _TABLESPACES}.items():
             for (name,) in connection.execute(query).fetchall():
                 connection.execute(sql.SQL(f"DROP {kind} {{}}").format(sql.Identifier(name)))
         roles = [sql.Identifier(name) for (name,) in connection.execute(_ROLES).fetchall()]
         if roles:
-            # In one command, as they may have granted each other things.
+            # In one command, as roles may have granted privileges to each other.
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.SQL(", ").join(roles)))

@@ -1,4 +1,4 @@
-"""Throw-away S3 servers: moto (anywhere, checks little) and Ceph's radosgw (real, where its packages are)."""
+"""Throwaway S3 servers: moto, which runs anywhere and checks little, and Ceph's radosgw, a real one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REGION = "us-east-1"
 
 
 class S3Server:
-    """What the servers have in common: a `with` block, an address, a pair of keys, and clients for them."""
+    """The base class of the servers: a `with` block, an address, a pair of keys, and clients for them."""
 
     config_kwargs: Mapping[str, Any] = {
         "s3": {"addressing_style": "path"},
@@ -62,7 +62,7 @@ class S3Server:
         return f"http://127.0.0.1:{self._port}"
 
     def client(self, **config: Any) -> S3Client:
-        """A new boto3 client; `config` adds to the botocore settings that this server needs."""
+        """Create a boto3 client; `config` is added to the botocore settings that this server needs."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -73,7 +73,7 @@ class S3Server:
         )
 
     def airflow_connection(self, **extra: Any) -> str:
-        """JSON for an AIRFLOW_CONN_* variable; `extra` adds to or replaces the connection's extras."""
+        """Return JSON for an AIRFLOW_CONN_* variable; `extra` is added to the connection's extras."""
         defaults = {
             "endpoint_url": self.endpoint_url,
             "region_name": REGION,
@@ -89,13 +89,13 @@ class S3Server:
         )
 
     def create_bucket(self, name: str, **options: Any) -> str:
-        """Create a bucket, with options such as ObjectLockEnabledForBucket=True; its name."""
+        """Create a bucket, with options such as ObjectLockEnabledForBucket=True; return its name."""
         self.client().create_bucket(Bucket=name, **options)
         return name
 
 
 class Moto(S3Server):
-    """moto_server: up in a second, all in memory, any keys accepted, each ranged GET costs the object."""
+    """moto_server: starts in a second, stores in memory, accepts any keys; a ranged GET reads the whole object."""
 
     def _start(self, sandbox: Sandbox) -> None:
         argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
@@ -103,7 +103,7 @@ class Moto(S3Server):
         sandbox.wait_until_ready("moto", lambda: accepts_connections(self._port))
 
     def user(self, name: str, policy: str) -> S3Server:
-        """The same server, as a new user sees it; after `check_rights` with the rights of this IAM policy."""
+        """Create a user; return the server with its keys. After `check_rights`, the IAM policy is enforced."""
         iam = boto3.client(
             "iam",
             endpoint_url=self.endpoint_url,
@@ -120,7 +120,7 @@ class Moto(S3Server):
         return seen
 
     def give_out_archived_after(self, looks: int | None) -> None:
-        """From now on, what RestoreObject was asked for is given out after so many looks at it; None: at once."""
+        """Make archived objects readable this many requests after RestoreObject; None for at once."""
         transition = {"progression": "immediate"} if looks is None else {"progression": "manual", "times": looks}
         request = urllib.request.Request(
             f"{self.endpoint_url}/moto-api/state-manager/set-transition",
@@ -130,7 +130,7 @@ class Moto(S3Server):
         urllib.request.urlopen(request).close()
 
     def check_rights(self) -> None:
-        """From now on, nobody but its users may do anything, and these what their policies say."""
+        """From now on, enforce the users' policies, and refuse everybody else."""
         request = urllib.request.Request(
             f"{self.endpoint_url}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
         )
@@ -183,8 +183,8 @@ CEPH_KEYS: Mapping[str, Mapping[str, str]] = {
 class Ceph(S3Server):
     """One monitor, one in-memory OSD and radosgw, from Debian's packages (Ceph 16, an older S3 dialect).
 
-    It checks credentials, honours IfNoneMatch on PutObject but ignores it on CompleteMultipartUpload, and
-    doesn't know flexible checksums. Objects live in memory: up to 8 GiB.
+    It checks credentials, obeys IfNoneMatch on PutObject but ignores it on CompleteMultipartUpload, and does not
+    know flexible checksums. Objects are in memory, up to 8 GiB.
     """
 
     PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
@@ -196,7 +196,7 @@ class Ceph(S3Server):
 
     @classmethod
     def available(cls) -> str | None:
-        """Why it can't be started here; None when it can."""
+        """Return why it cannot be started here; None if it can."""
         missing = [program for program in cls.PROGRAMS if shutil.which(program) is None]
         if not missing:
             return None
@@ -207,7 +207,7 @@ class Ceph(S3Server):
         if reason is not None:
             raise LookupError(reason)
         self.home = sandbox.path
-        # The tools are Python programs of the system: they must not see this virtualenv's settings.
+        # The tools are the system's Python programs, and must not inherit this virtualenv's settings.
         self._env = environment_without("CEPH_", "PYTHON") | {"CEPH_CONF": f"{self.home}/ceph.conf"}
         fsid = str(uuid.uuid4())
         monitor = f"[v2:127.0.0.1:{free_port()},v1:127.0.0.1:{free_port()}]"
@@ -238,7 +238,7 @@ class Ceph(S3Server):
         sandbox.start("osd", ["ceph-osd", "-f", "-i", "0"], env=self._env)
 
     def user(self, name: str) -> S3Server:
-        """The same server, as another, new user sees it; bucket policies call it ``arn:aws:iam:::user/<name>``."""
+        """Create a user, in policies ``arn:aws:iam:::user/<name>``; return the server with its keys."""
         seen = S3Server()
         seen.config_kwargs = self.config_kwargs
         seen._port = self._port

@@ -1,8 +1,8 @@
-"""A temporary directory and the processes that live in it: both are gone when the block ends.
+"""A temporary directory and the processes that run in it: both are gone when the block ends.
 
-They are gone as well when this Python is killed with SIGKILL. A shell waits on a pipe whose other end only
-this process holds; the kernel closes it in every case, the shell wakes up and cleans. (PR_SET_PDEATHSIG is
-not used: it fires when the starting *thread* ends, and its preexec_fn can deadlock in threaded programs.)
+This holds even if this Python process is killed by SIGKILL. A shell waits on a pipe whose other end only this
+process has. The kernel closes the pipe in every case, and the shell then cleans up. (PR_SET_PDEATHSIG would not
+do: it fires when the starting *thread* ends, and its preexec_fn can deadlock in threaded programs.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 CLEANER = """
 read -r _
@@ -34,10 +34,17 @@ rm -rf "$1"
 STOP_SECONDS = 15.0
 LOWEST_SERVER_PORT = 10_000
 CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+MEMORY = Path("/dev/shm")
+ENOUGH_MEMORY_BYTES = 12 << 30
 
 
 class Sandbox:
-    """A directory, world-traversable but not readable, and its processes; `stop_signal` ends them."""
+    """A directory, traversable but not readable by other users, and its processes, which `stop_signal` ends.
+
+    :cvar default_dir: where it is made unless a `base_dir` is given; None for the system's temporary directory.
+    """
+
+    default_dir: ClassVar[Path | None] = None
 
     def __init__(
         self, *, prefix: str, base_dir: Path | None = None, stop_signal: signal.Signals = signal.SIGTERM
@@ -48,7 +55,8 @@ class Sandbox:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        self.path = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._base_dir)).absolute()
+        base_dir = self._base_dir or self.default_dir
+        self.path = Path(tempfile.mkdtemp(prefix=self._prefix, dir=base_dir)).absolute()
         try:
             self.path.chmod(0o711)
             arguments = [str(self.path), self._stop_signal.name.removeprefix("SIG")]
@@ -66,7 +74,7 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         for name in reversed(list(self._processes)):
             self.stop(name)
-        # A line, not just the end of the pipe: a process forked from this one may hold it open.
+        # A line is sent, as closing the pipe may not end it: a process forked from this one may have it open.
         self._cleaner.communicate(b"\n")
 
     def start(
@@ -77,7 +85,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         user: int | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a server in its own session; what it prints goes to `<name>.log` in the sandbox."""
+        """Start a server in its own session; its output goes to `<name>.log` in the sandbox."""
         with open(self.log_path(name), "ab") as log:
             process = subprocess.Popen(
                 argv,
@@ -96,7 +104,7 @@ class Sandbox:
         return process
 
     def stop(self, name: str, *, with_signal: signal.Signals | None = None) -> None:
-        """End one process and wait for it; SIGKILL it when it doesn't end in time."""
+        """Stop one process and wait for it; kill it if it does not end in time."""
         process = self._processes.pop(name)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(self._stop_signal if with_signal is None else with_signal)
@@ -108,7 +116,7 @@ class Sandbox:
         (self.path / f"{name}.pid").unlink(missing_ok=True)
 
     def wait_until_ready(self, name: str, is_ready: Callable[[], bool], *, seconds: float = 180.0) -> None:
-        """Poll until `is_ready()`; raise with the log's tail when the process ends or the time is over."""
+        """Poll until `is_ready()`; raise with the end of the log if the process ends or the time is over."""
         deadline = time.monotonic() + seconds
         while not is_ready():
             status = self._processes[name].poll()
@@ -122,10 +130,20 @@ class Sandbox:
         return self.path / f"{name}.log"
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at this moment.
+def memory_dir() -> Path | None:
+    """A directory whose files are in memory, where servers take half the time; None where memory is scarce."""
+    if not MEMORY.is_dir():
+        return None
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available_bytes = int(facts["MemAvailable"].split()[0]) << 10
+    enough = min(available_bytes, shutil.disk_usage(MEMORY).free) >= ENOUGH_MEMORY_BYTES
+    return MEMORY if enough else None
 
-    Below those that the kernel gives to clients: one of them might get it before the server is up.
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing listens on at this moment.
+
+    It is below the kernel's range of client ports, so that no client gets it before the server listens.
     """
     first_of_clients = int(CLIENT_PORTS.read_text().split()[0])
     below = range(LOWEST_SERVER_PORT, max(first_of_clients, LOWEST_SERVER_PORT))
@@ -143,5 +161,5 @@ def accepts_connections(port: int) -> bool:
 
 
 def environment_without(*prefixes: str) -> dict[str, str]:
-    """os.environ without what starts like this: PG* would redirect clients, PYTHON* break tools."""
+    """Return os.environ without variables of these prefixes: PG* would redirect clients, PYTHON* break tools."""
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}

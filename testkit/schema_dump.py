@@ -1,4 +1,4 @@
-"""The schema of a database as pg_dump writes it, entry by entry, without what differs between equals."""
+"""A database's schema as pg_dump writes it, by entry, without what differs between equal databases."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from testkit.postgres import installations
 from testkit.sandbox import environment_without
 
 HEADER = re.compile(r"^--\n-- Name: (.*); Type: (.*); Schema: (.*); Owner: (.*)\n--\n", re.MULTILINE)
-# Random keys, and settings written only where the entry before had another value: they depend on the order.
+# Random keys, and settings that depend on the order of entries: each is written only when its value changes.
 NOISE = re.compile(r"^(\\(un)?restrict .*|SET default_(tablespace|table_access_method) = .*|--( .*)?|)$")
-# A server's own; a pg_dump that is older than the server writes it.
+# pg_attver is internal to a server, but a pg_dump that does not know it writes it.
 NAME = r'"(?:[^"]|"")+"'
 ATTVER = re.compile(
     rf"^ALTER (?:FOREIGN )?TABLE ONLY {NAME}\.{NAME} ALTER COLUMN {NAME} SET \(pg_attver=\d+\);$"
     r"|(?<= SET \()pg_attver=\d+, |, pg_attver=\d+(?=\);$)",
     re.MULTILINE,
 )
-# A database can have a setting for it, and pg_dump writes literals by it.
+# pg_dump writes literals by this setting, which a database can change.
 OPTIONS = "-c standard_conforming_strings=on"
 QUALIFIER = re.compile(r"\b\w+\.(?=\w)")
 REPORTED_LINES = 6
@@ -47,7 +47,7 @@ Schema = Mapping[Entry, list[list[str]]]
 
 
 def read_schema(dsn: str, *, client_major: int) -> Schema:
-    """Entry → the lines of its statements; several where entries share a header."""
+    """Return the lines of each entry's statements; several lists if entries share a header."""
     parameters = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
     secret = {"PGPASSWORD": parameters.pop("password")} if "password" in parameters else {}
     argv = [
@@ -65,7 +65,7 @@ def read_schema(dsn: str, *, client_major: int) -> Schema:
 
 
 def split(dump: str) -> Schema:
-    """A plain dump, cut at the comments that introduce its entries."""
+    """Split a plain dump at the comments that introduce its entries."""
     _, *parts = HEADER.split(dump)
     entries: defaultdict[Entry, list[list[str]]] = defaultdict(list)
     for name, kind, schema, owner, body in zip(*(parts[start::5] for start in range(5)), strict=True):
@@ -77,7 +77,7 @@ def split(dump: str) -> Schema:
 
 
 def _normalised(kind: str, lines: list[str]) -> list[str]:
-    """Sorted where order means nothing, or is not kept: rights, and the columns of an inheriting table."""
+    """Sort lines whose order has no meaning or is not preserved: privileges, and columns of inheriting tables."""
     if kind.endswith("ACL"):
         return sorted(lines)
     if kind == "TABLE" and any(line.startswith("INHERITS (") for line in lines):
@@ -86,9 +86,9 @@ def _normalised(kind: str, lines: list[str]) -> list[str]:
 
 
 def compare_schemas(a: Schema, b: Schema, *, same_major: bool = True) -> list[str]:
-    """One sentence for each entry that is missing, not expected or other than in `a`.
+    """Return a sentence for each entry that is missing in `b`, unexpected, or different from `a`.
 
-    Major versions write views and rights differently: between two of them this is not taken for a difference.
+    Major versions word views and privileges differently; with `same_major=False` that is no difference.
     """
     missing = [f"{entry} is missing" for entry in a if entry not in b]
     extra = [f"{entry} was not there before" for entry in b if entry not in a]
@@ -106,7 +106,7 @@ def _exactly(entry: Entry, bodies: list[list[str]]) -> list[list[str]]:
 
 
 def _loosely(entry: Entry, bodies: list[list[str]]) -> list[list[str]]:
-    """Without quotes and qualifiers (16 leaves them out in views), REVOKE, and 17's right MAINTAIN."""
+    """Remove quotes, qualifiers (16 omits them in views), REVOKE, and 17's privilege MAINTAIN."""
     return [
         [
             QUALIFIER.sub("", line.replace('"', "")).replace("MAINTAIN,", "")

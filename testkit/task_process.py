@@ -1,9 +1,8 @@
-"""One of the core's verbs in a process of its own, as a task of Airflow, without the seconds that Airflow takes.
+"""One of the core's verbs in a process of its own, like an Airflow task, without the seconds that Airflow takes.
 
-``python -m testkit.task_process`` reads what to do, as JSON, from the first line of its input; says ``ready``;
-waits until its
-input ends; works; and prints how it ended, as JSON again. SIGTERM is heeded as Airflow's task runner does it.
-If it has not ended within the time that it is given, it prints what its threads are doing instead, and gives up.
+``python -m testkit.task_process`` reads its work, as JSON, from the first line of its input. It prints ``ready``,
+waits until its input ends, works, and prints the outcome, as JSON again. It reacts to SIGTERM like Airflow's task
+runner. If it does not finish in the given time, it prints the stacks of its threads and exits.
 """
 
 from __future__ import annotations
@@ -88,12 +87,12 @@ def told(
     patience_seconds: float | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> str:
-    """What to write to its standard input.
+    """Return the first line of the process's standard input.
 
-    :param arguments: of the verb's request; connections as what `parameters` takes.
-    :param open_files: how many files it may have open beside those it has at the start.
-    :param patience_seconds: after which it is taken to hang.
-    :param config: botocore's settings instead of the server's.
+    :param arguments: arguments of the verb's request; connections as arguments of `parameters`.
+    :param open_files: number of files that it may open besides those that are open at the start.
+    :param patience_seconds: time after which it is considered to hang.
+    :param config: botocore settings to use instead of the server's.
     """
     return json.dumps(
         {
@@ -144,7 +143,7 @@ def main() -> None:
 
 
 def _peak_kib() -> int:
-    """The most memory it ever had. Not getrusage's, which begins with what the parent had."""
+    """Return the peak memory in KiB. getrusage's value would include the parent's."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1])
 

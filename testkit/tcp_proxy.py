@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts off who is silent, as NATs, load balancers and meshes do."""
+"""A TCP proxy that drops idle connections, as NATs, load balancers and meshes do."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _BLOCK_BYTES = 1 << 16
 
 
 class TcpProxy:
-    """A proxy in front of a PostgreSQL server, for the time of a `with` block.
+    """A proxy in front of a PostgreSQL server. Use as a `with` block.
 
-    :param idle_seconds: for how long a connection may be silent in both directions; TCP's keepalives don't count.
+    :param idle_seconds: how long a connection may idle in both directions; TCP's keepalives do not count.
     """
 
     host = "127.0.0.1"
@@ -26,7 +26,7 @@ class TcpProxy:
         self._cluster = cluster
         self._idle_seconds = idle_seconds
         self.cuts = 0
-        """How many connections were cut off."""
+        """Number of connections that were dropped."""
 
     def __enter__(self) -> Self:
         self.port = free_port()
@@ -46,11 +46,11 @@ class TcpProxy:
 
     @property
     def keywords(self) -> dict[str, str]:
-        """As `Cluster.keywords`."""
+        """See `Cluster.keywords`."""
         return self._cluster.keywords | {"host": self.host, "port": str(self.port)}
 
     def airflow_connection(self, dbname: str = "postgres") -> str:
-        """JSON for an AIRFLOW_CONN_* variable."""
+        """Return JSON for an AIRFLOW_CONN_* variable."""
         return json.dumps(json.loads(self._cluster.airflow_connection(dbname)) | {"port": self.port})
 
     async def _serve(self, ready: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Writes tables of contents as pg_dump does, or would never do."""
+"""Writes tables of contents: valid ones, and some that pg_dump would never write."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ENCODING = b"SET client_encoding = 'UTF8';\n"
 
 
 def number(value: int) -> bytes:
-    """An integer."""
+    """Encode an integer."""
     return bytes([value < 0]) + abs(value).to_bytes(4, "little")
 
 
 def text(value: bytes | None) -> bytes:
-    """A string; None is NULL."""
+    """Encode a string; None is NULL."""
     return number(-1) if value is None else number(len(value)) + value
 
 
@@ -46,10 +46,10 @@ def entry(
     file: bytes | None = b"",
     place: bytes = bytes([3]) + bytes(8),
 ) -> bytes:
-    """One entry.
+    """Encode one entry.
 
-    :param version: minor one of the format.
-    :param place: where a custom archive has its data.
+    :param version: minor version of the format.
+    :param place: position of the data in a custom archive.
     """
     head = number(dump_id) + number(has_data) + b"".join(map(text, (catalog_oid, oid, name, kind)))
     sql = b"".join(map(text, (definition, drop, copy, schema, tablespace, access_method)))
@@ -66,11 +66,11 @@ def table_of_contents(
     count: int | None = None,
     sizes: Sequence[int] = (4, 8),
 ) -> bytes:
-    """A whole one, whose first entry is that of the encoding.
+    """Return a complete table of contents, with the encoding's entry first.
 
-    :param version: minor one of the format.
-    :param count: how many entries it claims to have.
-    :param sizes: of integers and offsets.
+    :param version: minor version of the format.
+    :param count: number of entries that it claims to have; None for the true number.
+    :param sizes: sizes in bytes of integers and offsets.
     """
     every = [entry(1, b"ENCODING", b"ENCODING", definition=encoding, version=version, archive=archive), *entries]
     head = b"PGDMP" + bytes([1, version, 0, *sizes, archive])
@@ -87,7 +87,7 @@ def table_of_contents(
 
 
 def in_tar(toc: bytes, *, name: str = "toc.dat", kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A tar archive that begins with it."""
+    """Return a tar archive that begins with a table of contents."""
     info = tarfile.TarInfo(name)
     info.size, info.type = len(toc), kind
     packed = io.BytesIO()
@@ -97,7 +97,7 @@ def in_tar(toc: bytes, *, name: str = "toc.dat", kind: bytes = tarfile.REGTYPE) 
 
 
 def listed(entry: Entry, codec: str) -> bytes:
-    """An entry as ``pg_restore --list --verbose`` has it."""
+    """Return an entry as ``pg_restore --list --verbose`` prints it."""
     words = [entry.kind, entry.schema or "-", entry.name, entry.owner]
     line = b"%d; %d %d " % (entry.dump_id, entry.catalog_oid, entry.oid)
     line += b" ".join(on_one_line(word, codec) for word in words) + b"\n"
@@ -107,5 +107,5 @@ def listed(entry: Entry, codec: str) -> bytes:
 
 
 def on_one_line(text: str, codec: str) -> bytes:
-    """A name as pg_restore shows it."""
+    """Encode a name as pg_restore prints it."""
     return text.replace("\n", " ").replace("\r", " ").encode(codec, errors="surrogateescape")

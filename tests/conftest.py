@@ -2,6 +2,7 @@
 
 import atexit
 import base64
+import functools
 import os
 import pickle
 import shutil
@@ -28,14 +29,20 @@ os.environ |= {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
+import botocore.session  # noqa: E402
 import pytest  # noqa: E402
 
 from testkit.databases import create_hard_database  # noqa: E402
 from testkit.postgres import Cluster, Installation, newest, with_vector  # noqa: E402
 from testkit.postgresql_binaries import SWITCH  # noqa: E402
 from testkit.s3 import Ceph, Moto, S3Server  # noqa: E402
+from testkit.sandbox import Sandbox, memory_dir  # noqa: E402
 from tests.support.fault_tally import TALLY  # noqa: E402
+from tests.support.sampling import SEED  # noqa: E402
 
+# Each task has a session of botocore's, and each session would read the descriptions of AWS's services anew.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+Sandbox.default_dir = memory_dir()
 MAJORS = (15, 16, 18)
 
 
@@ -154,6 +161,10 @@ def s3(request: pytest.FixtureRequest) -> S3Server:
 def bucket(s3: S3Server) -> str:
     """The name of a new, empty bucket of `s3`."""
     return s3.create_bucket(f"test-{uuid.uuid4().hex[:12]}")
+
+
+def pytest_report_header() -> str:
+    return f"PG_S3_SEED={SEED}"
 
 
 # -- the tally of faults, which the worker processes of pytest-xdist hand in at their end -------------------------

@@ -1,4 +1,4 @@
-"""Arguments of operators and sensors, which templates may turn into text, as what core takes."""
+"""Arguments of operators and sensors, converted for the core from the text that templates may render."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from airflow_pg_s3.core.errors import InputError
 
 
 def as_database(value: Any, *, otherwise: str = "") -> str | None:
-    """Take the argument `database` as a template may have left it.
+    """Check the argument `database`, which a template may have rendered.
 
-    :param otherwise: what None, which no template leaves by accident, stands for; nothing if one must be named.
-    :raises InputError: it is empty, or text that a template makes of None.
+    :param otherwise: the meaning of None, for the message; empty if a database must be named.
+    :raises InputError: the name is missing, empty, or a template's text for None.
     """
     if value is None and otherwise:
         return None
@@ -23,9 +23,9 @@ def as_database(value: Any, *, otherwise: str = "") -> str | None:
 
 
 def as_list(value: Any, parameter: str) -> list[str]:
-    """Take a list argument as a template may have left it.
+    """Convert a list argument that a template may have rendered.
 
-    :raises InputError: a bare string: one item, or many in shell syntax? Neither is guessed.
+    :raises InputError: it is no list; a string could mean one item or several in shell syntax, and is not guessed.
     """
     if value is None or value == "":
         return []
@@ -35,9 +35,9 @@ def as_list(value: Any, parameter: str) -> list[str]:
 
 
 def as_commands(value: Any, parameter: str) -> list[str]:
-    """Take SQL as a template may have left it: a text of one command or more, or a list of such.
+    """Convert SQL that a template may have rendered: a text of one or more commands, or a list of texts.
 
-    :raises InputError: it is something else.
+    :raises InputError: it is neither.
     """
     if isinstance(value, str):
         return [value] if value.strip() else []
@@ -45,9 +45,9 @@ def as_commands(value: Any, parameter: str) -> list[str]:
 
 
 def as_labels(value: Any) -> dict[str, str]:
-    """Take labels as a template may have left them.
+    """Convert labels that a template may have rendered.
 
-    :raises InputError: no mapping, or a value that is neither text nor a number.
+    :raises InputError: it is no mapping, or a value is neither text nor a number.
     """
     if value in (None, ""):
         return {}
@@ -57,9 +57,9 @@ def as_labels(value: Any) -> dict[str, str]:
 
 
 def as_bool(value: Any, parameter: str) -> bool:
-    """Take a truth value as a template may have left it: as text, unless it renders native objects.
+    """Convert a boolean that a template may have rendered as text.
 
-    :raises InputError: it is none.
+    :raises InputError: it is not a boolean.
     """
     if isinstance(value, bool):
         return value
@@ -69,9 +69,9 @@ def as_bool(value: Any, parameter: str) -> bool:
 
 
 def as_int(value: Any, parameter: str) -> int:
-    """Take a number as a template may have left it.
+    """Convert an integer that a template may have rendered as text.
 
-    :raises InputError: it is none.
+    :raises InputError: it is not an integer.
     """
     try:
         return int(value)

@@ -1,4 +1,4 @@
-"""What Airflow's ``apache_airflow_provider`` entry point asks for.
+"""The provider's metadata, for Airflow's ``apache_airflow_provider`` entry point.
 
 Every ``airflow`` command loads this module, so it imports nothing.
 """
@@ -48,7 +48,7 @@ def get_provider_info() -> dict[str, object]:
                     "client_path": {
                         "description": (
                             "Colon-separated directories searched for pg_dump and pg_restore before the "
-                            "standard places."
+                            "standard folders."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

@@ -1,4 +1,4 @@
-"""Errors as they end a task of Airflow."""
+"""The translation of errors into exceptions that end an Airflow task."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
 
 def final_error(error: PgS3Error, log: Any) -> Exception:
-    """Say what went wrong, and return what to raise: without the chain of errors that led to it.
+    """Log an error, and return the exception to raise, without the chain of its causes.
 
-    Airflow shows the whole chain, under whose dozens of frames the sentence that says what to do would be lost.
+    Airflow logs a whole chain, and the sentence with the advice would be lost among dozens of stack frames.
     """
     log.error("%s", error)
     log.debug("how it came to that", exc_info=error)

@@ -28,4 +28,4 @@ def test_there_are_no_other_snippets():
 
 
 def test_it_says_how_far_the_search_goes():
-    assert f"newest {BACKUPS_LOOKED_AT:,} backups are looked at" in DOCUMENT
+    assert f"newest {BACKUPS_LOOKED_AT:,} backups are checked" in DOCUMENT

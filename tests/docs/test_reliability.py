@@ -13,7 +13,7 @@ NAMED = sorted(set(re.findall(r"`((?:unit|integration|system)/[\w/]+\.py)(?:::(\
 def test_the_document_names_tests():
     assert len(NAMED) > 30
     for line in DOCUMENT.splitlines():
-        if line.startswith("| ") and line != "| promise | held by |":
+        if line.startswith("| ") and line != "| promise | tested by |":
             assert "`unit/" in line or "`integration/" in line or "`system/" in line, line
 
 

@@ -1,13 +1,11 @@
 """How many faults were tried, of which kind, and what came of them; printed when all tests have run."""
 
-import os
-import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-TORTURE = os.environ.get("PG_S3_TORTURE") == "1"
-SEED = os.environ.get("PG_S3_SEED", "20261126")
+from tests.support.sampling import SEED, TORTURE
+
 SINS = ("false completes", "lost backups", "leftovers", "undetected corruptions", "secrets shown")
 
 
@@ -46,14 +44,6 @@ class Tally:
 
 
 TALLY = Tally()
-
-
-def sample(cases: Sequence[Any], size: int, *name: str) -> Sequence[Any]:
-    """All of them under torture, else a few, by the seed and a name."""
-    if TORTURE or len(cases) <= size:
-        return cases
-    chosen = sorted(random.Random(f"{SEED} {name}").sample(range(len(cases)), size))
-    return [cases[number] for number in chosen]
 
 
 def each(cases: Iterable[Any], check: Callable[[Any], None]) -> None:

@@ -1,4 +1,4 @@
-"""What the sensor and its trigger do with what was found; tests/integration/retention/test_freshness.py has S3."""
+"""What the sensor and its trigger do with what was found; integration/repository/test_freshness.py has S3."""
 
 import asyncio
 import importlib

@@ -13,7 +13,7 @@ class PgS3Error(Exception):
 
 
 class InputError(PgS3Error):
-    """The request cannot work as it stands: nothing was touched, and trying again changes nothing."""
+    """The request cannot work as it is: nothing was touched, and a retry fails in the same way."""
 
 
 class StorageError(PgS3Error):
@@ -30,10 +30,10 @@ class ServerError(PgS3Error):
 class CopyError(ServerError):
     """PostgreSQL did not take the rows of a table.
 
-    :param table: the table, as people are told of it, such as ``public.orders``.
-    :param said: what PostgreSQL said, without the rows that it quotes.
-    :param sqlstate: PostgreSQL's code of five characters; None if the connection broke.
-    :param is_of_extension: the table comes with an extension.
+    :param table: the table's name as messages show it, such as ``public.orders``.
+    :param said: PostgreSQL's message, without the rows that it quotes.
+    :param sqlstate: PostgreSQL's five-character code; None if the connection broke.
+    :param is_of_extension: whether the table belongs to an extension.
     """
 
     def __init__(self, table: str, said: str, sqlstate: str | None, *, is_of_extension: bool = False) -> None:
@@ -60,8 +60,8 @@ class ClientProgramError(PgS3Error):
     """`pg_dump` or `pg_restore` failed.
 
     :param program: name of the program, such as ``pg_dump``.
-    :param returncode: its exit status; negative is the number of the signal that ended it.
-    :param stderr_tail: the last lines that it wrote to standard error.
+    :param returncode: the program's exit status; a negative one is the number of the signal that killed it.
+    :param stderr_tail: the last lines of the program's standard error.
     """
 
     def __init__(self, program: str, returncode: int, stderr_tail: str) -> None:
@@ -78,4 +78,4 @@ class DataConflict(PgS3Error):
 
 
 class Cancelled(PgS3Error):
-    """The task was told to stop; everything it had begun has been undone."""
+    """The task was told to stop; what it had begun has been undone."""

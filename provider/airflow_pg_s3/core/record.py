@@ -11,23 +11,23 @@ from pydantic import BaseModel, ConfigDict, Field
 _SEAL = re.compile(rb',\n {0,8}"sha256": "([0-9a-f]{64})"\n\}\n')
 _SEAL_BYTES = 96
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# What disks and PostgreSQL can count to: a larger number is no number of theirs, and breaks arithmetic later on.
+# No disk and no PostgreSQL counts further: a larger number is damage, and would break arithmetic later.
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Record(BaseModel):
-    """A part of what is stored as JSON."""
+    """One object of the JSON that is stored."""
 
-    # A later version of this tool may add fields; what changes their meaning changes the format's number.
+    # A later version of this tool may add fields. A change of meaning gets a new format number.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class SealError(ValueError):
-    """What is there is not what was written."""
+    """The record differs from what was written, or was never sealed."""
 
 
 def sealed(text: str) -> bytes:
-    """Put the seal behind the other fields.
+    """Append the seal, a field with the SHA-256 of everything before it.
 
     :param text: a JSON object of at least one field, indented, one field a line.
     """
@@ -36,9 +36,9 @@ def sealed(text: str) -> bytes:
 
 
 def check_seal(data: bytes) -> None:
-    """Make sure that not a byte was changed since the seal was made.
+    """Check that no byte has changed since the record was sealed.
 
-    :raises SealError: one was, or there is no seal.
+    :raises SealError: a byte has changed, or the seal is missing.
     """
     match = _SEAL.search(data, max(0, len(data) - _SEAL_BYTES))
     if match is None or match.end() != len(data):

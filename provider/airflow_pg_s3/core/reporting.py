@@ -1,4 +1,4 @@
-"""What is written for people: the log, progress, sizes, ages, tables."""
+"""Output for people: the log, progress lines, sizes, ages, tables."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _BAR_SECONDS = 0.1
 
 
 class Log(Protocol):
-    """Where messages for people go; Airflow's task log, or any `logging.Logger`."""
+    """The log for people: Airflow's task log, or any `logging.Logger`."""
 
     def info(self, message: str, /, *args: Any) -> Any:
-        """Say what happens."""
+        """Log what happens."""
 
     def warning(self, message: str, /, *args: Any) -> Any:
-        """Say what somebody should look at."""
+        """Log what somebody should check."""
 
 
 class Progress:
-    """A line at most every ten seconds, and one at the end; a bar, where the log has one.
+    """A progress line at most every ten seconds, and one at the end; a bar, where the log has one.
 
-    :param log: takes the line; one with a method ``show_progress`` (line, bytes done, bytes in all or None) shows
+    :param log: gets each line; one with a method ``show_progress`` (line, bytes done, bytes in all or None) shows
         a bar.
-    :param line: makes it from the seconds since the beginning.
+    :param line: returns the line, given the seconds since the beginning.
     :param amounts: bytes done, and bytes in all; None if nobody knows.
     """
 
@@ -49,7 +49,7 @@ class Progress:
         return time.monotonic() - self._began
 
     def tick(self) -> None:
-        """Say a line, or move the bar, if it is time for that."""
+        """Emit a line, or move the bar, if it is time for that."""
         now = time.monotonic()
         if self._show is not None and now - self._shown >= _BAR_SECONDS:
             self._shown = now
@@ -58,13 +58,13 @@ class Progress:
             self.end()
 
     def end(self) -> None:
-        """Say a line now."""
+        """Emit a line now."""
         self._last = time.monotonic()
         self._say("%s", self._line(self.seconds))
 
 
 def human(size: float) -> str:
-    """Format a number of bytes for people, with decimal units as disks and networks have them."""
+    """Format a number of bytes for people, in the decimal units of disks and networks."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(size) < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -97,7 +97,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Se
 
 
 def human_age(seconds: float) -> str:
-    """Say how old something is, to a precision that people care for; no sign."""
+    """Format an age for people, in whole seconds, minutes, hours or days; the sign is dropped."""
     for unit, unit_seconds, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
         if abs(seconds) < most * unit_seconds:
             return f"{abs(seconds) // unit_seconds:.0f} {unit}"

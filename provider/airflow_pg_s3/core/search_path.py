@@ -1,30 +1,30 @@
-"""Functions that name things without their schema, told by the server's words: a restore has no search path."""
+"""Advice on functions that name objects without a schema: in a restore, which has no search path, they fail."""
 
 from __future__ import annotations
 
 import re
 
-_LOOK_CHARACTERS = 20_000
+_SEARCHED_CHARACTERS = 20_000
 _PATTERN = re.compile(
     r"(?:function|operator|procedure|relation|type) (?![^\n(]*\.)[^\n]+ does not exist\b"
-    # What the error quotes, up to the innermost function.
+    # Skips what the error quotes, up to the innermost function.
     r"(?:(?!CONTEXT:  |error: )[\s\S])*"
     r"CONTEXT:  (?:compilation of )?(?:SQL|PL/\w+) function (?P<name>[^\n]+?) (?:during|statement|near line|line) "
 )
 
 
-def function_without_schemas(said: str) -> str | None:
-    """Name the function in which something was not found that has no schema before its name; None if it is none.
+def function_without_schemas(message: str) -> str | None:
+    """Return the name of the function that failed to find an unqualified name; None for any other error.
 
-    :param said: an error of the server, with its context, as psycopg or a client program shows it.
+    :param message: the server's error with its context, as psycopg or a client program shows it.
     """
-    match = _PATTERN.search(said, 0, _LOOK_CHARACTERS)
+    match = _PATTERN.search(message, 0, _SEARCHED_CHARACTERS)
     return None if match is None else match["name"].replace('"', "")
 
 
-def advice(said: str) -> str:
-    """What to do about such an error, to be put behind it; nothing for all others."""
-    name = function_without_schemas(said)
+def advice(message: str) -> str:
+    """Return advice to append to such an error; the empty string for any other error."""
+    name = function_without_schemas(message)
     if name is None:
         return ""
     return (

@@ -1,1 +1,1 @@
-"""Airflow connections as what core takes."""
+"""Airflow connections, translated into what the core takes."""

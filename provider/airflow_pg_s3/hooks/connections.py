@@ -1,4 +1,4 @@
-"""From Airflow's connections to what the core needs."""
+"""The translation of Airflow connections into connection parameters and S3 clients for the core."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
     from mypy_boto3_s3 import S3Client
 
-# Extras that are psycopg's, and say nothing of where and how to connect.
+# Extras for psycopg that have nothing to do with where and how to connect.
 _OF_PSYCOPG = {"autocommit", "prepare_threshold"}
-# AWS takes a token for 15 minutes. pg_restore logs in once more some time after its first login.
+# A new token is fetched after five minutes. AWS accepts one for 15, and pg_restore logs in again some time after
+# its first login.
 _TOKEN_SECONDS = 300.0
 _log = logging.getLogger(__name__)
 
 
 def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParameters:
-    """Take libpq parameters from an Airflow connection, as `PostgresHook.get_conn` does: extras win over fields.
+    """Return the libpq parameters of an Airflow connection, like `PostgresHook.get_conn`: extras override fields.
 
-    :param conn_id: id of a Postgres connection; with the extra ``iam``, a token is fetched, and later another one
-        when it is about to expire.
-    :param database: overrides the connection's own.
+    :param conn_id: id of a Postgres connection; with the extra ``iam``, tokens are used as passwords, and renewed
+        before they expire.
+    :param database: database to use instead of the connection's; None for the connection's.
     :raises InputError: there is no such connection, or it cannot be used.
     """
     hook = PostgresHook(postgres_conn_id=conn_id)
@@ -71,7 +72,7 @@ def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParamet
 
 
 def database_of(conn_id: str) -> str:
-    """Name the database of an Airflow connection; for templates, as a macro.
+    """Return the database name of an Airflow connection; can be used as a macro in templates.
 
     :raises AirflowFailException: there is no such connection, or it names no database.
     """
@@ -86,13 +87,13 @@ def database_of(conn_id: str) -> str:
         problem = (
             f"the Airflow connection {conn_id!r} names no database: set its schema field, or name the database"
         )
-    # First in the log, too: Airflow puts the frames of the template's rendering before the exception.
+    # Logged as well: Airflow shows the stack of the template's rendering before the exception.
     _log.error("%s", problem)
     raise AirflowFailException(problem)
 
 
 class _Token:
-    """The password of a connection with the extra ``iam``: good for logins within ten minutes."""
+    """The password of a connection with the extra ``iam``: returns a token that is valid for ten more minutes."""
 
     def __init__(self, hook: PostgresHook, connection: Connection) -> None:
         self._hook = hook
@@ -116,15 +117,15 @@ class _Token:
 def s3_client(
     conn_id: str | None, s3_extra_args: Mapping[str, Any] | None = None
 ) -> tuple[S3Client, dict[str, Any]]:
-    """Make a boto3 client from an Airflow connection, whose requests carry what access takes, such as SSE-C's key.
+    """Create a boto3 client from an Airflow connection; its requests have extra arguments, such as SSE-C's key.
 
-    :param s3_extra_args: an operator's extra arguments; they go before the connection's own, which are in its
-        extra as ``{"service_config": {"s3": {"extra_args": {…}}}}``.
-    :returns: the client, and the extra arguments for what is stored.
-    :raises InputError: there is no such connection, it cannot be used, or the arguments make no sense.
+    :param s3_extra_args: an operator's extra arguments; they override the connection's own, which are in its extra
+        as ``{"service_config": {"s3": {"extra_args": {…}}}}``.
+    :returns: the client, and the extra arguments for requests that store objects.
+    :raises InputError: there is no such connection, it cannot be used, or the arguments are invalid.
     :raises StorageError: the connection's role cannot be assumed.
     """
-    # The hook itself only warns, and takes whatever credentials the machine has: a backup to a wrong account.
+    # The hook would only warn, and use the machine's credentials, so that a backup goes to a wrong account.
     if conn_id:
         try:
             BaseHook.get_connection(conn_id)
@@ -155,9 +156,9 @@ def s3_client(
 
 
 def age_identities(conn_id: str | None) -> list[str]:
-    """Take age identities from the password of an Airflow connection, one a line.
+    """Return the age identities in the password of an Airflow connection, one per line.
 
-    :raises InputError: there is no such connection, or it holds none.
+    :raises InputError: there is no such connection, or it holds no identity.
     """
     if not conn_id:
         return []
@@ -183,7 +184,7 @@ def client_path() -> list[str]:
 
 
 def producer(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Say which task makes a backup, for its manifest; nothing outside a DAG run."""
+    """Return the task that makes a backup or verification, for its record; an empty dict outside a DAG run."""
     ti = context.get("ti")
     if ti is None:
         return {}

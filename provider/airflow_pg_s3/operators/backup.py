@@ -1,4 +1,4 @@
-"""Backs a database up."""
+"""The operator that backs up a database."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from airflow_pg_s3.operators.base import PgS3Operator
 
 
 class PgS3BackupOperator(PgS3Operator):
-    """Back one PostgreSQL database up to S3: in parallel, streaming, complete or not at all.
+    """Back up one PostgreSQL database to S3: in parallel, streaming, completely or not at all.
 
-    :param repository: where backups go, ``s3://bucket/any/prefix`` (templated).
+    :param repository: where backups are stored, ``s3://bucket/any/prefix`` (templated).
     :param postgres_conn_id: Postgres connection of the source (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: database to back up; the connection's schema if None (templated).
-    :param jobs: tables dumped at the same time; the task takes two database connections more (templated).
+    :param jobs: number of tables dumped at the same time; the task uses two more database connections (templated).
     :param compression_level: zstd level, 1 (fast) to 19 (small).
-    :param pg_dump_options: further options for pg_dump, one a list item (templated).
-    :param s3_extra_args: arguments for the S3 requests that accept them, such as
-        ``{"ServerSideEncryption": "aws:kms"}``.
-    :param age_recipients: encrypt for these age recipients; needs the extra ``[encryption]`` (templated).
-    :param labels: kept with the backup, such as ``{"release": "42"}``, for finding it again (templated).
-    :param include_globals: store the server's roles, memberships, settings of roles and tablespaces too, without
-        passwords; takes no superuser (templated).
+    :param pg_dump_options: further options for pg_dump, one per list item (templated).
+    :param s3_extra_args: further arguments of S3 requests, such as ``{"ServerSideEncryption": "aws:kms"}``; each
+        request gets those that it accepts.
+    :param age_recipients: age recipients to encrypt for; needs the extra ``[encryption]`` (templated).
+    :param labels: labels to find the backup by, such as ``{"release": "42"}`` (templated).
+    :param include_globals: also back up the server's roles, memberships, settings of roles and tablespaces,
+        without passwords; does not need a superuser (templated).
     :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None (templated).
     :param spool_limit: bytes of disk that the spool may take.
     :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
         source server's clock), ``raw_bytes``, ``stored_bytes``, ``tables``, ``rows``, ``left_out_by`` (those of
-        `pg_dump_options` that left something out, such as ``--exclude-table-data``), ``duration_seconds``; also
-        the extra of the events of its asset outlets.
+        `pg_dump_options` that left something out, such as ``--exclude-table-data``), ``duration_seconds``; the
+        same dict is the extra of the asset events of its outlets.
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
 
@@ -86,8 +86,8 @@ class PgS3BackupOperator(PgS3Operator):
         self.spool_limit = spool_limit
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the backup and return its facts."""
-        with self._failing_for_good():
+        """Back up, and return the facts about the backup."""
+        with self._final_errors():
             database = arguments.as_database(self.database, otherwise="the connection's own")
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = BackupRequest(

@@ -1,4 +1,4 @@
-"""What the operators have in common."""
+"""The base class of the operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_pg_s3.task_errors import final_error
 
 
 class PgS3Operator(BaseOperator):
-    """An operator whose work can be stopped, and whose errors say whether trying again makes sense."""
+    """An operator that can be stopped, and whose exceptions tell Airflow whether to retry."""
 
     # Airflow copies tasks, and an event cannot be copied.
     shallow_copy_attrs: Sequence[str] = ("_cancel",)
@@ -24,19 +24,19 @@ class PgS3Operator(BaseOperator):
         self._cancel = threading.Event()
 
     def on_kill(self) -> None:
-        """Tell the work to stop; `execute` then undoes it and fails. Airflow leaves it five seconds for that."""
+        """Make `execute` undo its work and fail. Airflow gives it five seconds for that."""
         self._cancel.set()
 
     @contextlib.contextmanager
-    def _failing_for_good(self) -> Iterator[None]:
-        """Say errors first and last in the log; turn those that no retry can mend into Airflow's for these."""
+    def _final_errors(self) -> Iterator[None]:
+        """Context manager: log errors, and raise `AirflowFailException` for those that no retry can help."""
         try:
             yield
         except PgS3Error as error:
             raise final_error(error, self.log) from None
 
     def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-        """Put the facts on the events of the operator's asset outlets; return them for XCom."""
+        """Put the facts into the asset events of the operator's outlets; return them for XCom."""
         events = context.get("outlet_events")
         if events is not None:
             for outlet in self.outlets:

@@ -1,4 +1,4 @@
-"""Lists backups, so that a downstream task can take the latest."""
+"""The operator that lists backups, so that a downstream task can take the latest."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from airflow_pg_s3.operators.base import PgS3Operator
 
 
 class PgS3ListBackupsOperator(PgS3Operator):
-    """List the complete backups in a repository, newest first; incomplete ones are never shown.
+    """List the complete backups in a repository, newest first; incomplete ones are never listed.
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param database: only this database's backups; those of every database if None, while an empty name is
-        an error (templated).
-    :param pattern: list archives of other tools instead, by glob pattern of their keys below the prefix, such as
-        ``*.tar.gz``; of which database they are is not known (templated).
-    :param before: only backups made before this time: a `datetime`, or ISO 8601 text, in UTC unless it says
-        otherwise (templated).
-    :param verified_only: only backups that were restored and compared, and have not failed a verification since.
-    :param labels: only backups that carry all of these labels (templated).
-    :param limit: at most this many (templated).
-    :param fail_if_empty: fail if there is none, rather than return an empty list.
-    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
-        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
-    :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size`` (bytes
-        stored), ``verified``, and ``verification``, the newest one's ``outcome``, ``level`` and ``at``, or None;
-        backups also with ``backup_id``, ``raw_bytes``, ``tables``, ``rows``, ``labels``, and ``left_out_by``, the
-        options of pg_dump that left something out.
+    :param database: list only this database's backups; None lists those of every database, and an empty name is an
+        error (templated).
+    :param pattern: list archives of other tools instead, by a glob pattern of their keys below the prefix, such as
+        ``*.tar.gz``; their database is unknown (templated).
+    :param before: list only backups made before this time: a `datetime`, or ISO 8601 text, in UTC unless it has an
+        offset (templated).
+    :param verified_only: list only backups that were restored and compared, and have not failed a verification
+        since.
+    :param labels: list only backups that have all of these labels (templated).
+    :param limit: maximum number of backups (templated).
+    :param fail_if_empty: fail if there is none, instead of returning an empty list.
+    :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
+        ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
+        docs/s3-compatible.md.
+    :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size``
+        (bytes stored), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of the newest
+        verification, or None). Backups of ours also have ``backup_id``, ``raw_bytes``, ``tables``, ``rows``,
+        ``labels`` and ``left_out_by``, pg_dump's options that left something out.
     :raises AirflowFailException: the request cannot work.
     """
 
@@ -81,7 +83,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> list[dict[str, Any]]:
         """List the backups."""
-        with self._failing_for_good():
+        with self._final_errors():
             selection = self._selection()
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             repository = Repository(client, self.repository)
@@ -103,8 +105,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
         database = arguments.as_database(self.database, otherwise="the backups of every database")
         if self.pattern and database:
             raise InputError(
-                f"database={self.database!r} cannot be asked for together with a pattern, as nothing tells which "
-                "database another tool's archive is of: let the pattern or the repository's prefix say it"
+                f"database={self.database!r} cannot be combined with a pattern, as the database of another tool's "
+                "archive is unknown: select it by the pattern or the repository's prefix"
             )
         limit = None if self.limit in (None, "") else arguments.as_int(self.limit, "limit")
         if limit is not None and limit < 1:
@@ -118,7 +120,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
         )
 
     def _archives(self, repository: Repository, pattern: str, selection: Selection) -> list[BackupRef]:
-        """List another tool's archives: these have neither labels nor evidence."""
+        """Return other tools' archives, which have neither labels nor verifications."""
         if selection.labels or selection.verified_only:
             return []
         refs = repository.foreign_archives(pattern)

@@ -1,4 +1,4 @@
-"""Deletes old backups by retention rules."""
+"""The operator that deletes old backups by retention rules."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
 LISTED = 100
-"""How many entries of each list go to XCom; the log has all."""
+"""Maximum number of entries of each list in XCom; the log has all."""
 
 
 class PgS3PruneOperator(PgS3Operator):
     """Delete the backups that no rule keeps, and what failed backups have left behind.
 
-    Each rule keeps the newest backup of each of so many hours, days, weeks, months or years that hold one; a
-    backup goes if no rule keeps it. Never deleted are the newest backup and the newest verified one, backups with
-    the label ``hold``, those that Object Lock protects, and what cannot be read.
+    A rule keeps the newest backup of each of the last n hours, days, weeks, months or years that have a backup. A
+    backup is deleted if no rule keeps it. Never deleted are the newest backup and the newest verified one, backups
+    with the label ``hold``, those that Object Lock protects, and what cannot be read.
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
-    :param database: only this database's backups; those of every database, each by itself, if None,
-        while an empty name is an error (templated).
-    :param keep_last: keep the newest so many backups; None or 0 turns a rule off (templated, as all of these).
-    :param keep_hourly: keep one for each of so many hours.
-    :param keep_daily: keep one for each of so many days.
-    :param keep_weekly: keep one for each of so many ISO weeks, which begin on Monday.
-    :param keep_monthly: keep one for each of so many months.
-    :param keep_yearly: keep one for each of so many years.
-    :param timezone: IANA name of the time zone in which these begin (templated).
-    :param orphan_age: data, uploads and evidence without a manifest go when nothing was written to them for so
-        long.
-    :param dry_run: say what would be done, and do nothing: a bool, or text that says so (templated).
+    :param database: prune only this database's backups; None prunes those of every database, each by itself, and
+        an empty name is an error (templated).
+    :param keep_last: number of newest backups to keep; None or 0 turns a rule off (templated, like all rules).
+    :param keep_hourly: number of hours to keep one backup for.
+    :param keep_daily: number of days to keep one backup for.
+    :param keep_weekly: number of ISO weeks, which begin on Monday, to keep one backup for.
+    :param keep_monthly: number of months to keep one backup for.
+    :param keep_yearly: number of years to keep one backup for.
+    :param timezone: IANA name of the time zone of these hours, days, weeks, months and years (templated).
+    :param orphan_age: data, uploads and verification records without a manifest are deleted when nothing has been
+        written to them for this long.
+    :param dry_run: log and return what would be done, and delete nothing: a bool, or its text (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
-        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
+    :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
+        ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
+        docs/s3-compatible.md.
     :returns: ``dry_run``; ``kept``, ``deleted``, ``protected``, ``unreadable``, ``orphans``: lists of dicts with
-        ``database``, ``backup_id`` and ``reasons``, of which each list has the first 100 (newest first);
-        ``counts``: how many there are of each; ``freed_bytes``.
+        ``database``, ``backup_id`` and ``reasons``, newest first, at most 100 in each list; ``counts``: the
+        complete number for each list; ``freed_bytes``.
     :raises AirflowFailException: the request cannot work; nothing was deleted, and a retry would not help.
     """
 
@@ -98,7 +99,7 @@ class PgS3PruneOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Prune, and return what was done."""
-        with self._failing_for_good():
+        with self._final_errors():
             retention = RetentionPolicy(
                 keep_last=_number(self.keep_last, "keep_last"),
                 keep_hourly=_number(self.keep_hourly, "keep_hourly"),
@@ -128,7 +129,7 @@ def _number(value: Any, parameter: str) -> int:
 
 
 def _flag(value: bool | str, parameter: str) -> bool:
-    """Take a flag as a template may have left it; to guess wrong would delete."""
+    """Convert a flag that a template may have rendered as text; a wrong guess would delete backups."""
     if isinstance(value, bool):
         return value
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

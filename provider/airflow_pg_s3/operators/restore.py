@@ -1,4 +1,4 @@
-"""Restores a backup."""
+"""The operator that restores a backup."""
 
 from __future__ import annotations
 
@@ -22,77 +22,77 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 THAW_INTERVAL = timedelta(minutes=5)
-"""How often S3 is asked whether it gives out what was archived."""
+"""Time between two checks whether S3 has restored archived objects."""
 
 
 class PgS3RestoreOperator(PgS3Operator):
-    """Restore a backup into a PostgreSQL database: in parallel, streaming, every byte checked on its way.
+    """Restore a backup into a PostgreSQL database: in parallel, streaming, with every byte checked.
 
     :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it;
-        or ``s3://bucket/prefix/<database>/<name>`` with ``latest``, ``latest-verified``, a time such as
-        ``2026-11-20T03:00`` (the newest that is not younger) or the beginning of an id as its name;
-        or the URI of another tool's archive: pg_dump's formats custom, tar and plain, or a directory in a tar,
-        each bare or in gzip or zstd (templated).
+        or ``s3://bucket/prefix/<database>/<name>``, where the name is ``latest``, ``latest-verified``, a time such
+        as ``2026-11-20T03:00`` (the newest backup that is not younger) or the unique beginning of an id;
+        or URI of another tool's archive: pg_dump's formats custom, tar and plain, or a directory archive packed
+        with tar, uncompressed or compressed by gzip or zstd (templated).
     :param postgres_conn_id: Postgres connection of the target (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param database: database to restore into; the connection's schema if None. Created like the source's if it
-        does not exist. If it is None, and the connection's has another name than the one that was backed up,
-        ``replace`` refuses, and the others say so in ``warnings`` (templated).
+    :param database: database to restore into; None for the connection's schema. A missing database is created with
+        the source's encoding and locale. If this is None, and the connection's database has another name than the
+        one that was backed up, ``replace`` refuses, and the other modes warn in ``warnings`` (templated).
     :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` first drops what the backup also
-        holds, but for the schema public and installed extensions; ``replace`` restores into a new database beside
-        it and then swaps their names in one transaction (templated).
+        holds, except the schema public and installed extensions; ``replace`` restores into a new database beside
+        the existing one and then swaps their names in one transaction (templated).
     :param keep_previous: with ``replace``, keep the old database as ``<name>__before_<6 hex digits>``, for you to
-        drop; if False, it is dropped as soon as its place is taken.
-    :param allow_partial: let ``replace`` and ``clean`` take a backup that was made with options such as
-        ``--exclude-table-data`` or ``--schema=…`` (``left_out_by``): what these left out is lost in the target
+        drop; if False, it is dropped right after the swap.
+    :param allow_partial: allow ``replace`` and ``clean`` with a backup that was made with options such as
+        ``--exclude-table-data`` or ``--schema=…`` (``left_out_by``): the target loses what these left out
         (templated).
-    :param single_transaction: let ``clean`` drop and restore, and ``data_only`` load, in one transaction, so that
-        a failure changes nothing. It takes one connection, whatever `jobs` says, and a lock on each object
-        (``max_locks_per_transaction``). If False, `jobs` restore, and ``clean`` drops before: a failure leaves the
-        database neither old nor new (templated).
-    :param jobs: tables restored at the same time, each over a connection of its own (templated).
-    :param tables: restore only these, with their indexes, constraints, triggers and so on: patterns such as
+    :param single_transaction: run ``clean`` and ``data_only`` restores in one transaction, so that a failure
+        changes nothing. It uses one connection, whatever `jobs` is, and a lock on each object
+        (``max_locks_per_transaction``). If False, `jobs` connections restore, and ``clean`` drops first: a failure
+        leaves the database neither old nor new (templated).
+    :param jobs: number of tables restored at the same time, each over a connection of its own (templated).
+    :param tables: restore only these tables, with their indexes, constraints, triggers and so on: patterns such as
         ``public.orders`` or ``audit.*`` (templated).
-    :param schemas: restore only these schemas, with all that they hold (templated).
-    :param exclude_tables: restore all but these tables and what depends on them: patterns as for `tables`. Of an
-        extension's tables, the rows are left out. With ``replace``, it takes `allow_partial` (templated).
+    :param schemas: restore only these schemas, with everything in them (templated).
+    :param exclude_tables: restore all but these tables and what depends on them: patterns as in `tables`. An
+        extension's table only loses its rows. ``replace`` also needs `allow_partial` (templated).
     :param schema_only: restore definitions without data.
-    :param data_only: restore data into tables that are there and empty.
-    :param create_database: create a database that does not exist; otherwise that is an error.
-    :param pg_restore_options: further options for pg_restore, one a list item; none that leaves rows or objects
-        out (templated).
-    :param no_owner: let everything belong to the user of the connection, instead of the owners in the source
+    :param data_only: restore data into tables that exist and are empty.
+    :param create_database: create a database that does not exist; if False, a missing database is an error.
+    :param pg_restore_options: further options for pg_restore, one per list item; options that leave out rows or
+        objects are refused (templated).
+    :param no_owner: make the connection's user the owner of everything, instead of the owners in the source
         (templated).
-    :param no_privileges: leave out who may do what: GRANT, REVOKE (templated).
+    :param no_privileges: leave out GRANT and REVOKE (templated).
     :param restore_globals: first create the roles, memberships, settings of roles and tablespaces that the backup
-        holds (made with ``include_globals``) and the server has not; those that exist are kept as they are
-        (templated).
-    :param managed_service: for a user who is no superuser (RDS, Cloud SQL, Azure): leave out what the server does
-        not let the user create, and say so in ``warnings``. Data is never left out. See docs/managed-services.md
-        (templated).
+        holds (made with ``include_globals``) and the server lacks; existing ones are not changed (templated).
+    :param managed_service: for a user who is not a superuser (RDS, Cloud SQL, Azure): leave out what the server
+        does not allow the user to create, with a sentence in ``warnings``. Data is never left out. See
+        docs/managed-services.md (templated).
     :param pre_restore_sql: a command, or a list of commands, run in the target in one transaction before anything
-        is dropped or restored: the place for what extensions want to be set while their rows are loaded, with
-        ``alter database``, as rows come in other sessions (templated).
-    :param pre_data_sql: the same when all types, functions and tables are there, and before rows, indexes and
-        constraints: the place for ``ALTER FUNCTION … SET search_path = …`` (templated).
+        is dropped or restored. Use it for settings that extensions need while their rows are loaded, by ``ALTER
+        DATABASE``, as rows are loaded in other sessions (templated).
+    :param pre_data_sql: the same, but run after types, functions and tables are created, and before rows, indexes
+        and constraints. Use it for ``ALTER FUNCTION … SET search_path = …`` (templated).
     :param post_restore_sql: a command, or a list of commands, run in the restored database in one transaction;
-        with ``replace`` before the swap: the place for masking (templated).
+        with ``replace`` before the swap. Use it for masking (templated).
     :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
         (templated).
-    :param spool_dir: folder for small members, and for archives of other tools that cannot stream; the system's
-        temporary folder if None (templated).
-    :param allow_unsafe_psql: replay another tool's plain dump also with a psql that the dump can make run commands
+    :param spool_dir: folder for small members, and for archives of other tools that cannot be streamed; the
+        system's temporary folder if None (templated).
+    :param allow_unsafe_psql: replay another tool's plain dump even with a psql that the dump can make run commands
         on the worker (CVE-2025-8714, CVE-2026-18408).
-    :param thaw: if objects of the backup lie in an archive storage class (S3 Glacier), ask S3 for all of them, and
-        wait until they can be read: ``Standard``, ``Bulk`` or ``Expedited``; if None, such a backup is refused
-        (templated).
-    :param thaw_days: how many days S3 keeps the copies that can be read (templated).
-    :param deferrable: wait for that in the triggerer rather than in a worker.
-    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
-        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
+    :param thaw: if objects of the backup are in an archive storage class (S3 Glacier), request their restore by S3
+        in this tier, ``Standard``, ``Bulk`` or ``Expedited``, and wait until they can be read; if None, such a
+        backup is refused (templated).
+    :param thaw_days: number of days for which S3 keeps the readable copies (templated).
+    :param deferrable: wait for S3 in the triggerer instead of in a worker.
+    :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
+        ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
+        docs/s3-compatible.md.
     :returns: ``database``, ``backup_id``, ``tables``, ``rows``, ``raw_bytes``, ``duration_seconds``,
-        ``previous_database`` (name of the replaced one if it is kept, else None), ``warnings`` (what is otherwise
-        than in the source, a sentence each).
+        ``previous_database`` (name of the replaced database if it is kept, otherwise None), ``warnings`` (a
+        sentence for each difference from the source).
     :raises AirflowFailException: the request cannot work; nothing was touched, and a retry would not help.
     """
 
@@ -191,8 +191,8 @@ class PgS3RestoreOperator(PgS3Operator):
         self.s3_extra_args = s3_extra_args
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Restore the backup and return the facts."""
-        with self._failing_for_good():
+        """Restore, and return the facts about the restore."""
+        with self._final_errors():
             database = arguments.as_database(self.database, otherwise="the connection's own")
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = RestoreRequest(
@@ -231,9 +231,9 @@ class PgS3RestoreOperator(PgS3Operator):
         return self._report(context, result.facts)
 
     def go_on(self, context: Mapping[str, Any], event: Any, backup: str) -> dict[str, Any]:
-        """Look again whether S3 gives everything out, and restore.
+        """Check S3 again, and restore; called by Airflow after a deferral.
 
-        :param backup: that was asked for, whichever is the latest by now.
+        :param backup: URI of the backup that was asked for, whichever is the latest by now.
         """
         self.backup = backup
         return self.execute(context)
@@ -244,4 +244,4 @@ class PgS3RestoreOperator(PgS3Operator):
             if self.deferrable:
                 self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on", kwargs={"backup": backup})
             if self._cancel.wait(THAW_INTERVAL.total_seconds()):
-                raise Cancelled("stopped while waiting for S3 to give out what is archived")
+                raise Cancelled("stopped while waiting for S3 to restore archived objects")

@@ -1,4 +1,4 @@
-"""Verifies a backup."""
+"""The operator that verifies a backup."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ from airflow_pg_s3.operators.base import PgS3Operator
 
 
 class PgS3VerifyOperator(PgS3Operator):
-    """Prove a backup: restore it into a scratch database, compare everything, and record what was found.
+    """Prove that a backup restores: restore it into a scratch database, compare everything, record the outcome.
 
-    The task succeeds if and only if the backup is verified. It fails for good if something differs or is damaged,
-    and is tried again if nothing could be told (no server, no S3, no disk).
+    The task succeeds if and only if the backup is verified. It fails without a retry if something differs or is
+    damaged, and with retries if the verification could not be completed (no server, no S3, no disk).
 
     :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it,
-        or ``s3://bucket/prefix/<database>/<name>`` with a name as of `PgS3RestoreOperator` (templated).
-    :param postgres_conn_id: Postgres connection of a server to restore into, as a database of its own that is
-        dropped again; None for a throwaway PostgreSQL on the worker (templated).
+        or ``s3://bucket/prefix/<database>/<name>`` with a name as for `PgS3RestoreOperator` (templated).
+    :param postgres_conn_id: Postgres connection of a server to restore into, in a scratch database that is dropped
+        again; None for a throwaway PostgreSQL server on the worker (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param jobs: tables restored and compared at the same time, or objects read (templated).
+    :param jobs: number of tables restored and compared, or of objects read, at the same time (templated).
     :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object, without
         PostgreSQL (templated).
-    :param checks: queries for the restored database, each of which must return a single value, true (templated).
-    :param pre_restore_sql: a command, or a list of commands, run in the scratch database before the restore, as of
+    :param checks: queries on the restored database, each of which must return a single value, true (templated).
+    :param pre_restore_sql: a command, or a list of commands, run in the scratch database before the restore, as in
         `PgS3RestoreOperator` (templated).
     :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
         (templated).
-    :param locate_differences: name the first row that differs of each table that does, by a second pass.
+    :param locate_differences: find the first differing row of each table that differs, by a second pass.
     :param spool_dir: folder for the throwaway server's data and for small members; the system's temporary folder
         if None (templated).
-    :param s3_extra_args: arguments for the S3 requests that accept them, such as
-        ``{"ServerSideEncryption": "aws:kms"}``.
+    :param s3_extra_args: further arguments of S3 requests, such as ``{"ServerSideEncryption": "aws:kms"}``; each
+        request gets those that it accepts.
     :returns: ``outcome`` (``verified``), ``uri``, ``backup_id``, ``database``, ``level``, ``tables``, ``rows``,
-        ``duration_seconds``, ``restore_seconds`` (what a recovery takes), ``compare_seconds``, ``evidence`` (URI
-        of the record; None if S3 refused it), ``warnings``; also the extra of the events of its asset outlets.
-    :raises AirflowFailException: the backup failed verification, or the request cannot work: no retry would help.
-    :raises AirflowException: it could not be verified.
+        ``duration_seconds``, ``restore_seconds`` (the time that a recovery takes), ``compare_seconds``,
+        ``evidence`` (URI of the record; None if S3 refused it), ``warnings``; the same dict is the extra of the
+        asset events of its outlets.
+    :raises AirflowFailException: the backup failed verification, or the request cannot work; a retry would not
+        help.
+    :raises AirflowException: the verification could not be completed.
     """
 
     template_fields: Sequence[str] = (
@@ -91,12 +93,12 @@ class PgS3VerifyOperator(PgS3Operator):
         self.s3_extra_args = s3_extra_args
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Verify the backup, and return the facts if it is what it should be."""
-        with self._failing_for_good():
+        """Verify, and return the facts about the verification."""
+        with self._final_errors():
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = VerifyRequest(
                 backup=resolve(client, self.backup, self.log),
-                # Not the connection's own database: a scratch database is made on its server.
+                # The connection's own database is not used: a scratch database is created on its server.
                 server=connections.postgres_parameters(self.postgres_conn_id, None)
                 if self.postgres_conn_id
                 else None,

@@ -1,4 +1,4 @@
-"""Waits until the newest backup is young enough."""
+"""The sensor that waits until the newest backup is young enough."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ _GRACE = timedelta(minutes=10)
 
 
 class PgS3BackupFreshnessSensor(BaseSensorOperator):
-    """Succeed when the newest backup of a database is young enough; until then wait, and fail after `timeout`.
+    """Wait until the newest backup of a database is young enough; fail after `timeout`.
 
-    As a monitor, give it a `timeout` of 0: then it looks once, and succeeds or fails.
+    For monitoring, give it a `timeout` of 0: it then checks once, and succeeds or fails.
 
     :param repository: ``s3://bucket/any/prefix`` (templated).
     :param database: the database whose backups count (templated).
-    :param max_age: how long ago the newest backup may have begun.
-    :param verified: only backups count that were restored and compared, and have not failed a verification since.
+    :param max_age: maximum age of the newest backup, counted from its start.
+    :param verified: count only backups that were restored and compared, and have not failed a verification since.
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param s3_extra_args: arguments for the S3 requests that accept them, such as those of SSE-C, ``RequestPayer``
-        or ``ExpectedBucketOwner``; the connection may have them as well, see docs/s3-compatible.md.
-    :param deferrable: wait in the triggerer rather than in a worker.
-    :param kwargs: as for any sensor: ``timeout`` (7 days unless set), ``poke_interval``, ``mode``, ``soft_fail``.
-    :returns: of the newest backup that counts: ``uri``, ``key``, ``backup_id``, ``database``, ``created_at``
-        (ISO 8601, by the source server's clock), ``age_seconds``, ``verified``.
-    :raises AirflowSensorTimeout: there is none that is young enough; the message names the newest.
+    :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
+        ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
+        docs/s3-compatible.md.
+    :param deferrable: wait in the triggerer instead of in a worker.
+    :param kwargs: as for any sensor: ``timeout`` (default 7 days), ``poke_interval``, ``mode``, ``soft_fail``.
+    :returns: ``uri``, ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the source server's
+        clock), ``age_seconds`` and ``verified`` of the newest backup that counts.
+    :raises AirflowSensorTimeout: no backup is young enough; the message names the newest.
     :raises AirflowFailException: the request cannot work; waiting would not help.
     """
 
@@ -77,7 +78,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         self._found = ""
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """Check once."""
         try:
             if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
                 raise InputError(f"max_age must be a timedelta above zero, not {self.max_age!r}")
@@ -94,9 +95,9 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         return PokeReturnValue(is_done=found.is_fresh, xcom_value=found.facts)
 
     def execute(self, context: Context) -> dict[str, Any] | None:
-        """Look, and wait if need be."""
+        """Check, and wait until the newest backup is young enough."""
         if self.deferrable:
-            return self._look_then_defer(context)
+            return self._poke_then_defer(context)
         try:
             facts: dict[str, Any] | None = super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
@@ -104,7 +105,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         return facts
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Take up what the trigger has found; `resume_execution` sees to `soft_fail` and `never_fail`."""
+        """Return or raise the trigger's result; `resume_execution` applies `soft_fail` and `never_fail`."""
         message = str(event["message"])
         match event["status"]:
             case "fresh":
@@ -120,9 +121,9 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                     raise AirflowSkipException(message)
                 raise StorageError(message)
 
-    def _look_then_defer(self, context: Context) -> dict[str, Any] | None:
+    def _poke_then_defer(self, context: Context) -> dict[str, Any] | None:
         deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
-        found = self._look_once(context, is_last=self.timeout == 0)
+        found = self._poke_once(context, is_last=self.timeout == 0)
         if found is not None and found.is_done:
             facts: dict[str, Any] | None = found.xcom_value
             return facts
@@ -139,12 +140,12 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 silent_fail=self.silent_fail,
             ),
             method_name="execute_complete",
-            # The trigger itself ends at the deadline, with a message that says more than Airflow's.
+            # The trigger itself ends at the deadline, with a better message than Airflow's.
             timeout=timedelta(seconds=self.timeout) + _GRACE,
         )
 
-    def _look_once(self, context: Context, *, is_last: bool) -> PokeReturnValue | None:
-        """Look before anything is deferred; `soft_fail` and the like as `BaseSensorOperator.execute` has them."""
+    def _poke_once(self, context: Context, *, is_last: bool) -> PokeReturnValue | None:
+        """Check before a deferral; `soft_fail` and the like work as in `BaseSensorOperator.execute`."""
         try:
             found = self.poke(context)
             if is_last and not found.is_done:
@@ -163,5 +164,5 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
 
 
 def _serializable(extra_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Make arguments that Airflow can store with a trigger: a key of SSE-C in bytes becomes Base64."""
+    """Return arguments in a form that Airflow can store with a trigger: SSE-C keys in bytes become Base64."""
     return {k: base64.b64encode(v).decode() if isinstance(v, bytes) else v for k, v in extra_args.items()}

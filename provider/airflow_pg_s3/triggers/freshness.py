@@ -1,4 +1,4 @@
-"""Waits in the triggerer for a young backup."""
+"""The trigger that waits until the newest backup is young enough."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from airflow_pg_s3.hooks import connections
 
 
 class BackupFreshnessTrigger(BaseTrigger):
-    """Fires once: when the newest backup is young enough, at the deadline, or when looking for it fails.
+    """Fires once: when the newest backup is young enough, at the deadline, or when a check fails.
 
-    Its event has ``status`` (``fresh``, ``late``, ``refused`` for what no retry can mend, or ``failed``),
-    ``message`` and ``facts`` (of the newest backup that counts, or None).
+    Its event has ``status`` (``fresh``, ``late``, ``refused`` for errors that no retry can help, or ``failed``),
+    ``message`` and ``facts`` (about the newest backup that counts, or None).
 
-    :param max_age_seconds: how old the newest backup may be.
-    :param poke_interval: seconds between two looks; the first look comes after one interval.
-    :param deadline: when to give up, ISO 8601 with a time zone; a triggerer that takes over keeps to it.
-    :param silent_fail: go on after an error of S3.
+    :param max_age_seconds: maximum age of the newest backup.
+    :param poke_interval: seconds between two checks, and before the first one.
+    :param deadline: time to give up, ISO 8601 with a time zone; it stays the same in another triggerer.
+    :param silent_fail: continue after an error of S3.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class BackupFreshnessTrigger(BaseTrigger):
         self.silent_fail = silent_fail
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes this trigger anew, in another process."""
+        """Return the class path and arguments to create this trigger in another process."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "repository": self.repository,
             "database": self.database,
@@ -67,16 +67,16 @@ class BackupFreshnessTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look again and again."""
+        """Check after each interval; yield the event."""
         deadline = datetime.fromisoformat(self.deadline)
-        # In a thread, as S3 and connections are waited for; asgiref's, since connections are fetched through
-        # the triggerer's own loop. Not in its only thread for all: other triggers would wait for us.
-        look_once = sync_to_async(self._look, thread_sensitive=False)
+        # A check blocks, and so needs a thread: asgiref's, as connections are fetched through the triggerer's own
+        # loop, but not its shared thread, where other triggers would wait for this one.
+        check = sync_to_async(self._check, thread_sensitive=False)
         while True:
             remaining = (deadline - datetime.now(UTC)).total_seconds()
             await asyncio.sleep(max(0.0, min(self.poke_interval, remaining)))
             try:
-                found = await look_once()
+                found = await check()
             except PgS3Error as error:
                 if isinstance(error, InputError) or not self.silent_fail:
                     status = "refused" if isinstance(error, InputError) else "failed"
@@ -93,7 +93,7 @@ class BackupFreshnessTrigger(BaseTrigger):
                 yield _event("late", message, facts)
                 return
 
-    def _look(self) -> Freshness:
+    def _check(self) -> Freshness:
         client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
         return look(
             Repository(client, self.repository),

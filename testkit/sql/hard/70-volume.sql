@@ -10,7 +10,7 @@ INSERT INTO orders (customer, placed_at, status, total, details)
     FROM generate_series(1, 100000) AS i;
 ALTER TABLE orders ADD PRIMARY KEY (id);
 
-CREATE TABLE narrow AS SELECT i AS a FROM generate_series(1, 500000) AS i;
+CREATE TABLE narrow AS SELECT i AS a FROM generate_series(1, 200000) AS i;
 CREATE TABLE toasted (id int, body text);
 ALTER TABLE toasted ALTER body SET STORAGE EXTERNAL;
 WITH base AS (SELECT string_agg(md5(i::text), '' ORDER BY i) AS b FROM generate_series(1, 32768) AS i)

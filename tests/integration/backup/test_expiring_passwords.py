@@ -17,6 +17,8 @@ from airflow_pg_s3.hooks import connections as resolving
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.dumps import dump
 from testkit.postgres import Cluster
+from tests.conftest import MAJORS
+from tests.support.sampling import combine
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -96,7 +98,9 @@ def outlasts(by_token, restore, new_name) -> Callable[..., dict]:
     return run
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("postgres", "jobs"), combine(MAJORS, [1, 2], name="expiring passwords"), indirect=["postgres"]
+)
 def test_a_restore_outlasts_its_password(postgres: Cluster, back_up, new_database, outlasts, tokens, jobs) -> None:
     backup = back_up(postgres, new_database(postgres, SLOW))
     assert outlasts(postgres, backup, jobs=jobs)["rows"] == 1

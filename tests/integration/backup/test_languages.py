@@ -70,7 +70,9 @@ def somebody(german: Cluster, new_database) -> Iterator[ConnectionParameters]:
 def test_who_may_not_choose_the_language_is_told_what_to_do_and_nothing_is_touched(
     german: Cluster, somebody: ConnectionParameters
 ) -> None:
-    with pytest.raises(InputError, match=f"the server speaks {LOCALE} to some body@.*; as a superuser") as raised:
+    with pytest.raises(
+        InputError, match=f"the server.s messages to some body@.* are in {LOCALE}, .*; as a superuser"
+    ) as raised:
         somebody.connect()
     german.psql(str(raised.value).rpartition("as a superuser, ")[2])
     with somebody.connect() as connection:

@@ -13,6 +13,7 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.connection import parameters
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.postgres import DEBIAN, Cluster, all_installations
+from tests.support.sampling import combine
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -118,8 +119,7 @@ def test_what_is_shown_is_what_was_put_in(source, s3) -> None:
     assert "'$5.25'" in "".join(others)
 
 
-@pytest.mark.parametrize("end", ["source", "target"])
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(("name", "end"), combine(ODD, ["source", "target"], name="of the database"))
 def test_a_setting_of_the_database(
     argentine: Cluster, source, back_up, restore, new_database, name: str, end: str
 ) -> None:
@@ -130,8 +130,14 @@ def test_a_setting_of_the_database(
     assert contents(argentine, target) == expected
 
 
-@pytest.mark.parametrize("end", ["source", "target"])
-@pytest.mark.parametrize("name", ["lc_monetary", "array_nulls", "IntervalStyle", "bytea_output", "xmloption"])
+@pytest.mark.parametrize(
+    ("name", "end"),
+    combine(
+        ["lc_monetary", "array_nulls", "IntervalStyle", "bytea_output", "xmloption"],
+        ["source", "target"],
+        name="of the role",
+    ),
+)
 def test_a_setting_of_the_role(
     argentine: Cluster,
     source,

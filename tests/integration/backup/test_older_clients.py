@@ -78,9 +78,9 @@ def test_a_backup_that_would_restore_nowhere_else_is_refused_before_anything_is_
         back_up(pg15, database)
     found = ", ".join(f"{said} in {folder}" for (said, _), folder in zip(versions, folders, strict=True))
     assert str(caught.value) == (
-        f"PostgreSQL {server} keeps pg_attver for itself among the options of columns, and a backup that holds it "
-        f"restores nowhere else: this takes a pg_dump that leaves it out, as {server} does; found on this worker: "
-        f"{found}. Install the package postgresql-client-15 in version {server} or newer "
+        f"PostgreSQL {server} stores its internal option pg_attver with columns, and a backup that holds it "
+        f"restores nowhere else: this takes a pg_dump that leaves it out, as that of {server} does; found on this "
+        f"worker: {found}. Install the package postgresql-client-15 in version {server} or newer "
         "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path"
     )
     assert leftovers() == []
@@ -112,7 +112,7 @@ def test_a_role_that_may_read_no_table_of_its_own_is_told_as_well(
     try:
         source = connections.source
         connections.source = lambda cluster, name: source(cluster, name, options="-c role=reads_nothing")
-        with pytest.raises(AirflowFailException, match="keeps pg_attver for itself"):
+        with pytest.raises(AirflowFailException, match="stores its internal option pg_attver"):
             back_up(pg15, database)
     finally:
         pg15.psql("drop role reads_nothing")

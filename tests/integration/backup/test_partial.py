@@ -8,6 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.dumps import dump
 from testkit.postgres import Cluster
+from tests.support.sampling import combine, sample
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -50,8 +51,10 @@ SELECTING = [
 ]
 
 
-@pytest.mark.parametrize("if_exists", ["replace", "clean"])
-@pytest.mark.parametrize("form", ["ours", "custom", "directory"])
+@pytest.mark.parametrize(
+    ("form", "if_exists"),
+    combine(["ours", "custom", "directory"], ["replace", "clean"], name="options that select"),
+)
 def test_options_that_select_do_not_empty_a_live_database(
     pg16: Cluster, live: str, back_up, put, restore, tmp_path, form: str, if_exists: str
 ) -> None:
@@ -73,7 +76,7 @@ LEAVING_OUT = {
 }
 
 
-@pytest.mark.parametrize("option", LEAVING_OUT)
+@pytest.mark.parametrize("option", sample(list(LEAVING_OUT), 4, "a part"))
 def test_a_backup_of_a_part_takes_no_live_databases_place_unless_that_is_meant(
     pg16: Cluster, live: str, back_up, restore, new_name, manifest_of, list_backups, option: str
 ) -> None:
@@ -105,7 +108,9 @@ def test_all_that_is_left_out_is_named(pg16: Cluster, live: str, back_up, restor
         restore(pg16, live, backup=made["uri"], if_exists="clean")
 
 
-@pytest.mark.parametrize("option", [name for name in LEAVING_OUT if name != "--section"])
+@pytest.mark.parametrize(
+    "option", sample([name for name in LEAVING_OUT if name != "--section"], 3, "a part is verified")
+)
 def test_a_backup_of_a_part_is_verified_for_what_it_holds(
     pg16: Cluster, live: str, back_up, connections, spool_dir, option: str
 ) -> None:
@@ -121,8 +126,9 @@ def test_a_backup_of_a_part_is_verified_for_what_it_holds(
     assert (verified["outcome"], verified["rows"]) == ("verified", made["rows"])
 
 
-@pytest.mark.parametrize("meant", [True, "True"])
-@pytest.mark.parametrize("if_exists", ["replace", "clean"])
+@pytest.mark.parametrize(
+    ("if_exists", "meant"), combine(["replace", "clean"], [True, "True"], name="what is meant")
+)
 def test_what_is_meant_is_done(pg16: Cluster, live: str, back_up, restore, if_exists: str, meant) -> None:
     made = back_up(pg16, live, pg_dump_options=["--exclude-table-data=audit.log"])
     pg16.psql("delete from orders", live)
@@ -137,8 +143,9 @@ def test_a_backup_of_a_whole_database_says_so(pg16: Cluster, live: str, back_up,
     assert rows_of(pg16, live) == (100, 2)
 
 
-@pytest.mark.parametrize("if_exists", ["replace", "clean"])
-@pytest.mark.parametrize("form", ["custom", "tar", "directory"])
+@pytest.mark.parametrize(
+    ("form", "if_exists"), combine(["custom", "tar", "directory"], ["replace", "clean"], name="without rows")
+)
 def test_another_tools_archive_without_rows_takes_no_live_databases_place(
     pg16: Cluster, live: str, put, restore, new_name, tmp_path, form: str, if_exists: str
 ) -> None:

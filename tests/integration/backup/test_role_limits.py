@@ -12,7 +12,7 @@ from airflow_pg_s3.core.postgres.connection import ConnectionParameters, paramet
 from airflow_pg_s3.core.restore.target import InPlaceTarget
 from testkit.dumps import dump
 from testkit.postgres import Cluster
-from tests.integration.external.test_external_archives import UNSAFE
+from tests.integration.restore.external.test_external_archives import UNSAFE
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 

@@ -10,11 +10,12 @@ import pytest
 
 from airflow_pg_s3.core.errors import PgS3Error
 from tests.integration.faults.world import BEFORE, World
-from tests.support.fault_tally import SEED, TALLY, TORTURE, each, sample
+from tests.support.fault_tally import TALLY, each
+from tests.support.sampling import SEED, TORTURE, sample
 
 FLIPS = 200
 # In CI; of these, the restores are tried with some only, as reading is quicker.
-SAMPLE = 50
+SAMPLE = 25
 RESTORED = 1 if TORTURE else 10
 
 

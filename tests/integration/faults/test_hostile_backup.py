@@ -158,7 +158,7 @@ def test_a_table_whose_data_is_a_file_of_the_worker_is_refused(
         # As C reads these numbers, they are the right ones.
         ("length", lambda toc, name: toc.replace(text_of(name), wrapped(len(PATH)) + PATH), "cannot have written"),
         ("number of entries", lambda toc, name: with_count_wrapped(toc), "cannot have written"),
-        ("end", lambda toc, name: toc + b"x", "goes on behind its end"),
+        ("end", lambda toc, name: toc + b"x", "continues after its end"),
         # For C, a string ends here.
         ("kind", lambda toc, name: toc.replace(text_of(b"BLOBS"), text_of(b"BLOBS\0x")), "a NUL"),
         ("name", lambda toc, name: toc.replace(text_of(name), text_of(PATH + b"\0.dat")), "a NUL"),

@@ -30,11 +30,12 @@ from testkit.fault_proxy import (
 )
 from tests.integration.faults.verbs import WHOLE
 from tests.integration.faults.world import World
-from tests.support.fault_tally import TALLY, each, sample
+from tests.support.fault_tally import TALLY, each
+from tests.support.sampling import combine, sample
 
 # Of each operation, kind of fault and duration, in CI.
-SAMPLE = 2
-ATTEMPTS = 3
+SAMPLE = 1
+ATTEMPTS = 2
 FAULTS: dict[str, Fault] = {
     "500": INTERNAL_ERROR,
     "503": SLOW_DOWN,
@@ -64,7 +65,7 @@ PLACES = {
     "stale list": {"ListObjectsV2", "ListMultipartUploads"},
 }
 
-pytestmark = [pytest.mark.parametrize("duration", DURATIONS), pytest.mark.parametrize("fault", FAULTS)]
+pytestmark = pytest.mark.parametrize(("fault", "duration"), combine(FAULTS, DURATIONS, name="faults of requests"))
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from testkit.s3 import REGION
 from tests.integration.faults.task import Task
 from tests.integration.faults.verbs import VERBS
 from tests.integration.faults.world import World
-from tests.support.fault_tally import TALLY, each, sample
+from tests.support.fault_tally import TALLY, each
+from tests.support.sampling import sample
 
-SAMPLE = 4
+SAMPLE = 2
 OPEN_FILES = range(24)
 DISK_KIB = range(8, 512, 16)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.integration.faults.world import World
+from tests.integration.faults.world import ROWS, World
 from tests.support.fault_tally import TALLY
 
 WHOLE = ["large", "small"]
@@ -64,7 +64,7 @@ class Restore(Verb):
         if end != "success":
             self.world.replace(live, self.world.backup.uri)
         assert self.world.tables(live) == WHOLE, case
-        assert self.world.cluster.psql("select count(*) from large", live) == "250000\n", case
+        assert self.world.cluster.psql("select count(*) from large", live) == f"{ROWS}\n", case
         TALLY.assert_none("leftovers", set(self.world.databases_like(f"{live}%")) - {live}, case)
 
 

@@ -29,9 +29,10 @@ from testkit.s3 import S3Server
 
 MIB = 1 << 20
 DATABASE = "faulted"
+ROWS = 180_000
 # What is large is several parts; what is small travels in packs.
-FILL = """
-create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 250000) i;
+FILL = f"""
+create table large as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, {ROWS}) i;
 create table small as select i from generate_series(1, 100) i;
 select lo_from_bytea(4711, 'a large object');
 """
@@ -45,14 +46,14 @@ class World:
     :param backup: the first of the source, under the prefix ``original``.
     """
 
-    def __init__(self, cluster: Cluster, server: S3Server) -> None:
+    def __init__(self, cluster: Cluster, server: S3Server, fill: str = FILL) -> None:
         self.cluster = cluster
         self.server = server
         self.client = server.client()
         self.bucket = server.create_bucket(f"faults-{uuid.uuid4().hex[:12]}")
         self.search = [str(folder) for folder in installations().values()]
         cluster.create_database(DATABASE)
-        cluster.psql(FILL, DATABASE)
+        cluster.psql(fill, DATABASE)
         self.backup = self.back_up("original")
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from testkit.database_equality import compare_databases
 from testkit.dumps import dump
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
+from tests.support.sampling import combine
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -91,21 +92,21 @@ def state(cluster: Cluster, database: str) -> list[tuple]:
         ).fetchall()
 
 
-@pytest.mark.parametrize("options", [{}, {"single_transaction": False}, {"managed_service": True}], ids=str)
+DEPENDS = {
+    "customers": r"customers_pkey on table public\.customers.*orders_customer_fkey on table public\.orders",
+    "orders": r"cannot drop table public\.orders because .*: view public\.total depends on table public",
+}
+
+
 @pytest.mark.parametrize(
-    ("tables", "said"),
-    [
-        (
-            ["customers"],
-            r"customers_pkey on table public\.customers.*orders_customer_fkey on table public\.orders",
-        ),
-        (["orders"], r"cannot drop table public\.orders because .*: view public\.total depends on table public"),
-    ],
-    ids=["key", "view"],
+    ("table", "options"),
+    combine(DEPENDS, [{}, {"single_transaction": False}, {"managed_service": True}], name="what depends"),
+    ids=str,
 )
 def test_what_depends_on_a_table_is_found_before_anything_is_dropped(
-    pg16: Cluster, back_up, restore, new_database, tables: list[str], said: str, options: dict
+    pg16: Cluster, back_up, restore, new_database, table: str, options: dict
 ) -> None:
+    tables, said = [table], DEPENDS[table]
     target = new_database(pg16, SHOP)
     backup = back_up(pg16, target)
     pg16.psql(LATER, target)
@@ -128,18 +129,16 @@ def test_what_depends_on_what_another_tools_archive_holds_is_found_too(
 
 
 @pytest.mark.parametrize(
-    ("options", "stays"),
-    [
-        ({}, False),
-        ({"managed_service": True}, False),
-        ({"single_transaction": False}, True),
-    ],
+    ("options", "has_partition_keys"),
+    combine(
+        [{}, {"managed_service": True}, {"single_transaction": False}], [False, True], name="nothing is dropped"
+    ),
     ids=str,
 )
-@pytest.mark.parametrize("has_partition_keys", [False, True])
 def test_commands_before_another_tools_archive_have_not_happened_where_nothing_is_dropped(
-    pg16: Cluster, new_database, put, restore, tmp_path, options: dict, stays: bool, has_partition_keys: bool
+    pg16: Cluster, new_database, put, restore, tmp_path, options: dict, has_partition_keys: bool
 ) -> None:
+    stays = "single_transaction" in options
     partitioned = (
         "create table p (i int primary key) partition by list (i); create table q partition of p default;"
     )

@@ -262,4 +262,6 @@ def test_an_extension_whose_schema_was_left_out(
         task_id="verify", backup=backup["uri"], pre_restore_sql="create schema ext", **arguments
     ).execute(context={})
     assert done["outcome"] == "verified"
-    assert done["warnings"] == ["the schema ext, which an extension is in, was not in the backup, but made before"]
+    assert done["warnings"] == [
+        "the schema ext, which holds an extension, is not in the backup, but was created before"
+    ]

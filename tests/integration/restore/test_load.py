@@ -15,14 +15,16 @@ from airflow_pg_s3.core.restore.load.copy_session import LoadingSession
 from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster
+from tests.conftest import MAJORS
 from tests.integration.conftest import only_on
 from tests.integration.restore.test_round_trip import EUC_TW, LATIN1, plain_dump
+from tests.support.sampling import combine
 
 # None of them travels in a pack.
 MAKE = (
     "create table t{n} as select i, md5(i::text) as a, md5((i * 7)::text) as b from generate_series(1, {rows}) i;"
 )
-ROWS = {1: 20_000, 2: 200_000, 3: 30_000, 4: 250_000}
+ROWS = {1: 20_000, 2: 40_000, 3: 30_000, 4: 50_000}
 FILL = "".join(MAKE.format(n=n, rows=rows) for n, rows in ROWS.items())
 KEYS = "alter table t2 add primary key (i); create index t2_a on t2 (a); create index t2_b on t2 (b);"
 # The tables are in the other order than their foreign keys want.
@@ -30,7 +32,7 @@ ORDERS = """
 create table customers (id int primary key, leader int references customers);
 insert into customers select i, nullif(i - 1, 0) from generate_series(1, 100) i;
 create table a_orders (id int primary key, customer int references customers);
-insert into a_orders select i, 1 + i % 100 from generate_series(1, 100000) i;
+insert into a_orders select i, 1 + i % 100 from generate_series(1, 20000) i;
 create table a_items (a_order int references a_orders); insert into a_items select id from a_orders;
 create table alone (i int); insert into alone values (1);
 """
@@ -95,7 +97,9 @@ def test_with_a_managed_service_the_same_tables_are_ours_though_pg_restore_has_n
     ]
 
 
-@pytest.mark.parametrize("jobs", [1, 4])
+@pytest.mark.parametrize(
+    ("postgres", "jobs"), combine(MAJORS, [1, 4], name="all that is hard"), indirect=["postgres"]
+)
 def test_all_that_is_hard_comes_back_by_copy_alone(
     postgres: Cluster, hard_database, back_up, assert_restored, every_row_by_copy, builds_at_once, done, jobs: int
 ):
@@ -194,7 +198,7 @@ create table fk (i int references pk, filler text) partition by range (i);
 create table a1 partition of fk for values from (0) to (10);
 create table a2 partition of fk for values from (10) to (20);
 insert into pk select i from generate_series(0, 19) i;
-insert into fk select i % 20, repeat('x', 50) from generate_series(1, 100000) i;
+insert into fk select i % 20, repeat('x', 50) from generate_series(1, 20000) i;
 """
 
 
@@ -229,9 +233,9 @@ def test_foreign_keys_of_the_target_whose_names_the_archive_cannot_hold_are_no_o
 
 
 READS_ANOTHER = """
-create table rates (id int primary key, rate int); insert into rates select i, 7 from generate_series(1, 100000) i;
+create table rates (id int primary key, rate int); insert into rates select i, 7 from generate_series(1, 20000) i;
 create table orders (i int, rate_id int, note text);
-insert into orders select i, i, repeat('x', 50) from generate_series(1, 100000) i;
+insert into orders select i, i, repeat('x', 50) from generate_series(1, 20000) i;
 create function rate_of(int) returns int immutable language sql
     return (select rate from public.rates where id = $1);
 create index by_rate on orders (rate_of(rate_id));
@@ -245,7 +249,7 @@ def test_an_index_that_reads_another_table_is_built_when_that_is_loaded(
     target = new_name(pg16)
     restore(pg16, target, backup=back_up(pg16, source)["uri"], jobs=1)
     count = "set enable_seqscan = off; select count(*) from orders where rate_of(rate_id) = 7"
-    assert pg16.psql(count, target) == pg16.psql(count, source) == "100000\n"
+    assert pg16.psql(count, target) == pg16.psql(count, source) == "20000\n"
 
 
 @pytest.mark.parametrize("options", [["--disable-triggers"], ["--disable-trig", "-S", "postgres"]])
@@ -341,7 +345,9 @@ select lo_from_bytea(901, convert_to(repeat('0123456789', 1000000), 'UTF8'));
 """
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize(
+    ("postgres", "jobs"), combine(MAJORS, [1, 3], name="large objects"), indirect=["postgres"]
+)
 def test_large_objects_come_back(postgres: Cluster, new_database, back_up, assert_restored, jobs: int):
     source = new_database(postgres, LARGE_OBJECTS)
     assert_restored(postgres, source, postgres, back_up(postgres, source), jobs=jobs)
@@ -369,8 +375,9 @@ def test_a_large_object_that_breaks_off_is_empty(
     assert pg18.psql("select length(lo_get(901)) = 0", target) == "t\n"
 
 
-@pytest.mark.parametrize("after_bytes", [1, 3_000_000, 9_000_000])
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("after_bytes", "jobs"), combine([1, 3_000_000, 9_000_000], [1, 2], name="a session that is lost")
+)
 def test_a_session_that_is_lost_in_the_midst_of_a_copy_leaves_the_table_empty(
     pg16: Cluster, new_database, back_up, restore, monkeypatch: pytest.MonkeyPatch, after_bytes: int, jobs: int
 ):

@@ -3,6 +3,8 @@
 Minors matter: those of November 2026 changed what pg_restore takes. So each test's id names them.
 """
 
+from collections.abc import Sequence
+
 import pytest
 
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
@@ -11,6 +13,7 @@ from testkit.databases import create_hard_roles
 from testkit.postgres import Cluster, Installation, all_installations, newest, newest_of_each_major
 from testkit.postgresql_binaries import MAJORS
 from tests.conftest import postgresql_is_missing
+from tests.support.sampling import sample
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -22,7 +25,7 @@ def versions(installation: Installation) -> str:
     return installation.version
 
 
-def each(installations: list[Installation]) -> pytest.MarkDecorator:
+def each(installations: Sequence[Installation]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("installation", installations, ids=versions)
 
 
@@ -34,7 +37,7 @@ def test_the_matrix_has_every_major(major: int, s3):
         postgresql_is_missing(str(error))
 
 
-@pytest.mark.parametrize(("source", "target"), PAIRS, ids=versions)
+@pytest.mark.parametrize(("source", "target"), sample(PAIRS, 2, "pairs of majors"), ids=versions)
 def test_the_hard_database_comes_back_on_a_newer_major(
     source: Installation, target: Installation, cluster_of, portable_hard_database, back_up, restore, new_name
 ):
@@ -48,7 +51,7 @@ def test_the_hard_database_comes_back_on_a_newer_major(
     assert compare_databases(older.dsn(database), newer.dsn(copy)) == []
 
 
-@each(list(all_installations()))
+@each(sample(all_installations(), 2, "installations"))
 def test_the_hard_database_with_extensions_comes_back_by_the_server_s_own_clients(
     installation: Installation, cluster_of, hard_database, back_up, assert_restored, connections, manifest_of
 ):
@@ -77,7 +80,7 @@ def made(cluster: Cluster, portable_hard_database, back_up) -> dict:
 
 
 @of_15
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", sample([1, 2], 1, "any number"))
 def test_a_backup_and_its_restore_take_any_number_of_jobs(
     cluster: Cluster, jobs: int, portable_hard_database, back_up, assert_restored
 ):
@@ -86,7 +89,7 @@ def test_a_backup_and_its_restore_take_any_number_of_jobs(
 
 
 @of_15
-@pytest.mark.parametrize("server", ["given", "throwaway"])
+@pytest.mark.parametrize("server", sample(["given", "throwaway"], 1, "a verification"))
 def test_a_verification_finds_it_equal(cluster: Cluster, made: dict, server: str, connections, spool_dir):
     connections.set("pg_scratch", cluster.airflow_connection("postgres"))
     on = {"postgres_conn_id": "pg_scratch"} if server == "given" else {}
@@ -104,7 +107,7 @@ create table volume_of_ours (i int);
 
 
 @of_15
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", sample([1, 2], 1, "a replace"))
 def test_a_replace_swaps_it_in(
     cluster: Cluster, made: dict, jobs: int, portable_hard_database, new_database, restore
 ):
@@ -128,7 +131,7 @@ SELECT lo_unlink(oid) FROM pg_largeobject_metadata LIMIT 1;
 
 
 @of_15
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", sample([1, 2], 1, "clean"))
 def test_clean_turns_a_damaged_copy_into_the_backup(
     cluster: Cluster, made: dict, jobs: int, portable_hard_database, new_name, restore
 ):

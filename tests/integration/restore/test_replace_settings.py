@@ -137,7 +137,7 @@ def test_a_list_that_no_command_can_say_is_left_out_and_named(
     store(pg16, live, "session_preload_libraries", value)
     done = restore(pg16, live, backup=backup["uri"], if_exists="replace", keep_previous=False)
     assert settings_of(pg16, live) == {}
-    assert done["warnings"] == ["not set: session_preload_libraries, as no command can say its value"]
+    assert done["warnings"] == ["not set: session_preload_libraries, as no command can express its value"]
     # An empty list least of all: this is what it would become, and nobody could log in.
     pg16.psql(f"alter database \"{live}\" set session_preload_libraries = ''")
     with pytest.raises(psycopg.OperationalError, match="could not access"):

@@ -19,13 +19,14 @@ from botocore.response import StreamingBody
 
 from airflow_pg_s3.core.errors import ClientProgramError, CopyError, IntegrityError, ServerError
 from airflow_pg_s3.core.postgres import client_tools
-from airflow_pg_s3.core.restore import restore as restore_verb
+from airflow_pg_s3.core.restore import backup_source
 from airflow_pg_s3.core.s3.download import Downloader
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
 from tests.integration.conftest import back_up_once, only_on
+from tests.support.sampling import combine
 from tests.support.waiting import wait_until
 
 DATABASE = "restore faults"
@@ -110,8 +111,9 @@ def flip(position: float) -> Callable[[bytes], bytes]:
 
 
 @only_on("moto")
-@pytest.mark.parametrize("position", [0.0, 0.3, 0.999999])
-@pytest.mark.parametrize("table", ["large", "small"])
+@pytest.mark.parametrize(
+    ("position", "table"), combine([0.0, 0.3, 0.999999], ["large", "small"], name="flipped bit of a restore")
+)
 def test_a_flipped_bit_is_found_and_named(restore_fails, tamper, table: str, position: float) -> None:
     key = tamper(table, flip(position))
     where = r"the data of public\.large \(\d+\.dat\)" if table == "large" else re.escape(key.rpartition("/")[2])
@@ -199,7 +201,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
         given_up.append(cancel)
         return Downloader(*arguments, cancel=cancel, **keywords)
 
-    monkeypatch.setattr(restore_verb, "Downloader", downloader)
+    monkeypatch.setattr(backup_source, "Downloader", downloader)
     yield lambda: in_time.append(given_up[-1].wait(PATIENCE_SECONDS))
     assert in_time == [True], "the restore did not give its downloads up"
 

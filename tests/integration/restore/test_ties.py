@@ -5,6 +5,7 @@ import pytest
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster
 from tests.integration.conftest import only_on
+from tests.support.sampling import combine
 
 pytestmark = only_on("moto")
 
@@ -47,8 +48,7 @@ HOW = [{"if_exists": "clean"}, {"if_exists": "clean", "single_transaction": Fals
        {"if_exists": "clean", "managed_service": True}, {"if_exists": "fail"}]  # fmt: skip
 
 
-@pytest.mark.parametrize("how", HOW, ids=str)
-@pytest.mark.parametrize("table", ["items", "early"])
+@pytest.mark.parametrize(("how", "table"), combine(HOW, ["items", "early"], name="among the others"), ids=str)
 def test_a_table_is_as_it_was_among_the_others(
     pg16: Cluster, shop: str, new_database, back_up, restore, table: str, how: dict
 ) -> None:
@@ -78,8 +78,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("lacking", LACKING)
-@pytest.mark.parametrize("single_transaction", [True, False])
+@pytest.mark.parametrize(
+    ("lacking", "single_transaction"), combine(LACKING, [True, False], name="what the others lack")
+)
 def test_what_the_others_do_not_let_it_have_is_told(
     pg16: Cluster, shop: str, new_database, back_up, restore, capfd, lacking: str, single_transaction: bool
 ) -> None:

@@ -28,10 +28,12 @@ from testkit.fault_proxy import FaultProxy, Reset, at, since
 from testkit.postgres import Cluster
 from testkit.s3 import Moto, S3Server
 from tests.integration.conftest import only_on
+from tests.support.sampling import TORTURE, sample
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 PREFIX = "some/prefix"
+SAMPLE = 6
 
 
 def id_at(when: datetime, number: int = 0) -> str:
@@ -511,7 +513,7 @@ def test_interrupted_at_any_request_and_repeated_it_converges(s3, bucket, proxy,
     run(place, faulty)
     assert place.keys() == expected
     failed = 0
-    for index in range(len(proxy.requests)):
+    for index in sample(range(len(proxy.requests)), SAMPLE, "interrupted prune", when, duration.__name__):
         place, made = make_place(client, bucket, f"{index}")
         proxy.reset(duration(index, Reset(when)))
         try:
@@ -525,7 +527,8 @@ def test_interrupted_at_any_request_and_repeated_it_converges(s3, bucket, proxy,
             assert f"{backup_id}.json" not in keys or place.of(backup_id) <= keys
         run(place, client)
         assert place.keys() == expected
-    assert failed > 10
+    # Some may fail without harm.
+    assert failed > (10 if TORTURE else 0)
 
 
 @only_on("moto")

@@ -23,7 +23,8 @@ from testkit.databases import create_hard_roles
 from testkit.postgres import Cluster, installations
 from testkit.s3 import S3Server
 from tests.integration.conftest import only_on
-from tests.integration.restore.test_round_trip import EUC_TW, LATIN1, SINCE_15, regression_cluster  # noqa: F401
+from tests.integration.restore.test_round_trip import EUC_TW, LATIN1
+from tests.support.sampling import sample
 
 LOG = logging.getLogger("comparison")
 
@@ -60,7 +61,10 @@ def compare_with(s3: S3Server, spool_dir: Path) -> Callable[..., Comparison]:
     return run
 
 
-@pytest.mark.parametrize(("source_major", "target_major"), [(15, 15), (15, 18), (16, 16), (16, 18), (18, 18)])
+@pytest.mark.parametrize(
+    ("source_major", "target_major"),
+    sample([(15, 15), (15, 18), (16, 16), (16, 18), (18, 18)], 1, "comparison of the hard database"),
+)
 @only_on("moto")
 def test_the_restored_hard_database_is_equal(
     cluster_of: Callable[[int], Cluster],
@@ -435,24 +439,6 @@ def in_batches(tampering: dict[str, tuple]) -> list[list[str]]:
         else:
             batches.append((subjects, [title]))
     return [titles for _, titles in batches]
-
-
-@pytest.mark.parametrize(
-    "regression_cluster", [SINCE_15[0], SINCE_15[-1]], indirect=True, ids=lambda installation: installation.version
-)
-@only_on("moto")
-def test_what_postgresqls_regression_suite_leaves_behind_is_equal(
-    regression_cluster: Cluster,  # noqa: F811
-    back_up,
-    restore,
-    compare_with,
-):
-    made = back_up(regression_cluster, "regression", jobs=4)
-    restore(regression_cluster, "copy", backup=made["uri"], jobs=4)
-    comparison = compare_with(made, regression_cluster, "copy", jobs=4)
-    assert comparison.differences == []
-    assert comparison.warnings == []
-    assert sum(table.rows_found for table in comparison.tables) == made["rows"]
 
 
 SQL_ASCII = r"""

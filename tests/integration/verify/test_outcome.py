@@ -44,14 +44,14 @@ def before_the_restore(monkeypatch) -> Callable[[Callable[[psycopg.Connection], 
     """(function of a connection to the scratch database) → is called when it is there, and empty."""
 
     def patch(do: Callable[[psycopg.Connection], None]) -> None:
-        real = restore_test.restore
+        real = restore_test.restore_from
 
-        def restore(request, *arguments, **keywords):
-            with request.target.connect() as connection:
+        def restore_from(source, context):
+            with context.request.target.connect() as connection:
                 do(connection)
-            return real(request, *arguments, **keywords)
+            return real(source, context)
 
-        monkeypatch.setattr(restore_test, "restore", restore)
+        monkeypatch.setattr(restore_test, "restore_from", restore_from)
 
     return patch
 

@@ -32,6 +32,7 @@ from testkit.databases import create_hard_roles
 from testkit.postgres import Cluster, installations
 from testkit.s3 import S3Server
 from tests.integration.conftest import only_on
+from tests.support.sampling import combine, sample
 
 DATABASE = "to verify"
 FILL = """
@@ -154,12 +155,16 @@ def hammered(cluster: Cluster, database: str) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("source_major", "target_major", "s3", "throwaway", "encrypted"),
-    [
-        (15, 15, "moto", True, False),
-        (16, 16, "moto", True, True),
-        (16, 18, "ceph", False, False),
-        (18, 18, "moto", False, False),
-    ],
+    sample(
+        [
+            (15, 15, "moto", True, False),
+            (16, 16, "moto", True, True),
+            (16, 18, "ceph", False, False),
+            (18, 18, "moto", False, False),
+        ],
+        1,
+        "hard database",
+    ),
     indirect=["s3"],
 )
 def test_the_hard_database_is_verified_while_others_write_to_the_source(
@@ -360,8 +365,9 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("level", ["restore", "checksum"])
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("damage", "level"), combine(DAMAGE, ["restore", "checksum"], name="a damaged object is verified")
+)
 @only_on("moto")
 def test_a_damaged_object_is_a_failure_that_names_it(
     backup: dict, verify, evidence_of, edit_object, level: str, damage: str

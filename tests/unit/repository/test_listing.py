@@ -20,7 +20,7 @@ BASE = "backups/shop/"
 
 
 class Keys:
-    """S3's listing of keys in memory, that counts requests. tests/integration/retention/test_listing.py has real
+    """S3's listing of keys in memory, that counts requests. tests/integration/repository/test_listing.py has real
     servers."""
 
     def __init__(self, keys, page=1000):

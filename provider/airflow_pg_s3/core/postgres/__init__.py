@@ -1,27 +1,28 @@
-"""Talking to PostgreSQL and running its client programs.
+"""PostgreSQL: sessions, client programs, archives.
 
 ``connection``
-    Where a database is, and how our sessions and client programs connect, with no password in argv.
+    A database's address; how our sessions and client programs connect to it, with no password in argv.
 ``pooler``, ``login_refusals``, ``libpq_keywords``
-    Transaction poolers; refusals that no retry can mend; keywords that a program's libpq does not know.
+    Refuses transaction poolers; knows refusals that no retry can change; refuses keywords unknown to a program's
+    libpq.
 ``heartbeat``
-    Pings for sessions that idle for hours.
+    Pings sessions that idle for hours.
 ``client_tools``
-    Which client programs are installed, of which version, and which fit.
+    The installed client programs, their versions, and the choice of one.
 ``choose_pg_dump``
-    Chooses a pg_dump that leaves out the server's own options of columns.
+    Chooses a pg_dump that leaves out the server's internal column options.
 ``client_program``, ``stdin_feeder``
     Runs a client program; feeds a stream to its standard input.
 ``client_options``
-    Which options users may give to pg_dump and pg_restore.
+    The options that users may give to pg_dump and pg_restore.
 ``server``
-    What a server says of itself.
+    Version, locale, clock and extensions of a server.
 ``databases``, ``database_settings``, ``subscriptions``
-    Creates, names and drops databases; their settings; subscriptions, whose slots on other servers outlive them.
+    Names, creates and drops databases; their settings; subscriptions, and their slots on other servers.
 ``encodings``, ``sql_text``
-    Encodings of names; how SQL text is split.
+    Encodings of names; splits SQL text into statements and tokens.
 ``errors``, ``redaction``
-    Turns the server's errors into ours; hides rows and secrets.
+    Translates the server's errors into ours; hides rows and secrets in messages.
 ``archive``
     Reads pg_dump's archives.
 """

@@ -1,8 +1,8 @@
-"""Options of columns that a server keeps for itself, and the pg_dump that leaves them out.
+"""The choice of a pg_dump that leaves out the server's internal column options.
 
-Servers from 15.20 and 17.12 on keep ``pg_attver`` for every column. A pg_dump that does not know of it writes it,
-as it does what a user has set, and such a backup restores nowhere else. No number tells which pg_dump knows, as
-each major version has minor ones of its own: so it is asked, with one table.
+Servers from 15.20 and 17.12 on store ``pg_attver`` as an option of every column. A pg_dump that does not know it
+dumps it like a user's option, and such a backup restores on no other server. Version numbers do not show which
+pg_dump knows it, as each major version has its own minor versions. So each pg_dump is tried on one table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.workspace.workspace import Workspace
 
-_LOOK_SECONDS = 0.005
-# Rather a table that everybody may read, and nobody locks; but a server that was upgraded in place may not keep
-# the option for its columns. The name comes in the database's encoding. pg_dump leaves out tables of extensions.
+_POLL_SECONDS = 0.005
+# Finds such an option and its table, preferably one of information_schema, which everybody may read and nobody
+# locks. After an upgrade in place, these may lack the option. The name is in the database's encoding. Extensions'
+# tables are left out, as pg_dump does not dump them.
 _INTERNAL = r"""
 select split_part(option, '=', 1), convert_to(format('%I.%I', nspname, relname), getdatabaseencoding())
 from pg_attribute join pg_class c on c.oid = attrelid join pg_namespace n on n.oid = relnamespace
@@ -46,13 +47,13 @@ def choose_pg_dump(
     spool_dir: str | None,
     cancel: threading.Event,
 ) -> ClientTools:
-    """Choose the `pg_dump` for a database: the best that leaves out what the server keeps for itself.
+    """Choose the `pg_dump` for a database: the best that leaves out the server's internal column options.
 
-    :param connection: to the database.
-    :param search: folders to look in before ``PATH`` and the standard places.
-    :raises InputError: there is none; the message lists those found, and says what to install; or the best does
-        not know a keyword of the connection.
-    :raises Cancelled: told to stop.
+    :param connection: a connection to the database.
+    :param search: folders to search before ``PATH`` and the standard folders.
+    :raises InputError: there is none (the message lists those found, and says what to install), or the best one
+        does not know a keyword of the connection.
+    :raises Cancelled: `cancel` was set.
     """
     fitting = client_tools.for_dump(server.version_num, search=search)
     check_keywords(source, fitting[0].folder, fitting[0].version)
@@ -79,8 +80,8 @@ def choose_pg_dump(
             if is_dumped and f"{option}=".encode() not in file.read_bytes():
                 return tools
     raise client_tools.none_fits(
-        f"PostgreSQL {server.version} keeps {option} for itself among the options of columns, and a backup that "
-        f"holds it restores nowhere else: this takes a pg_dump that leaves it out, as {server.version} does",
+        f"PostgreSQL {server.version} stores its internal option {option} with columns, and a backup that holds "
+        f"it restores nowhere else: this takes a pg_dump that leaves it out, as that of {server.version} does",
         server.version_num // 10000,
         search,
         version=server.version,
@@ -90,7 +91,7 @@ def choose_pg_dump(
 def _succeeds(argv: list[str], env: dict[str, str], cancel: threading.Event) -> bool:
     with running(argv, env=env) as program:
         while program.poll() is None:
-            if cancel.wait(_LOOK_SECONDS):
+            if cancel.wait(_POLL_SECONDS):
                 raise Cancelled("stopped while pg_dump was asked what it writes; nothing was touched")
         try:
             program.check()

@@ -1,6 +1,6 @@
-"""Checks the options that a user passes on to `pg_dump` and `pg_restore`.
+"""The check of the options that a user passes to `pg_dump` and `pg_restore`.
 
-Which options a program has, and which of them take a value, is read from its own ``--help``.
+A program's options, and whether they take a value, are read from its ``--help``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _OURS = "is set by the operator; remove it"
 _INSERTS = "writes INSERT commands, whose rows can neither be counted nor compared with COPY; remove it"
 _ONE_OBJECT = "restores that object alone; tables=[…] restores a table with all that is attached to it"
 _ANY_PART = "selects what is restored: give tables=, schemas= or exclude_tables= instead"
-# Every option of every major is in one of these lists, by its long name. What is in none is refused: nobody has
-# looked at what it does to a backup.
+# Every option of every major version is in one of these lists, by its long name. An option that is in none is
+# refused, as nobody has examined what it does to a backup.
 PG_DUMP_REFUSED = {
     **dict.fromkeys(_CONNECTION | _INFORMATION, _OURS),
     **dict.fromkeys(("file", "format", "jobs", "compress", "no-sync", "sync-method", "encoding"), _OURS),
@@ -35,27 +35,27 @@ PG_DUMP_LEAVING_OUT = {
     "table", "table-and-children", "exclude-table", "exclude-table-and-children",
     "exclude-table-data", "exclude-table-data-and-children", "no-unlogged-table-data",
     "schema", "exclude-schema", "extension", "exclude-extension", "no-large-objects",
-    # Without its policies, what row security guards is open.
+    # Without policies, rows that row security protects would be readable.
     "no-policies",
 }  # fmt: skip
-"""Options with which a dump holds less than the database: rows or objects are missing after a restore."""
+"""Options that leave rows or objects out of a dump."""
 
 PG_DUMP_HOLLOW = {
     "schema-only", "no-data", "section", "filter", "no-policies",
     "exclude-table-data", "exclude-table-data-and-children", "no-unlogged-table-data",
 }  # fmt: skip
-"""Those of them with which a dump holds tables without their rows, or without the policies that guard these."""
+"""Those of `PG_DUMP_LEAVING_OUT` that leave out the rows of tables in the dump, or the policies on them."""
 
 PG_DUMP_ALLOWED = {
     # These add to the dump.
     "large-objects", "include-foreign-data", "sequence-data", "statistics",
-    # No archive holds what these are about.
+    # These have no effect on an archive.
     "clean", "create", "if-exists", "no-owner", "superuser", "use-set-session-authorization",
     "disable-triggers",
-    # How it is dumped.
+    # These change how the dump is made.
     "verbose", "disable-dollar-quoting", "lock-wait-timeout", "load-via-partition-root", "quote-all-identifiers",
     "role", "serializable-deferrable", "snapshot", "strict-names",
-    # Left out are who may do what, where and how the data lies, and what is about other servers and programs.
+    # These leave out privileges, the physical storage of data, and what concerns other servers and programs.
     "no-privileges", "no-comments", "no-publications", "no-subscriptions", "no-security-labels", "no-statistics",
     "no-table-access-method", "no-tablespaces", "no-toast-compression",
 }  # fmt: skip
@@ -73,27 +73,27 @@ PG_RESTORE_REFUSED = {
     **dict.fromkeys(("filter", "use-list"), _ANY_PART),
     **dict.fromkeys(("index", "function", "trigger"), _ONE_OBJECT),
     "no-policies": "opens the rows that row security guards: drop policies in post_restore_sql instead",
-    # It implies --exit-on-error, and would end a restore with if_exists="clean" between dropping and restoring.
+    # --transaction-size implies --exit-on-error, and would commit a restore with if_exists="clean" half-way.
     "transaction-size": "ends transactions, which are the operator's to end; remove it",
     "restrict-key": "is for scripts; remove it",
 }
 PG_RESTORE_ALLOWED = {
-    # How it is restored.
+    # These change how the restore is made.
     "verbose", "role", "superuser", "disable-triggers", "enable-row-security", "strict-names",
     "use-set-session-authorization",
-    # Who may do what: also the operator's no_owner and no_privileges.
+    # Owners and privileges; the operator's no_owner and no_privileges do the same.
     "no-owner", "no-privileges",
-    # Where and how the data lies, and what the server computes anew.
+    # The physical storage of data, and statistics, which the server can compute.
     "no-tablespaces", "no-table-access-method", "statistics", "no-statistics",
-    # What is about other servers and programs. Security labels cannot even be restored where their provider, an
-    # extension, is not loaded.
+    # What concerns other servers and programs. Security labels cannot be restored unless their provider, an
+    # extension, is loaded.
     "no-comments", "no-publications", "no-subscriptions", "no-security-labels",
 }  # fmt: skip
 _REFUSED = {"pg_dump": PG_DUMP_REFUSED, "pg_restore": PG_RESTORE_REFUSED}
 _ACCEPTED = {"pg_dump": PG_DUMP_ALLOWED | PG_DUMP_LEAVING_OUT, "pg_restore": PG_RESTORE_ALLOWED}
 _RENAMED = {"blobs": "large-objects", "no-blobs": "no-large-objects"}
 Given = tuple[str, str | None]
-"""An option: its long name without dashes, the newest where it has several, and its value."""
+"""An option and its value. The option is its long name without dashes, the newest one if it was renamed."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class _Known:
 
 
 def check(options: Sequence[str], *, tools: ClientTools, program: str) -> list[Given]:
-    """Refuse options that are not the user's to set, unknown ones, and stray words; return the others.
+    """Refuse options that users may not set, unknown options, and stray words; return the parsed options.
 
-    :param options: one option or value an item, never a shell string.
+    :param options: a list with one option or value per item, never a shell string.
     :param program: ``pg_dump`` or ``pg_restore``.
-    :returns: the options in their order, whether they were given as ``--role=x``, ``--role x`` or ``--ro x``.
-    :raises InputError: naming the option.
+    :returns: the options in their order; ``--role=x``, ``--role x`` and ``--ro x`` give the same.
+    :raises InputError: an option is refused; the message names it.
     """
     parameter = f"{program}_options"
     if isinstance(options, str):
@@ -137,10 +137,10 @@ def check(options: Sequence[str], *, tools: ClientTools, program: str) -> list[G
 
 
 def without(options: Sequence[str], name: str, *, tools: ClientTools, program: str) -> list[str]:
-    """Leave out an option that takes no value, and has no short name.
+    """Return options without one that takes no value and has no short name.
 
-    :param options: as `check` has accepted them.
-    :param name: its long name without dashes.
+    :param options: options that `check` has accepted.
+    :param name: the option's long name without dashes.
     """
     known = _known_options(tools, program)
     kept = []
@@ -156,21 +156,21 @@ def without(options: Sequence[str], name: str, *, tools: ClientTools, program: s
 
 
 def newest(name: str) -> str:
-    """The long name that the newest major has for an option."""
+    """Return an option's long name in the newest major version."""
     return _RENAMED.get(name, name)
 
 
 def left_out_by(given: Sequence[Given]) -> list[str]:
-    """Of the options of a pg_dump, name those that left something out, such as ``--exclude-table-data``."""
+    """Return those of pg_dump's options that left something out, such as ``--exclude-table-data``."""
     return sorted({f"--{name}" for name, _ in given if name in PG_DUMP_LEAVING_OUT})
 
 
 def _parse(word: str, known: _Known, parameter: str, program: str, tools: ClientTools) -> Iterator[Given]:
-    """Yield the options in a word, and the value that is attached to one."""
+    """Yield the options in a word, each with the value attached to it."""
     unknown = InputError(f"{parameter}: {program} {tools.version} has no option {word!r}")
     if word.startswith("--") and len(word) > 2:
         given, equals, value = word[2:].partition("=")
-        # getopt_long also takes the beginning of a name, where it is the beginning of only one.
+        # getopt_long also accepts an unambiguous abbreviation.
         names = [given] if given in known.takes_value else [n for n in known.takes_value if n.startswith(given)]
         if len(names) != 1:
             raise unknown

@@ -1,4 +1,4 @@
-"""A client program at work: started safely, listened to, stopped, continued, ended."""
+"""A running client program: started without leaking secrets, its output read, paused, resumed, killed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PATIENCE_SECONDS = 30.0
 class ClientProgram:
     """A running `pg_dump`, `pg_restore` or `psql`, with its parallel workers.
 
-    It stays in this process's group, as Airflow kills a task by its process group.
+    It stays in this process group, as Airflow kills a task by its process group.
 
     :param argv: the program's path and arguments; nothing secret.
-    :param env: its whole environment, but for a mark by which its workers are known.
-    :param on_line: called with each line of its standard error, without rows and passwords; on its own thread.
-    :param stdin: file descriptor of its standard input, as for `subprocess.Popen`; still the caller's to close.
-    :param keep: further descriptors that it inherits.
+    :param env: the complete environment; a mark is added by which the program's workers are found.
+    :param on_line: called on another thread with each line of standard error, without rows and passwords.
+    :param stdin: file descriptor for standard input, as for `subprocess.Popen`; the caller closes it.
+    :param keep: further descriptors for the program to inherit.
     """
 
     def __init__(
@@ -60,22 +60,22 @@ class ClientProgram:
             cwd="/",
             pass_fds=keep,
         )
-        self._listener = threading.Thread(target=self._listen, name=f"{self.name} stderr", daemon=True)
-        self._listener.start()
+        self._stderr_reader = threading.Thread(target=self._read_stderr, name=f"{self.name} stderr", daemon=True)
+        self._stderr_reader.start()
 
     @property
     def pid(self) -> int:
-        """Pid of the leader."""
+        """Process id of the leader."""
         return self._popen.pid
 
     def poll(self) -> int | None:
-        """Exit status of the leader, or None while it runs."""
+        """Return the leader's exit status, None while it runs."""
         return self._popen.poll()
 
     def check(self) -> None:
-        """Raise unless the program has exited with status 0.
+        """Wait for the program; raise unless it has exited with status 0.
 
-        :raises ClientProgramError: with the tail of its standard error.
+        :raises ClientProgramError: it has failed; the message has the tail of its standard error.
         """
         returncode = self._popen.wait()
         if returncode != 0:
@@ -84,32 +84,32 @@ class ClientProgram:
 
     def stderr_tail(self) -> str:
         """Return the last lines of standard error, and the first errors, once the program has ended."""
-        self._listener.join(timeout=5)
-        # What follows an error may be long: the query of a function, or what other workers say.
+        self._stderr_reader.join(timeout=5)
+        # Long output can follow an error: the query of a function, or messages of other workers.
         before = [line for line in self._first_errors if line not in self._lines]
         return "\n".join([*before, *self._lines])
 
     def pause(self) -> None:
-        """Stop the program and its workers where they are."""
+        """Suspend the program and its workers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Resume the program and its workers."""
         self._signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """Kill the program and its workers, if they still run. SIGKILL, as a stopped process heeds no other."""
+        """Kill the program and its workers if they still run; SIGKILL also ends suspended processes."""
         if self._popen.poll() is None:
-            # While it is stopped it starts no more workers.
+            # A suspended leader starts no more workers.
             self.pause()
             self._signal(signal.SIGKILL)
         if self._popen.wait() != 0:
             self._end_orphans()
 
     def _end_orphans(self) -> None:
-        """Wait for the end of workers that have outlived their leader: somebody may have killed it alone.
+        """Kill workers that have outlived their leader, which somebody may have killed alone.
 
-        They work on, and keep the database from being dropped.
+        They would go on working, and keep the database from being dropped.
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while (pids := processes_with(_VARIABLE, self._mark)) and time.monotonic() < deadline:
@@ -118,12 +118,13 @@ class ClientProgram:
 
     def _signal(self, number: signal.Signals) -> None:
         _kill([self.pid, *self._workers], number)
-        # Finding them takes milliseconds, in which those known write on; so they come first.
+        # Known workers come first: finding new ones takes milliseconds, in which the known ones would go on
+        # writing.
         workers = _children(self.pid)
         _kill([pid for pid in workers if pid not in self._workers], number)
         self._workers = workers
 
-    def _listen(self) -> None:
+    def _read_stderr(self) -> None:
         is_rest_of_line = False
         redactor = Redactor()
         while self._popen.stderr and (raw := self._popen.stderr.readline(_LINE_LIMIT)):
@@ -150,7 +151,7 @@ def running(
     stdin: int = subprocess.DEVNULL,
     keep: Sequence[int] = (),
 ) -> Iterator[ClientProgram]:
-    """Run a client program for the time of a block, after which it has ended in any case."""
+    """Context manager: run a client program; it is gone on exit."""
     program = ClientProgram(argv, env=env, on_line=on_line, stdin=stdin, keep=keep)
     try:
         yield program
@@ -160,7 +161,7 @@ def running(
 
 def _kill(pids: Sequence[int], number: signal.Signals) -> None:
     for pid in pids:
-        # It may have ended by itself just now.
+        # The process may just have ended.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
@@ -168,11 +169,11 @@ def _kill(pids: Sequence[int], number: signal.Signals) -> None:
 def _children(parent: int) -> list[int]:
     children = []
     for name in os.listdir("/proc"):
-        # Gone meanwhile.
+        # The process may have ended meanwhile.
         with contextlib.suppress(OSError):
             if name.isdigit():
                 with open(f"/proc/{name}/stat", "rb") as file:
-                    # "pid (name) state ppid ...", where the name may hold anything.
+                    # "pid (name) state ppid ...", where the name may hold any character.
                     if int(file.read().rpartition(b")")[2].split()[1]) == parent:
                         children.append(int(name))
     return children

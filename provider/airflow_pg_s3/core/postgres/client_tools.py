@@ -1,4 +1,4 @@
-"""Finds the PostgreSQL client programs on this machine, by major version."""
+"""The PostgreSQL client programs on this machine, and the choice of the right version."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ STANDARD_PLACES = (
 )
 OLDEST_MAJOR = 13
 _PROGRAMS = ("pg_dump", "pg_restore")
-# All else stays here: a worker's environment holds connections and keys, and PG* variables would lead elsewhere.
+# Nothing else is inherited: a worker's environment holds connections and keys, and PG* variables could redirect a
+# connection.
 _INHERITED = re.compile("HOME|PATH|TMPDIR|LD_LIBRARY_PATH|USER|LOGNAME|KRB5.*|SSL_CERT.*|OPENSSL_CONF")
-# Archive format versions: an older pg_restore refuses a newer one ("unsupported version in file header").
+# Archive format version of each major version's pg_dump. A pg_restore refuses newer formats than its own
+# ("unsupported version in file header").
 _FIRST_MAJOR_OF_ARCHIVE = {13: (1, 14), 14: (1, 14), 15: (1, 14), 16: (1, 15), 17: (1, 16), 18: (1, 16)}
 _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT = 17
 
 
 def rejects_transaction_timeout(tools: ClientTools, target_version: int) -> bool:
-    """Whether the target does not know a setting that pg_restore sends."""
+    """True if pg_restore sends `transaction_timeout` and the target does not know it."""
     return tools.major >= _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT > target_version // 10000
 
 
@@ -42,7 +44,7 @@ class ClientTools:
 
     :param major: major version, such as 16.
     :param version: full version, such as ``16.14``.
-    :param folder: where `pg_dump` and `pg_restore` are.
+    :param folder: the folder of `pg_dump` and `pg_restore`.
     """
 
     major: int
@@ -50,30 +52,30 @@ class ClientTools:
     folder: Path
 
     def is_of_minor(self, server_version: int) -> bool:
-        """Whether it is of a server's major version, and no older than the server.
+        """True if the programs are of a server's major version, and of the same or a newer minor version.
 
-        Of another major version, the number does not tell which is older.
+        Minor versions of different major versions cannot be compared.
 
-        :param server_version: ``server_version_num``, such as 160014.
+        :param server_version: the server's ``server_version_num``, such as 160014.
         """
         minor = re.fullmatch(r"\d+\.(\d+)", self.version)
         return self.major == server_version // 10000 and server_version % 10000 <= (int(minor[1]) if minor else 0)
 
     def path(self, program: str) -> str:
-        """Absolute path of a program of this installation."""
+        """Return the path of a program of this installation."""
         return str(self.folder / program)
 
     def ask_pg_restore(self, *arguments: str) -> bytes:
-        """Return what `pg_restore` prints of an archive.
+        """Return the output of `pg_restore`.
 
-        :raises ClientProgramError: it cannot read it.
+        :raises ClientProgramError: pg_restore cannot read the archive.
         """
         return self.ask("pg_restore", *arguments)
 
     def ask(self, program: str, *arguments: str) -> bytes:
-        """Return what a program prints.
+        """Return the output of a program.
 
-        :raises ClientProgramError: it fails, or is killed.
+        :raises ClientProgramError: the program fails, or is killed.
         """
         done = subprocess.run(
             [self.path(program), *arguments],
@@ -88,23 +90,23 @@ class ClientTools:
 
 
 def environment() -> dict[str, str]:
-    """What a client program gets of this process's environment, so that it runs, and speaks English."""
-    # Messages are read by people who search for them, and in one place by us.
+    """Return the environment for a client program: what it needs of this process's, and English messages."""
+    # English messages can be searched for, and some are parsed.
     return {k: v for k, v in os.environ.items() if _INHERITED.fullmatch(k)} | {"LC_ALL": "C", "LANGUAGE": "C"}
 
 
 def for_dump(server_version: int, *, search: Sequence[str] = ()) -> list[ClientTools]:
-    """List the installations whose `pg_dump` takes a server, the best first.
+    """Return the installations whose `pg_dump` can dump a server, the best first.
 
-    The best are of the server's own major version, and of its minor version or a later one. Then come the others
-    of that major version, then newer ones.
+    The best are of the server's major version, and of its minor version or a later one. Then come the others of
+    that major version, then newer major versions.
 
-    :param server_version: ``server_version_num``, such as 160014.
-    :param search: folders to look in before ``PATH`` and the standard places.
+    :param server_version: the server's ``server_version_num``, such as 160014.
+    :param search: folders to search before ``PATH`` and the standard folders.
     :raises InputError: every `pg_dump` found is older than the server; the message lists them.
     """
     major = server_version // 10000
-    # pg_dump refuses servers that are newer than itself.
+    # pg_dump refuses servers of a newer major version.
     fitting = [tools for tools in installed(search) if tools.major >= major]
     if fitting:
         return sorted(fitting, key=lambda tools: (tools.major, not tools.is_of_minor(server_version)))
@@ -112,12 +114,12 @@ def for_dump(server_version: int, *, search: Sequence[str] = ()) -> list[ClientT
 
 
 def for_restore(*, dumped_by: str, target_version: int, search: Sequence[str] = ()) -> ClientTools:
-    """Choose the `pg_restore`: the oldest that reads the archive and is not older than the target.
+    """Choose the oldest `pg_restore` that can read an archive of ours and is not older than the target.
 
     :param dumped_by: version of the `pg_dump` that made the archive, such as ``16.14``.
     :param target_version: ``server_version_num`` of the target.
-    :param search: folders to look in before ``PATH`` and the standard places.
-    :raises InputError: none fits; the message lists those found.
+    :param search: folders to search before ``PATH`` and the standard folders.
+    :raises InputError: there is none; the message lists those found.
     """
     dump_major = _major(dumped_by)
     target_major = target_version // 10000
@@ -132,12 +134,12 @@ def for_restore(*, dumped_by: str, target_version: int, search: Sequence[str] = 
 
 
 def for_archive(version: tuple[int, int], *, target_version: int, search: Sequence[str] = ()) -> ClientTools:
-    """Choose the `pg_restore` for an archive of unknown make: the oldest that reads it and fits the target.
+    """Choose the oldest `pg_restore` that can read another tool's archive and is not older than the target.
 
-    :param version: of the archive's format, such as (1, 15).
+    :param version: version of the archive's format, such as (1, 15).
     :param target_version: ``server_version_num`` of the target.
-    :param search: folders to look in before ``PATH`` and the standard places.
-    :raises InputError: none fits; the message lists those found.
+    :param search: folders to search before ``PATH`` and the standard folders.
+    :raises InputError: there is none; the message lists those found.
     """
     newest = max(_FIRST_MAJOR_OF_ARCHIVE)
     reading = [major for major, latest in _FIRST_MAJOR_OF_ARCHIVE.items() if latest >= version]
@@ -153,7 +155,7 @@ def for_archive(version: tuple[int, int], *, target_version: int, search: Sequen
 
 
 def installed(search: Sequence[str] = ()) -> list[ClientTools]:
-    """List the installations found, one for each folder, those named in `search` first."""
+    """Return the installations found, one for each folder, those in `search` first."""
     found: dict[Path, ClientTools] = {}
     for folder in _folders(search):
         version = _version(folder)
@@ -163,7 +165,7 @@ def installed(search: Sequence[str] = ()) -> list[ClientTools]:
 
 
 def _major(version: str) -> int:
-    # "16.14", and "19beta1" as well.
+    # The version may also look like "19beta1".
     return int(re.split(r"\D", version, maxsplit=1)[0])
 
 
@@ -175,11 +177,11 @@ def _reads(restore_major: int, dump_major: int) -> bool:
 
 
 def none_fits(need: str, package: int, search: Sequence[str], *, version: str | None = None) -> InputError:
-    """The error that names what was found, and what to install.
+    """Return the error that names the installations found, and what to install.
 
-    :param need: what is to be done, and what that takes.
+    :param need: what is to be done, and what it takes.
     :param package: major version of the package to install.
-    :param version: the oldest version of it that will do.
+    :param version: oldest version of the package that is new enough.
     """
     least = f" in version {version} or newer" if version else ""
     found = ", ".join(f"{tools.version} in {tools.folder}" for tools in installed(search)) or "none"
@@ -192,7 +194,7 @@ def none_fits(need: str, package: int, search: Sequence[str], *, version: str | 
 def _oldest(
     fitting: Iterator[ClientTools], *, target_version: int, need: str, package: int, search: Sequence[str]
 ) -> ClientTools:
-    # Of one major version, rather one that is no older than the server.
+    # Within a major version, one that is not older than the server is preferred.
     best = min(fitting, key=lambda tools: (tools.major, not tools.is_of_minor(target_version)), default=None)
     if best is None:
         raise none_fits(need, package, search)
@@ -202,7 +204,7 @@ def _oldest(
 def _folders(search: Sequence[str]) -> Iterator[Path]:
     for folder in (*search, *os.environ.get("PATH", "").split(os.pathsep)):
         if folder:
-            # Absolute, as the programs are started in another working directory.
+            # Absolute, as programs are started in another working directory.
             yield Path(folder).absolute()
     for pattern in STANDARD_PLACES:
         for match in sorted(glob.glob(pattern)):
@@ -210,15 +212,15 @@ def _folders(search: Sequence[str]) -> Iterator[Path]:
 
 
 def failure(program: str, returncode: int, stderr: bytes) -> ClientProgramError:
-    """The error of a program that has ended with another status than 0."""
+    """Return the error for a program that has exited with another status than 0."""
     return ClientProgramError(program, returncode, redacted(stderr.decode(errors="replace"))[-2000:])
 
 
 def said_version(program: str) -> str | None:
-    """The version that a program says it has, such as ``16.14``; None if it is none of PostgreSQL's.
+    """Return a program's version, such as ``16.14``, by ``--version``; None if it is not PostgreSQL's.
 
-    :raises OSError: it cannot be started.
-    :raises subprocess.SubprocessError: it fails.
+    :raises OSError: the program cannot be started.
+    :raises subprocess.SubprocessError: the program fails.
     """
     answer = subprocess.run(
         [program, "--version"], capture_output=True, timeout=60, check=True, env=environment()

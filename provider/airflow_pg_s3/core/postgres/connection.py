@@ -1,7 +1,7 @@
-"""Connection parameters, and how they reach `pg_dump`, `pg_restore` and psycopg without being seen.
+"""Connection parameters, and how they are passed to `pg_dump`, `pg_restore` and psycopg without exposing secrets.
 
-Nothing secret is in argv or in the environment of a child, as both can be read from /proc: the password goes
-into a passfile, other secrets into a connection service file, both mode 0600.
+No secret is in argv or in the environment of a child process, as both can be read from /proc. The password goes
+into a password file, other secrets into a connection service file, both of mode 0600.
 
 Source of the rules: https://www.postgresql.org/docs/current/libpq-connect.html, libpq-pgpass.html and
 libpq-pgservice.html.
@@ -32,15 +32,15 @@ _SERVICE = "airflow_pg_s3"
 _SERVICE_FILE = "pg_service.conf"
 _SERVICE_VALUE_BYTES = 950  # libpq takes lines of up to 1,023 bytes
 _SYSTEM_SINCE = 160000
-# What the members of a backup contain must not depend on the connection.
+# Not passed on to client programs: what a dump contains must not depend on the connection.
 _NOT_PASSED_ON = {"client_encoding", "replication", "dbname"}
 _FLAGS = {"keepalives", "sslcompression", "sslsni", "gssdelegation"}
-# Connections idle while programs work, and those of programs while others of them do; a firewall must not forget
-# them.
+# Our connections idle while programs work, and a program's while its other workers do. Keepalives keep firewalls
+# from dropping them.
 _KEEPALIVES = {"keepalives_idle": "60"}
 _OUR_CONNECTIONS = {"application_name": "airflow-provider-pg-s3", "connect_timeout": "30"} | _KEEPALIVES
 _FOR_A_GOOD_DUMP = {"PGTZ": "UTC"}
-# Limits of the role or the database are meant for applications. Each with the first server that has it.
+# Limits that a role or database sets for applications, each with the first version that has it.
 _LIMITS = {
     "statement_timeout": 0,
     "lock_timeout": 0,
@@ -50,13 +50,14 @@ _LIMITS = {
 }
 _IDLE_TIMEOUT_IS_SET = "select 1 from pg_settings where name = 'idle_session_timeout' and reset_val <> '0'"
 _MAY_IDLE = "-c idle_session_timeout=0"
-# How values are read, where pg_restore does not care; what has been set here is not looked at.
+# Settings by which values are read and that pg_restore does not set itself.
 _FOR_VALUES = {"array_nulls": "on", "intervalstyle": "postgres"}
 _ARRAY_NULLS_ARE_OFF = "select 1 from pg_settings where name = 'array_nulls' and reset_val <> 'on'"
 _AS_IN_C = "-c lc_monetary=C"
 _WRITES_MONEY_AS_C = "select (-1234567.89)::numeric::money::text = '-$1,234,567.89'"
 _LANGUAGE_WAS_SET = "select 1 from pg_settings where name = 'lc_messages' and setting <> reset_val"
-# A word that every translation of PostgreSQL has translated; the setting's name may tell nothing.
+# A phrase that every translation of PostgreSQL translates. The name in lc_messages does not always show the
+# language.
 _SPOKEN = (
     "select pg_describe_object('pg_language'::regclass, oid, 0), current_setting('lc_messages') "
     "from pg_language where lanname = 'internal'"
@@ -70,9 +71,9 @@ class ConnectionParameters:
 
     :param database: name of the database, of any characters.
     :param keywords: libpq keywords such as ``host`` and ``sslmode``.
-    :param password: asked for the password before each login, where it is one that expires; from any thread.
-    :param address: ``host``, ``hostaddr`` and ``port`` that go before those in `keywords`; see `pinned`.
-    :param started_at: when the only server process was started that sessions of ours may be led to.
+    :param password: for passwords that expire: returns the password for the next login; called on any thread.
+    :param address: ``host``, ``hostaddr`` and ``port`` that override those in `keywords`; see `pinned`.
+    :param started_at: start time of the only server process that our sessions may reach.
     """
 
     database: str
@@ -83,7 +84,7 @@ class ConnectionParameters:
 
     @property
     def host(self) -> str:
-        """Host as given, or what libpq would use."""
+        """The host as given, or what libpq uses by default."""
         return self.keywords.get("host") or self.keywords.get("hostaddr") or "local socket"
 
     @property
@@ -94,39 +95,39 @@ class ConnectionParameters:
         return f"{user}@{self.host}:{port}/{self.database}"
 
     def application_name(self, program: str) -> str:
-        """Name of a client program's sessions: its own, where the connection gives none."""
+        """Return the ``application_name`` of a client program's sessions: the connection's, or else its own."""
         return self.keywords.get("application_name", program)
 
     def of(self, database: str) -> ConnectionParameters:
-        """Return the same server's parameters for another database."""
+        """Return the parameters of another database on the same server."""
         return replace(self, database=database)
 
     def pinned(self, connection: psycopg.Connection[tuple[Any, ...]]) -> ConnectionParameters:
-        """The same for whatever follows a first connection, all of which goes where that one went.
+        """Return parameters for further connections to the server that a first connection has reached.
 
-        A name may have several addresses, and an address several servers behind it, of which each has other
-        snapshots, locks and databases that are just being made.
+        A host name may have several addresses, and an address several servers behind it. Each server has its own
+        snapshots, locks and databases.
 
-        :param connection: made with these parameters, to any database.
+        :param connection: a connection made with these parameters, to any database.
         """
         info = connection.info
-        # Without hostaddr it is a socket, and whatever the keyword says is not meant for it.
+        # hostaddr is empty for a socket, and then overrides a keyword that is not meant for it.
         address = {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
         return replace(self, address=address, started_at=_started_at(connection))
 
     def another_server(self) -> ServerError:
-        """The error of an endpoint behind which there is not one server alone."""
+        """Return the error for an endpoint with more than one server behind it."""
         return ServerError(
             f"{self.endpoint} leads to more than one server, or the server was restarted meanwhile: name one of "
             "them in the connection, rather than a load balancer"
         )
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """Connect in autocommit mode, and let the server speak English.
+        """Connect in autocommit mode, with the server's messages in English.
 
-        :raises InputError: the server refuses who we are or what we ask for, or is behind a transaction pooler.
-        :raises ServerError: it is not the one that these parameters are pinned to.
-        :raises psycopg.OperationalError: it can't be reached; trying again may help.
+        :raises InputError: the server refuses the login, or is behind a transaction pooler.
+        :raises ServerError: the server is not the one that these parameters are pinned to.
+        :raises psycopg.OperationalError: the server cannot be reached; a retry may help.
         """
         connection = self._log_in()
         try:
@@ -140,9 +141,9 @@ class ConnectionParameters:
         return connection
 
     def set_up(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        """Give a session the settings that `connect` gives a new one; raises as that."""
-        # Whatever the database's or the role's own settings are. Not as options, which poolers refuse.
-        # And sessions idle while programs work, and hold what must be held: locks, names, a place to swap from.
+        """Give a session the settings that `connect` gives a new one; raises as `connect`."""
+        # These override the settings of database and role. They are not sent as options, which poolers refuse.
+        # Timeouts are lifted as sessions with locks idle while programs work.
         connection.execute(without_limits(connection.info.server_version))
         connection.execute("set datestyle = 'ISO, YMD'; set timezone = 'UTC'; set search_path = ''")
         self._speak_english(connection)
@@ -169,7 +170,7 @@ class ConnectionParameters:
                 raise
 
     def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-        # By their words rows are told from what may be shown, and damage from a full disk.
+        # Messages are parsed, to hide rows in logs and to tell damage from a full disk.
         spoken, locale = connection.execute(_SPOKEN).fetchone() or (_ENGLISH, "")
         if spoken == _ENGLISH:
             return
@@ -179,44 +180,46 @@ class ConnectionParameters:
             role = sql.Identifier(connection.info.user).as_string()
             connection.close()
             raise InputError(
-                f"the server speaks {locale} to {self.endpoint}: rows in its errors could not be told from what "
-                f"may be shown in logs; as a superuser, ALTER ROLE {role} SET lc_messages = 'C'"
+                f"the server's messages to {self.endpoint} are in {locale}, where rows that errors quote cannot "
+                f"be recognised and kept out of logs; as a superuser, ALTER ROLE {role} SET lc_messages = 'C'"
             ) from error
 
     def dbname_argument(self) -> str:
-        """Value for ``--dbname``: names the database, whatever characters it has, and a pinned address."""
-        # What is said here goes before the environment and a service file.
+        """Return the value for ``--dbname``: the database, whatever its name, and the pinned address."""
+        # Keywords given here override the environment and a service file.
         return make_conninfo(**{**self.address, "dbname": self.database})
 
     def environment(self, private_folder: Path, *, lc_monetary: Literal["C"] | None = None) -> dict[str, str]:
         """Write the secrets into `private_folder` and return the environment for a client program.
 
-        Connects, to see which language the server would speak to the program, and which settings are odd.
+        Connects, to find out which settings the program's sessions need: messages in English, values as in a dump.
 
         :param private_folder: a folder of mode 0700 that is removed afterwards.
-        :param lc_monetary: in which locale the program writes or reads values of money; None for the server's.
-        :raises InputError: a value that libpq's files cannot carry, or a pooler that lets no program choose how
-            money is written; or as `connect` does.
-        :raises psycopg.OperationalError: the server can't be reached.
+        :param lc_monetary: the locale in which the program reads or writes money values; None for the server's.
+        :raises InputError: libpq's files cannot hold a value, a pooler prevents the choice of `lc_monetary`, or as
+            in `connect`.
+        :raises psycopg.OperationalError: the server cannot be reached.
         """
         known = self._with_password()
-        # A service of the user's own says itself how connections are kept.
+        # The user's own service file decides about keepalives itself.
         kept = {} if "service" in known.keywords else _KEEPALIVES
         env = replace(known, keywords={**kept, **known.keywords}).written_environment(private_folder)
         with known.connect() as connection:
-            # Not in any case: poolers refuse options, and a server those that a user may not set.
+            # Options are given only if needed: poolers refuse them, and a server refuses those that a user may not
+            # set.
             if connection.execute(_LANGUAGE_WAS_SET).fetchone():
                 add_options(env, "-c lc_messages=C")
             if connection.execute(_ARRAY_NULLS_ARE_OFF).fetchone():
                 add_options(env, "-c array_nulls=on")
             is_as_wanted = lc_monetary is None or connection.execute(_WRITES_MONEY_AS_C).fetchone() == (True,)
             may_not_idle = connection.execute(_IDLE_TIMEOUT_IS_SET).fetchone() is not None
-        # pg_restore's workers idle until there is work for them. What refuses options may well have no such limit.
+        # pg_restore's workers idle until there is work for them. A pooler that refuses options may have no such
+        # timeout.
         if not is_as_wanted:
             if not known._takes_options(_AS_IN_C):
                 raise InputError(
-                    f"{self.endpoint} writes money in a locale of its own, and what is in front of the server "
-                    "does not hand on the option that changes it: connect to the server itself"
+                    f"{self.endpoint} writes money in a locale of its own, and the pooler in front of the server "
+                    "does not pass on the option that changes it: connect to the server itself"
                 )
             add_options(env, _AS_IN_C)
         if may_not_idle and known._takes_options(_MAY_IDLE):
@@ -229,7 +232,7 @@ class ConnectionParameters:
             with replace(
                 self, keywords={**self.keywords, "options": f"{given} {options}"}
             ).connect() as connection:
-                # Some poolers are told to ignore them.
+                # Some poolers are configured to ignore options.
                 name, _, value = options.removeprefix("-c ").partition("=")
                 query = "select from pg_settings where name = %s and reset_val = %s"
                 return connection.execute(query, [name, value]).fetchone() is not None
@@ -237,9 +240,9 @@ class ConnectionParameters:
             return False
 
     def written_environment(self, private_folder: Path) -> dict[str, str]:
-        """Do so without a connection, in whatever language; see `environment`.
+        """Write the secrets and return the environment, as `environment` does, but without connecting.
 
-        :raises InputError: a value that libpq's files cannot carry.
+        :raises InputError: libpq's files cannot hold a value.
         """
         env = client_tools.environment() | _FOR_A_GOOD_DUMP
         service: dict[str, str] = {}
@@ -265,15 +268,15 @@ class ConnectionParameters:
         return env
 
     def renew_password(self, environment: Mapping[str, str]) -> None:
-        """Let a client program that begins now log in by an environment made before, if the password expires.
+        """Update the password file before a client program starts, if the password expires.
 
-        :param environment: as `environment` has made it.
+        :param environment: an environment returned by `environment`.
         """
         if self.password is not None:
             _write_passfile(Path(environment["PGPASSFILE"]).parent, self.password())
 
     def _with_password(self) -> ConnectionParameters:
-        """The same with the password of this moment."""
+        """Return the parameters with the current password."""
         if self.password is None:
             return self
         return replace(self, keywords={**self.keywords, "password": self.password()}, password=None)
@@ -286,15 +289,15 @@ def _started_at(connection: psycopg.Connection[tuple[Any, ...]]) -> datetime:
 
 
 def settings_for_values(lc_monetary: Literal["C"] | None) -> dict[str, str]:
-    """Settings of a session that reads values as they are in an archive, beside those that the archive sets.
+    """Return settings for a session that reads an archive's values, besides those that the archive itself sets.
 
-    :param lc_monetary: the locale that money is in; None for the server's own.
+    :param lc_monetary: the locale of money values; None for the server's own.
     """
     return _FOR_VALUES | ({} if lc_monetary is None else {"lc_monetary": lc_monetary})
 
 
 def without_limits(version: int) -> bytes:
-    """Commands that lift the limits on how long a session, or what it does, may take.
+    """Return commands that lift the timeouts of sessions, transactions and statements.
 
     :param version: the server's ``server_version_num``.
     """
@@ -302,7 +305,7 @@ def without_limits(version: int) -> bytes:
 
 
 def add_options(environment: dict[str, str], options: str) -> None:
-    """Let a client program begin its sessions with further settings, each as ``-c name=value``."""
+    """Add settings for a client program's sessions to ``PGOPTIONS``, each as ``-c name=value``."""
     environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {options}".strip()
 
 
@@ -328,14 +331,13 @@ _OPTIONS = _libpq_options()
 def parameters(
     *, database: str | None, keywords: Mapping[str, object], password: Callable[[], str] | None = None
 ) -> ConnectionParameters:
-    """Normalise what a connection holds.
+    """Normalise the parameters of a connection.
 
-    :param database: its database; if empty, the keyword ``dbname``, or libpq's default, the user's name.
-    :param keywords: values of any scalar type; None for those that are not given. Flags that are booleans become 1
-        and 0, as libpq wants them. Others that are empty are left to libpq, to which some mean nothing and some
-        are an error.
+    :param database: name of the database; if empty, the keyword ``dbname``, or libpq's default, the user's name.
+    :param keywords: libpq keywords with values of any scalar type; those that are None are left out. Booleans
+        become 1 and 0. Empty strings are passed on: libpq ignores some and refuses others.
     :param password: see `ConnectionParameters`.
-    :raises InputError: a keyword that libpq does not know.
+    :raises InputError: libpq does not know a keyword, or cannot take its value.
     """
     texts: dict[str, str] = {}
     for keyword, value in keywords.items():
@@ -351,7 +353,7 @@ def parameters(
         if "\0" in texts[keyword]:
             raise InputError(f"the connection's {keyword} holds a NUL character, which libpq cannot carry")
     if texts.get("sslrootcert") == "system" and psycopg.pq.version() < _SYSTEM_SINCE:
-        # To an older one a file of that name, without which it trusts any server.
+        # An older libpq takes "system" for a file name, and without that file trusts any server.
         raise InputError(
             f"the connection has sslrootcert=system, which takes libpq 16 or newer, and psycopg uses {_version()} "
             "here: install psycopg[binary], or name a file"
@@ -373,8 +375,8 @@ _ENVIRONMENT = threading.Lock()
 
 @contextmanager
 def _without_pg_variables() -> Iterator[None]:
-    # libpq reads its variables when it connects; the connection alone must decide where that is. One at a time, as
-    # whoever is done would bring them back for another who is about to connect.
+    # libpq reads PG* variables when it connects, but only the connection may decide where to. One thread at a
+    # time: one that has connected would restore the variables while another is about to connect.
     with _ENVIRONMENT:
         taken = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
         try:
@@ -406,7 +408,7 @@ def _write_service_file(folder: Path, settings: Mapping[str, str]) -> Path:
 
 
 def _write_private(path: Path, text: str) -> Path:
-    # In one step: a program that is just connecting must not find it half written.
+    # The file is replaced atomically: a program that is just connecting must not read half of it.
     descriptor, written = tempfile.mkstemp(prefix=f"{path.name}-", dir=path.parent)  # of mode 0600
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)

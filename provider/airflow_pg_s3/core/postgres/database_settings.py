@@ -1,7 +1,7 @@
-"""Settings of a database, and of roles in it, as commands that give them to another one.
+"""Settings of a database, and of roles in it, as commands that copy them to another database.
 
-What is stored was written by others: whoever may log in can store almost any text for themselves, as ``ALTER ROLE
-… SET … FROM CURRENT`` takes it as it is. So nothing of it is ever put into a command but in quotes.
+Stored settings are untrusted: anybody who can log in can store almost any text for their own role, as ``ALTER ROLE
+… SET … FROM CURRENT`` does not check it. So every part of a setting is quoted.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 
 from psycopg import sql
 
-# Their values are lists, which are stored with quotes of their own: variable_is_guc_list_quote in PostgreSQL's
-# dumputils.c. Of the first, names without quotes are in lower case (SplitIdentifierString in its varlena.c).
+# Settings whose values are lists of quoted elements: variable_is_guc_list_quote in PostgreSQL's dumputils.c.
+# Elements of the first two are folded to lower case unless quoted (SplitIdentifierString in its varlena.c).
 _LISTS_OF_NAMES = ("search_path", "temp_tablespaces")
 _LISTS_OF_FILES = (
     "local_preload_libraries", "session_preload_libraries", "shared_preload_libraries", "unix_socket_directories",
@@ -24,16 +24,16 @@ _UPPER = re.compile("[A-Z]+")
 
 
 def set_command(database: sql.Identifier, role: str | None, setting: str) -> sql.Composed | None:
-    """Command that gives a setting to a database, or to a role in it; None if no command can say it.
+    """Return the command that sets a database's setting, or a role's in it; None if no command can express it.
 
     :param role: None for all roles.
-    :param setting: ``name=value``, as ``pg_db_role_setting`` has it.
+    :param setting: ``name=value``, as in ``pg_db_role_setting``.
     """
     name, _, value = setting.partition("=")
     values = [value]
     if name.lower() in (*_LISTS_OF_NAMES, *_LISTS_OF_FILES):
         elements = split_list(value, fold=name.lower() in _LISTS_OF_NAMES)
-        # To name nothing is the same as no name at all; a library that has no name is an error at each login.
+        # An empty list of names is the same as one empty name; but a library with an empty name fails each login.
         values = elements or [""] if name.lower() in _LISTS_OF_NAMES else elements or []
         if elements is None or not values:
             return None
@@ -48,9 +48,9 @@ def set_command(database: sql.Identifier, role: str | None, setting: str) -> sql
 
 
 def split_list(value: str, *, fold: bool) -> list[str] | None:
-    """Split a list as it is stored, as SplitGUCList in PostgreSQL's dumputils.c does; None if it is none.
+    """Split a stored list, as SplitGUCList in PostgreSQL's dumputils.c does; None if it is malformed.
 
-    :param fold: whether what has no quotes is meant in lower case.
+    :param fold: whether unquoted elements are folded to lower case.
     """
     elements: list[str] = []
     position = 0
@@ -61,7 +61,7 @@ def split_list(value: str, *, fold: bool) -> list[str] | None:
             elements.append(match["quoted"].replace('""', '"'))
         else:
             bare = match["bare"]
-            # No more than the server does in UTF-8.
+            # Only ASCII letters are folded, as the server does in UTF-8.
             elements.append(_UPPER.sub(lambda letters: letters[0].lower(), bare) if fold else bare)
         if not match["end"]:
             return elements

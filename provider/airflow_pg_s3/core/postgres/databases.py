@@ -1,4 +1,4 @@
-"""Databases that this package makes beside a user's: their names, comments and end."""
+"""Databases that this package creates and drops beside the user's."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ from airflow_pg_s3.core.reporting import Log
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _NAME_BYTES = 63
 _PATIENCE_SECONDS = 5.0
-# The server's own, such as autovacuum's, have no user.
+# Sessions of the server itself, such as autovacuum's, have no user.
 _SESSIONS = "select count(*) from pg_stat_activity where datname = %s and usesysid is not null"
 
 
 def connect_beside(params: ConnectionParameters) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect to another database of a server: to postgres or, if that cannot be, to template1, as createdb does.
+    """Connect to another database of the server: to postgres or, if that fails, to template1, as createdb does.
 
-    :param params: of the database that may be missing, or must be free of sessions.
+    :param params: parameters of a database that may be missing, or must be free of sessions.
     :raises InputError: the server refuses; see `ConnectionParameters.connect`.
     """
     if params.database != "postgres":
         try:
             return params.of("postgres").connect()
         except InputError as error:
-            # It does not exist, takes no connections, or not ours. All else would be refused once more.
+            # That database is missing, or refuses connections or our role. Any other refusal would be repeated.
             if 'database "postgres"' not in str(error):
                 raise
     return params.of("template1").connect()
 
 
 def drop_beside(connection: _Connection, params: ConnectionParameters, *, oid: int | None = None) -> None:
-    """Drop a database that nobody needs, over another connection if this one is lost.
+    """Drop a database that nobody needs, over a new connection if the given one is lost.
 
-    :param connection: to another database of its server.
-    :param oid: the database's, if another server may have one of that name; None to drop whatever has the name.
+    :param connection: a connection to another database of the same server.
+    :param oid: drop the database only if it has this oid, as another server may have one of that name; None to
+        drop it by name alone.
     :raises InputError: the server refuses a new connection.
-    :raises psycopg.Error: it cannot be dropped.
+    :raises psycopg.Error: the database cannot be dropped.
     """
     try:
         drop(connection, params)
     except psycopg.OperationalError:
         if not connection.closed:
             raise
-        # The server may have been restarted: that is why the connection is lost.
+        # The connection may be lost because the server was restarted.
         restarted = replace(params, started_at=None)
         with connect_beside(restarted) as another:
             if oid in (None, value_of(another, "select oid from pg_database where datname = %s", params.database)):
@@ -65,7 +66,7 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
     """Create an empty database with the source's encoding and locale, or with the server's defaults.
 
     :raises InputError: the server refuses.
-    :raises psycopg.Error: it has gone.
+    :raises psycopg.Error: the connection is lost.
     """
     command = sql.SQL("create database {} template template0 {}").format(
         sql.Identifier(name), _locale_clauses(like, connection.info.server_version) if like else sql.SQL("")
@@ -79,27 +80,27 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
 
 
 def run_sql(connection: psycopg.Connection[tuple[Any, ...]], commands: Sequence[str]) -> None:
-    """Run a user's commands in one transaction, as a migration would: with the search path of the database."""
-    spoken = connection.info.parameter_status("client_encoding")
+    """Run a user's commands in one transaction, with the database's own search path, as a migration would."""
+    client_encoding = connection.info.parameter_status("client_encoding")
     with connection.transaction():
-        # A session that loads rows speaks the archive's, which need not have all characters of the commands.
+        # A session that loads rows uses the archive's encoding, which may lack characters of the commands.
         connection.execute("set client_encoding = 'UTF8'; reset search_path")
         for command in commands:
             connection.execute(command.encode(connection.info.encoding))
         connection.execute("set search_path = ''")
-        connection.execute("select pg_catalog.set_config('client_encoding', %s, false)", [spoken])
+        connection.execute("select pg_catalog.set_config('client_encoding', %s, false)", [client_encoding])
 
 
 def run_sql_in(database: ConnectionParameters, commands: Sequence[str]) -> None:
-    """Run a user's commands, if there are any, in a session of their own; as `run_sql`."""
+    """Run a user's commands, if there are any, as `run_sql` does, in a session of their own."""
     if commands:
         with database.connect() as connection:
             run_sql(connection, commands)
 
 
 def analyze(connection: psycopg.Connection[tuple[Any, ...]], log: Log) -> None:
-    """Collect the planner's statistics, which a dump does not carry; what cannot be analyzed is said."""
-    # Not the whole database in one command: one foreign table that cannot be reached would end it.
+    """Collect the planner's statistics, which a dump may lack; log tables that cannot be analyzed."""
+    # Table by table: a foreign table whose server cannot be reached would end an ANALYZE of the whole database.
     tables = connection.execute(
         "select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace"
         " where relkind in ('r', 'm', 'p') and not relispartition"
@@ -125,31 +126,31 @@ def _locale_clauses(like: Server, version: int) -> sql.Composable:
 
 
 def sibling_name(database: str, what: str, token: str) -> str:
-    """Name of a database beside another: ``<database>__<what>_<token>``, within PostgreSQL's 63 bytes."""
+    """Return ``<database>__<what>_<token>``, shortened to PostgreSQL's 63 bytes."""
     suffix = f"__{what}_{token}"
     stem = database.encode()[: _NAME_BYTES - len(suffix)].decode(errors="ignore")
     return stem + suffix
 
 
 def comment_on(database: str, comment: str | None) -> sql.Composed:
-    """Command that sets a database's comment."""
+    """Return the command that sets a database's comment."""
     return sql.SQL("comment on database {} is {}").format(sql.Identifier(database), sql.Literal(comment))
 
 
 def drop(connection: _Connection, params: ConnectionParameters) -> None:
-    """Drop a database if it exists, with the subscriptions that would keep it, and end the sessions in it.
+    """Drop a database if it exists, with its subscriptions, which would prevent that; end the sessions in it.
 
-    :param connection: to another database of its server.
+    :param connection: a connection to another database of the same server.
     """
     if subscriptions_of(connection, params.database):
-        # Whatever goes wrong here, the server says below what keeps the database.
+        # If this fails, DROP DATABASE below gives the reason.
         with contextlib.suppress(psycopg.Error, PgS3Error), params.connect() as inside:
             drop_subscriptions(inside)
     connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(params.database)))
 
 
 def is_used(connection: _Connection, database: str) -> bool:
-    """Whether others are connected to a database, and stay: those of a client that was killed end in a moment."""
+    """True if a database still has sessions after five seconds, in which those of a killed client end."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while value_of(connection, _SESSIONS, database):
         if time.monotonic() > deadline:
@@ -159,6 +160,6 @@ def is_used(connection: _Connection, database: str) -> bool:
 
 
 def value_of(connection: _Connection, query: str, *values: Any) -> Any:
-    """First column of the first row of an answer; None if there is none."""
+    """Return the first column of a query's first row; None if there is no row."""
     row = connection.execute(query, values).fetchone()
     return None if row is None else row[0]

@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-# Source: pg_enc2name_tbl of PostgreSQL's encnames.c. UTF-8 where Python has none, and for SQL_ASCII, which holds
-# whatever was put in.
+# Source: pg_enc2name_tbl in PostgreSQL's encnames.c. UTF-8 stands in where Python has no codec, and for SQL_ASCII,
+# which allows any bytes.
 _CODECS = {
     "SQL_ASCII": "utf-8", "UTF8": "utf-8", "MULE_INTERNAL": "utf-8",
     "EUC_JP": "euc_jp", "EUC_CN": "gb2312", "EUC_KR": "euc_kr", "EUC_TW": "utf-8", "EUC_JIS_2004": "euc_jis_2004",
@@ -24,7 +24,7 @@ _CODECS = {
 
 
 def is_known(encoding: str) -> bool:
-    """Whether PostgreSQL has an encoding of this name."""
+    """True if PostgreSQL has an encoding of this name."""
     return encoding in _CODECS
 
 
@@ -34,30 +34,30 @@ def codec_of(encoding: str) -> str:
 
 
 def psycopg_knows(encoding: str) -> bool:
-    """Whether psycopg can speak to a server in an encoding; of those of servers, Python lacks two."""
+    """True if psycopg knows an encoding; it lacks two that servers can have."""
     return encoding not in ("EUC_TW", "MULE_INTERNAL")
 
 
 def as_text(value: str | bytes) -> str:
-    """Return text or a name that psycopg has read; it hands out bytes in a session whose encoding is SQL_ASCII."""
+    """Return a text that psycopg has read as str; in a session in SQL_ASCII, psycopg returns bytes."""
     return value.decode(codec_of("SQL_ASCII"), errors="surrogateescape") if isinstance(value, bytes) else value
 
 
 def in_session(command: str, connection: psycopg.Connection[tuple[Any, ...]]) -> bytes:
-    """Encode a command with names from `as_text`; psycopg would take ASCII alone where it hands out bytes."""
+    """Encode a command with names from `as_text`; in a session in SQL_ASCII, psycopg would accept only ASCII."""
     codec = connection.info.encoding
     return command.encode(codec_of("SQL_ASCII") if codec == "ascii" else codec, errors="surrogateescape")
 
 
 def decode_name(text: bytes, codec: str) -> str:
-    """Decode a name as the manifest shows it.
+    """Decode a name to the form that manifests have.
 
-    :param codec: Python codec of the encoding that it is in.
+    :param codec: Python codec of the name's encoding.
     """
     for candidate in (codec, "utf-8"):
         try:
             return text.decode(candidate)
         except UnicodeDecodeError:
             continue
-    # SQL_ASCII holds whatever was put in.
+    # SQL_ASCII allows any bytes.
     return text.decode("latin-1")

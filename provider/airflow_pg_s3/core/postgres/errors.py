@@ -1,4 +1,4 @@
-"""The edge of the core's verbs: what PostgreSQL or the machine refuses leaves it as one of our errors."""
+"""The translation of errors of PostgreSQL and the machine into ours."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Connection = psycopg.Connection[tuple[Any, ...]]
 RIGHTS = frozenset({"42501"})  # insufficient_privilege
-# Where a role may do a part of what a GRANT or REVOKE says, or nothing, the server only warns.
+# The server only warns if a role may execute a GRANT or REVOKE in part, or not at all.
 _NOT_GRANTED = ("01006", "01007")
 
 
 def server_error(error: psycopg.Error) -> ServerError:
-    """What PostgreSQL says, without the rows and passwords that it quotes."""
+    """Return an error with PostgreSQL's message, without the rows and passwords that it quotes."""
     code = f" ({error.sqlstate})" if error.sqlstate else ""
     return ServerError(f"PostgreSQL failed{code}: {redacted(str(error).strip())}")
 
 
 def copy_error(table: str, error: psycopg.Error) -> CopyError:
-    """What PostgreSQL says of a table's rows, without the rows and passwords that it quotes."""
+    """Return the error for a table whose rows PostgreSQL refuses, without the rows that the message quotes."""
     return CopyError(table, redacted(str(error).strip()), error.sqlstate)
 
 
 def translate_errors(verb: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Decorate a verb: it raises nothing but `PgS3Error`, unless it has a bug."""
+    """Decorator for the core's verbs: translates expected errors into `PgS3Error`."""
 
     @functools.wraps(verb)
     def checked(*arguments: _P.args, **keywords: _P.kwargs) -> _R:
         try:
             return verb(*arguments, **keywords)
         except psycopg.Error as error:
-            # Not chained, as its own text quotes rows; but where it happened is kept.
+            # Not chained, as the original error's text quotes rows; its traceback is kept.
             raise server_error(error).with_traceback(error.__traceback__) from None
         except OSError as error:
             if error.errno is None or not is_resource_exhaustion(error):
@@ -52,11 +52,11 @@ def translate_errors(verb: Callable[_P, _R]) -> Callable[_P, _R]:
 def try_execute(
     connection: _Connection, *commands: Any, tolerated: Collection[str] = RIGHTS, heed_warnings: bool = False
 ) -> str | None:
-    """Execute commands, all or none; say why the server has refused them, if it has.
+    """Execute commands, all or none; return the server's reason if it refuses them, otherwise None.
 
-    :param connection: in autocommit mode; in a transaction or not, which goes on.
+    :param connection: a connection in autocommit mode; a transaction that is open stays usable.
     :param tolerated: SQLSTATEs that count as a refusal.
-    :param heed_warnings: whether a warning that not all was granted or revoked counts as one, too.
+    :param heed_warnings: whether a warning that not everything was granted or revoked is a refusal, too.
     :raises psycopg.Error: any other error.
     """
     warnings: list[str] = []

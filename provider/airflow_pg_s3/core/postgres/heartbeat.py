@@ -1,4 +1,4 @@
-"""Sessions that idle for hours while programs work: NATs, proxies and meshes cut off who is silent for minutes."""
+"""Keeps sessions alive that idle for hours: NATs, proxies and meshes drop connections that idle for minutes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from airflow_pg_s3.core.errors import Cancelled, ServerError
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _PING_SECONDS = 20.0
-# By then what is sent must be acknowledged, by TCP. A ping is small: that the server is busy makes no difference.
+# TCP must acknowledge sent data within this time. It does so even if the server is busy, as a ping is small.
 _ACKNOWLEDGED_SECONDS = 30.0
 _PATIENCE_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Pings a session that must last, for the time of a block, and notices within seconds if it is lost.
+    """Context manager: pings a session that must last, and notices within a minute if it is lost.
 
-    Whoever holds the connection may use it meanwhile, though not for COPY.
+    The connection may be used meanwhile, but not for COPY.
 
-    :param what: the session, for the message.
-    :param cancel: set when it is lost, so that the work ends; None to let it go on.
-    :raises ServerError: at the block's end, in place of `Cancelled` and of what a lost connection says of itself.
+    :param what: the session's purpose, for the message.
+    :param cancel: set if the session is lost, so that the work ends; None to let it go on.
+    :raises ServerError: the session was lost; raised on exit in place of `Cancelled` and psycopg's own error.
     """
 
     def __init__(self, connection: _Connection, what: str, cancel: threading.Event | None = None) -> None:
@@ -53,11 +53,11 @@ class Heartbeat:
         self._end.set()
         self._thread.join(None if error is None else _PATIENCE_SECONDS)
         if self._thread.is_alive():
-            # The server does not answer, and whoever wants to stop must not wait for it.
+            # The server does not answer, and must not delay the exit.
             cut_off(self._connection)
             self._thread.join()
         if self._loss is not None and self._cancel is not None:
-            self._cancel.clear()  # it is the caller's
+            self._cancel.clear()  # the event is the caller's
             if isinstance(error, (Cancelled, psycopg.OperationalError)):
                 raise ServerError(f"{self._what} was lost: {self._loss}") from self._loss
 
@@ -68,7 +68,7 @@ class Heartbeat:
             except psycopg.Error as error:
                 if not self._connection.closed:
                     continue  # within a transaction that has failed
-                # Nothing is lost by what its owner has closed, or told to stop already.
+                # Not a loss if the connection was closed by its owner, or the work is being cancelled.
                 if self._connection.broken and not (self._cancel is not None and self._cancel.is_set()):
                     self._loss = error
                     if self._cancel is not None:
@@ -77,15 +77,15 @@ class Heartbeat:
 
 
 def cut_off(connection: _Connection) -> None:
-    """Break a connection, whatever it does; called from another thread than its owner's, which meets an error."""
+    """Break another thread's connection, whatever it is doing; that thread gets an error."""
     with contextlib.suppress(OSError, psycopg.Error), _socket_of(connection) as ours:
         ours.shutdown(socket.SHUT_RDWR)
 
 
 def is_stale(connection: _Connection, used: float) -> bool:
-    """Whether a connection has been silent for so long that it may have been cut off, and nothing is lost with it.
+    """True if a connection has idled for so long that it may have been dropped, and holds no transaction.
 
-    :param used: when it was used last, in seconds of `time.monotonic`.
+    :param used: time of its last use, in seconds of `time.monotonic`.
     """
     is_idle = connection.info.transaction_status == TransactionStatus.IDLE
     return is_idle and time.monotonic() - used > _PING_SECONDS
@@ -93,6 +93,6 @@ def is_stale(connection: _Connection, used: float) -> bool:
 
 @contextlib.contextmanager
 def _socket_of(connection: _Connection) -> Iterator[socket.socket]:
-    # One of our own to the same connection, as libpq's must not be closed.
+    # A duplicate descriptor, as closing the socket object must not close libpq's.
     with socket.socket(fileno=os.dup(connection.fileno())) as ours:
         yield ours

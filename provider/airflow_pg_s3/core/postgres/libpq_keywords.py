@@ -1,8 +1,9 @@
-"""Keywords of a connection that the client programs' libpq does not know.
+"""Connection keywords that the client programs' libpq does not know.
 
-They come with a libpq that may be older than psycopg's. It takes no notice of a variable that it does not know,
-such as that of ``require_auth``, and refuses a whole service file for a keyword that it does not know, such as
-``sslkeylogfile``. No version tells, as a libpq can be newer than its programs: so they are asked.
+The programs' libpq may be older than psycopg's. It ignores environment variables that it does not know, such as
+that of ``require_auth``, and refuses a whole service file because of one unknown keyword, such as
+``sslkeylogfile``. The programs' version does not show this, as their libpq can be newer. So a program is run to
+find out.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ from airflow_pg_s3.core.postgres import client_tools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 
 _KNOWN_TO_ALL = {"host", "port", "user", "password", "dbname"}
-# Leads nowhere; before it finds out, libpq has looked at all keywords.
+# An address where no server can be. libpq checks all keywords before it connects.
 _NOWHERE = {"host": "/dev/null"}
 
 
 def check_keywords(params: ConnectionParameters, folder: Path, version: str) -> None:
-    """Make sure that client programs will connect as `params` say.
+    """Check that client programs know all keywords of a connection.
 
-    :param folder: where they are.
-    :param version: what they say they are, such as ``16.14``.
-    :raises InputError: they do not know one of the keywords; the message names both.
+    :param folder: the programs' folder.
+    :param version: the programs' version, such as ``16.14``.
+    :raises InputError: they do not know a keyword; the message names both.
     """
     asked = sorted(params.keywords.keys() - _KNOWN_TO_ALL)
     if not asked:
         return
-    # Not pg_restore, which reads its archive first.
+    # pg_dump, as pg_restore reads its archive before it connects.
     program = str(folder / "pg_dump")
-    match = re.search(r'invalid connection option "(\w+)"', _said(program, dict.fromkeys(asked, "")))
+    match = re.search(r'invalid connection option "(\w+)"', _stderr_of(program, dict.fromkeys(asked, "")))
     unknown = match[1] if match else None
-    # To an older one a file of that name, without which it trusts any server; a newer one refuses the pair.
-    if params.keywords.get("sslrootcert") == "system" and "sslrootcert" not in _said(
+    # An older libpq takes "system" for a file name, and without that file trusts any server. A newer one refuses
+    # the combination with sslmode=disable.
+    if params.keywords.get("sslrootcert") == "system" and "sslrootcert" not in _stderr_of(
         program, {"sslrootcert": "system", "sslmode": "disable"}
     ):
         unknown = unknown or "sslrootcert=system"
@@ -49,7 +51,7 @@ def check_keywords(params: ConnectionParameters, folder: Path, version: str) -> 
         )
 
 
-def _said(program: str, keywords: Mapping[str, str]) -> str:
+def _stderr_of(program: str, keywords: Mapping[str, str]) -> str:
     return subprocess.run(
         [program, "--no-password", f"--dbname={make_conninfo(**keywords, **_NOWHERE)}"],
         capture_output=True,

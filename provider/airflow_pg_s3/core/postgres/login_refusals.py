@@ -1,11 +1,11 @@
-"""Which failures to connect no further try can mend: those by which a server, a pooler or libpq says no."""
+"""Failures to connect that no retry can change: refusals by a server, a pooler or libpq."""
 
 from __future__ import annotations
 
 import re
 
-# At login libpq tells no SQLSTATE, only words. Each with what to do, where the words leave that open.
-_SAID_BY_SERVERS = {
+# At login libpq gives a message without a SQLSTATE. Each phrase comes with advice, unless it needs none.
+_PHRASES_OF_SERVERS = {
     "password authentication failed": "",
     "Peer authentication failed": "",
     "Ident authentication failed": "",
@@ -21,7 +21,7 @@ _SAID_BY_SERVERS = {
     "unrecognized configuration parameter": "correct the connection's options",
     "permission denied to set parameter": "correct the connection's options",
     "invalid value for parameter": "correct the connection's options",
-    # Of pgbouncer, Supabase and RDS Proxy.
+    # Messages of PgBouncer, Supabase and RDS Proxy.
     "SASL authentication failed": "",
     "no such user": "",
     "no such database": "",
@@ -30,7 +30,7 @@ _SAID_BY_SERVERS = {
     "tenant/user": "a shared pooler wants user names such as postgres.<project>",
     "requires TLS connections": "set the connection's sslmode to require, or stricter",
 }
-_SAID_BY_LIBPQ = {
+_PHRASES_OF_LIBPQ = {
     "does not support SSL": "enable it on the server, or give the connection another sslmode",
     "no password supplied": "give the connection a password",
     "certificate verify failed": "correct the connection's sslrootcert, or the server's certificate",
@@ -46,12 +46,12 @@ _SAID_BY_LIBPQ = {
 _ATTEMPT = re.compile(r"^- (host: .*?, port: .*?), hostaddr: ", re.MULTILINE)
 
 
-def refusal(said: str) -> str | None:
-    """What is refused for good, with what to do; None if another try may help.
+def refusal(message: str) -> str | None:
+    """Return the message of a permanent refusal, with advice; None if a retry may help.
 
-    :param said: psycopg's text of a failure to connect. With several hosts, each must have refused.
+    :param message: psycopg's message of a failure to connect. With several hosts, each must have refused.
     """
-    text = said.strip()
+    text = message.strip()
     first, *attempts = _ATTEMPT.split(text)
     hosts: dict[str, str] = {}
     for host, words in zip(attempts[::2], attempts[1::2], strict=True):
@@ -63,8 +63,8 @@ def refusal(said: str) -> str | None:
 
 
 def _advice(text: str) -> str | None:
-    phrases = _SAID_BY_LIBPQ | (_SAID_BY_SERVERS if "FATAL" in text else {})
-    # libpq itself refuses a value, such as an unknown sslmode, before it goes anywhere.
+    phrases = _PHRASES_OF_LIBPQ | (_PHRASES_OF_SERVERS if "FATAL" in text else {})
+    # libpq itself refuses an invalid value, such as an unknown sslmode, before it connects.
     if text.startswith("connection is bad: ") and "invalid " in text:
         return ""
     return next((advice for phrase, advice in phrases.items() if phrase in text), None)

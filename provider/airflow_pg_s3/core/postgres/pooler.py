@@ -1,4 +1,4 @@
-"""Poolers that lend a server's session for one transaction at a time, and what tells them from a server."""
+"""The detection of transaction poolers, which lend a server's session for one transaction at a time."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ import psycopg
 from airflow_pg_s3.core.errors import InputError
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-# Nothing is set yet: neither a search path, in which others may have put functions and operators, nor a DateStyle.
-# With the moment of its start, as behind a load balancer sessions of two servers may have one pid.
+# Names are qualified and the time is cast, as search_path and DateStyle are not set yet. The start time is
+# included, as sessions of two servers behind a load balancer may have the same pid.
 _SESSION = """
 select pid, backend_start::pg_catalog.text from pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid())
 """
-# A pool lends what was given back last, unless another client is quicker: each round would find that by itself.
+# A pool lends the session that was returned last, unless another client is faster, so that one round can miss it.
 _ROUNDS = 8
-# Asked once: each question takes a second session, which a small pool may not have while others work.
+# Endpoints known to keep sessions are not tested again, as a test takes a second session, which a small pool may
+# not have while others work.
 _keep_sessions: set[str] = set()
 _SERVER = "select pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.current_setting('port')"
 
 
 def refuse_transaction_pooler(connection: _Connection, endpoint: str, log_in: Callable[[], _Connection]) -> None:
-    """Make sure that a connection keeps its session: locks, settings and cursors would be other clients' else.
+    """Check that a connection keeps its session, as locks and settings would otherwise go to other clients.
 
-    Nothing is set, as that would stay in the pool.
+    The check sets nothing, as a setting would stay in the pool.
 
-    :param connection: as it is after the login.
-    :param endpoint: names the place; what has been seen to keep sessions is not asked again.
-    :param log_in: makes another one to the same place.
-    :raises InputError: what is in front of the server lends sessions for a transaction, or for a statement.
-    :raises psycopg.OperationalError: the server cannot be reached once more.
+    :param connection: a connection just after the login.
+    :param endpoint: name of the endpoint; one that is known to keep sessions is not checked again.
+    :param log_in: opens another connection to the endpoint.
+    :raises InputError: a pooler in front of the server lends sessions for a transaction or a statement.
+    :raises psycopg.OperationalError: the second connection fails.
     """
     if endpoint in _keep_sessions:
         return
     ours = _session(connection)
-    # Whoever talks to the server itself has got the session's pid with the login; poolers make one up.
+    # A server sends its session's pid at login; poolers make one up.
     if ours[0] == connection.info.backend_pid:
         return
     with log_in() as other:
@@ -49,7 +50,7 @@ def refuse_transaction_pooler(connection: _Connection, endpoint: str, log_in: Ca
 
 def _session(connection: _Connection) -> tuple[Any, ...]:
     row = connection.execute(_SESSION, prepare=False).fetchone()
-    assert row is not None  # every role sees itself
+    assert row is not None  # every role sees its own session
     return row
 
 

@@ -1,4 +1,4 @@
-"""Rows and passwords are secrets: what error messages quote of them does not go into logs and exceptions."""
+"""Hides rows and passwords that error messages quote, before these go into logs and exceptions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 
 HIDDEN = "(not shown)"
-# Up to the group, PostgreSQL's own words; behind it, data. The texts are those of copyfromparse.c, execMain.c,
-# nbtinsert.c, ri_triggers.c, subscriptioncmds.c and of the input functions of types.
+# The group ends where PostgreSQL's own words end and data begins. The texts are from copyfromparse.c, execMain.c,
+# nbtinsert.c, ri_triggers.c, subscriptioncmds.c and from the input functions of types.
 _DATA = [
     re.compile(pattern)
     for pattern in (
@@ -21,7 +21,7 @@ _DATA = [
         r"((?:^|ERROR:  )(?:date/time field value out of range|time zone displacement out of range): )\"",
         r"((?:^|ERROR:  )value )\".*\" is out of range for type",
         r"(\bINSERT INTO (?:(?!INSERT INTO ).)+? VALUES\b)",
-        # A piece of a command, which may lack the word that would tell what its strings are.
+        # A piece of a command, which may lack the keyword that would identify its strings.
         r"^(LINE \d+: )(?=.*['$])",
         r"( at or near )\"(?:\w&?)?['$]",
         r"(invalid connection string syntax: )",
@@ -37,11 +37,11 @@ SECRETS = [
         rf"(\bCONNECTION)(?={_BLANK}{_STRING})",
         rf"(\bSUBSCRIPTION .{{1,150}}? CONNECTION)(?={_BLANK}{_IN_NEXT_LINE})",
         rf"(password\"?)(?={_BLANK}(?:{_STRING}|{_IN_NEXT_LINE}))",
-        # Of servers, user mappings and foreign tables; only their wrapper knows which of them are secret.
+        # Options of servers, user mappings and foreign tables; only the wrapper knows which of them are secret.
         r"(\bOPTIONS)(?=\s*(?:\(|$))",
     )
 ]
-"""Up to the group, SQL; behind it, what opens another server. A command may be quoted in part, or in another."""
+"""Patterns of SQL whose group ends where credentials begin. A command may be quoted in part, or in another one."""
 
 SECRETS_IN_STRINGS = [
     re.compile(pattern, re.IGNORECASE)
@@ -50,67 +50,68 @@ SECRETS_IN_STRINGS = [
         r"(://[^/@:\s]{0,100}:)(?=[^@\s]{1,500}@)",
     )
 ]
-"""The same within strings: libpq's keyword, and its URIs."""
+"""The same for credentials within strings: libpq's keyword, and its URIs."""
 
-# What PostgreSQL says behind a key's values.
-_BEHIND_KEY = re.compile(
+# PostgreSQL's words after a key's values.
+_AFTER_KEY = re.compile(
     r"\)( (?:already exists|is duplicated|is not present in table|is still referenced from table|conflicts with) ?"
     r"(?:\"[^\"]*\")?)[^()]*\.?$"
 )
-# A value may hold newlines: what follows belongs to it, until a program begins a line of its own.
+# A value may hold newlines: lines belong to it until one begins as a program's own do.
 _OWN_LINE = re.compile(
     r"^(?:pg_restore|pg_dump|psql)[:\[]|^(?:DETAIL|HINT|QUERY|CONTEXT|STATEMENT):  |^Command was: "
 )
-# What a parallel worker begins a line with if another one has written its name; or a value pretends to.
+# The beginning of a line when another parallel worker has interrupted it after the program's name; a value may
+# also begin so.
 _PIECE_OF_ERROR = "error: "
 _OVERLAP = 100
 
 
 def redacted(text: str) -> str:
-    """Return an error's text without what PostgreSQL quotes in it of rows, and of what opens other servers."""
+    """Return an error's text without the rows and credentials that it quotes."""
     redactor = Redactor()
     lines = (redactor.line(line) for line in text.splitlines())
     return "\n".join(line for line in lines if line is not None)
 
 
 def first_match(patterns: Iterable[re.Pattern[str]], line: str) -> re.Match[str] | None:
-    """The match behind which a line is to be hidden."""
+    """Return the match whose group ends first, from where the line is to be hidden."""
     matches = [match for pattern in patterns if (match := pattern.search(line))]
     return min(matches, key=lambda match: match.end(1), default=None)
 
 
 def hidden_from(line: str, start: int) -> str:
-    """Hide the end of a line."""
+    """Return a line with everything from `start` hidden."""
     gap = "" if start == 0 or line[start - 1] in " =:" else " "
     return line[:start] + gap + HIDDEN
 
 
 class Redactor:
-    """Takes the lines of a client program's standard error in their order; keeps table, line, column and names."""
+    """Redacts the lines of a client program's standard error, in order; keeps names, line numbers and columns."""
 
     def __init__(self) -> None:
         self._is_hiding = False
         self._before = ""
 
     def line(self, text: str) -> str | None:
-        """Return the line without secrets; None for one that is nothing else."""
+        """Return a line without secrets; None if nothing is left of it."""
         self._before = text[-_OVERLAP:]
-        # The outermost line of a context, such as "COPY t, line 1", may follow one that held data.
+        # The last line of a context, such as "COPY t, line 1", may follow one that held data.
         if self._is_hiding and not _OWN_LINE.match(text) and not _DATA[0].match(text):
-            # That there is an error is never hidden.
+            # Data is hidden, but never the fact that there is an error.
             return _PIECE_OF_ERROR + HIDDEN if text.startswith(_PIECE_OF_ERROR) else None
         self._is_hiding = False
         first = first_match((*_DATA, *SECRETS, *SECRETS_IN_STRINGS), text)
         if first is None:
             return text
         self._is_hiding = True
-        behind = _BEHIND_KEY.search(text, first.end()) if first.re in _DATA else None
+        rest = _AFTER_KEY.search(text, first.end()) if first.re in _DATA else None
         if not text[first.end(1) :]:
             return text
-        return hidden_from(text, first.end(1)) + (behind.group(1) if behind else "")
+        return hidden_from(text, first.end(1)) + (rest.group(1) if rest else "")
 
     def rest(self, text: str) -> None:
-        """Take more of the last line, which is not shown: a secret may begin there, and go on in the next."""
+        """Read the rest of a long line, which is not shown: a secret may begin there and continue in the next."""
         text = self._before + text
         self._before = text[-_OVERLAP:]
         self._is_hiding = self._is_hiding or any(

@@ -1,4 +1,4 @@
-"""What must be known of a PostgreSQL server before, during and after a backup or restore."""
+"""Facts about a PostgreSQL server, and snapshots that only its own sessions can share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from airflow_pg_s3.core.postgres.encodings import codec_of
 from airflow_pg_s3.core.record import Record
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _CANCEL_SECONDS = 5.0
-# Composite types have columns too. System objects have oids below 16384, and none of money's but functions.
+# Composite types are in pg_attribute, too. The system's own objects (oids below 16384) that use money are
+# functions.
 _HAS_MONEY = """
 with money as (select unnest(array['money'::regtype, 'money[]'::regtype]) as type)
 select exists (select from pg_attribute join money on atttypid = type where attnum > 0 and not attisdropped)
@@ -39,12 +40,12 @@ class Extension(Record):
 
 
 class Server(Record):
-    """The source server and database, as a restore needs to know them.
+    """The source server and database, with what a restore needs to know.
 
     :param version_num: ``server_version_num``.
-    :param system_identifier: of the cluster, None where the role may not read it.
+    :param system_identifier: the cluster's identifier; None if the role may not read it.
     :param locale_provider: ``libc``, ``icu`` or ``builtin``.
-    :param locale: the ICU or builtin locale, None for libc.
+    :param locale: the ICU or builtin locale; None for libc.
     """
 
     version: str
@@ -67,16 +68,16 @@ class Server(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerFacts:
-    """A server and one of its databases, at one moment.
+    """Facts about a server and one of its databases, at one moment.
 
-    :param server: what the manifest records.
-    :param now: the server's clock.
-    :param started_at: when the server process started; with the system identifier, it tells a server from its
-        own standbys.
+    :param server: the facts that the manifest records.
+    :param now: time of the server's clock.
+    :param started_at: start time of the server process; it differs between a server and its standbys, which have
+        the same system identifier.
     :param size_bytes: ``pg_database_size``.
-    :param options: for ``PGOPTIONS``, where settings would make values look other than they do by default, and
-        pg_dump would not care.
-    :param lc_monetary: in which locale money is to be written; None where there is none.
+    :param options: ``PGOPTIONS`` for pg_dump: defaults for settings that would otherwise change the text of
+        values.
+    :param lc_monetary: the locale in which to write money values; None if there are none.
     """
 
     server: Server
@@ -88,12 +89,12 @@ class ServerFacts:
 
     @property
     def instance(self) -> str:
-        """Names the running server process, whose locks tell who is alive."""
+        """Name of the running server process, which holds the advisory locks of live backups."""
         return f"{self.server.system_identifier}/{self.started_at.isoformat()}"
 
 
 def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFacts:
-    """Ask a server about itself and the connected database."""
+    """Read the facts about a server and the connected database."""
     version_num = connection.info.server_version
     row = _row(
         connection,
@@ -106,8 +107,8 @@ def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFact
     )
     version, encoding, collate, ctype, provider, locale, icu_rules, now, started_at, size = row
     extensions = connection.execute("select extname, extversion from pg_extension order by extname").fetchall()
-    # Not where they are as they should be: poolers refuse options.
-    odd = connection.execute(
+    # Only settings that differ from their default become options, as poolers refuse options.
+    changed = connection.execute(
         "select name, boot_val from pg_settings "
         "where name in ('bytea_output', 'quote_all_identifiers') and setting <> boot_val"
     ).fetchall()
@@ -128,7 +129,7 @@ def inspect(connection: _Connection, params: ConnectionParameters) -> ServerFact
         now=now,
         started_at=started_at,
         size_bytes=size,
-        options=" ".join(f"-c {name}={value}" for name, value in odd),
+        options=" ".join(f"-c {name}={value}" for name, value in changed),
         lc_monetary="C" if _row(connection, _HAS_MONEY)[0] else None,
     )
 
@@ -142,20 +143,23 @@ def shared_snapshot(
     is_serializable: bool,
     cancel: threading.Event,
 ) -> Iterator[str | None]:
-    """A snapshot for pg_dump: as only sessions of one server can share it, all that is dumped is of that server.
+    """Context manager: export a snapshot for pg_dump.
 
-    `connection` is in a transaction meanwhile.
+    Only sessions of one server can share a snapshot, so this proves that the whole dump is of that server. In the
+    block, `connection` is in a transaction.
 
-    :param facts: of the server that it must be.
-    :param given: a snapshot to share; a new one if None.
-    :param is_serializable: take one as ``pg_dump --serializable-deferrable`` does, which may have to wait for it.
-    :return: the snapshot; None if `connection` does not lead to that server.
-    :raises Cancelled: told to stop while it waited.
+    :param facts: facts about the server that `connection` must lead to.
+    :param given: a snapshot to share; None for a new one.
+    :param is_serializable: whether to take one as ``pg_dump --serializable-deferrable`` does, perhaps after a
+        wait.
+    :return: the snapshot; None if `connection` leads to another server.
+    :raises Cancelled: `cancel` was set during the wait.
     """
     level = "serializable, read only, deferrable" if is_serializable else "repeatable read, read only"
     begin = sql.SQL("begin isolation level {}").format(sql.SQL(level))
     if given is not None:
-        # At once, as it must come before any query, and others ask over this connection.
+        # In the same round trip: SET TRANSACTION SNAPSHOT must come before any query, and other threads query over
+        # this connection.
         begin += sql.SQL("; set transaction snapshot {}").format(sql.Literal(given))
     with _interrupted_by(cancel, connection):
         connection.execute(begin)
@@ -163,19 +167,19 @@ def shared_snapshot(
     known = facts.server.system_identifier
     is_same = known is None or _system_identifier(connection) == known
     yield (given or snapshot) if is_same and started_at == facts.started_at else None
-    # Not after an error: the server may not answer, and the transaction ends with its session. If that is gone,
-    # `confirm_lock` says so.
+    # No rollback after an error: the server may not answer, and the transaction ends with its session. A lost
+    # session is reported by `confirm_lock`.
     with suppress(psycopg.Error):
         connection.execute("rollback")
 
 
 @contextmanager
 def _interrupted_by(cancel: threading.Event, connection: _Connection) -> Iterator[None]:
-    """Let what may wait for others be stopped."""
+    """Context manager: cancel the connection's query when `cancel` is set."""
     end = threading.Event()
 
     def watch() -> None:
-        while not end.wait(_LOOK_SECONDS):
+        while not end.wait(_POLL_SECONDS):
             if cancel.is_set():
                 with suppress(psycopg.Error):
                     connection.cancel_safe(timeout=_CANCEL_SECONDS)
@@ -195,7 +199,7 @@ def _interrupted_by(cancel: threading.Event, connection: _Connection) -> Iterato
 
 
 def advisory_key(purpose: str) -> int:
-    """Key of an advisory lock of ours."""
+    """Return the key of the advisory lock for a purpose."""
     return int.from_bytes(hashlib.sha256(f"airflow-pg-s3 {purpose}".encode()).digest()[:8], signed=True)
 
 

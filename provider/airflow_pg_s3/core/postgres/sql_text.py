@@ -1,7 +1,7 @@
-"""SQL text as PostgreSQL's programs write it, cut into statements and words.
+"""SQL text of PostgreSQL's programs, split into statements and tokens.
 
-The rules are those of https://www.postgresql.org/docs/current/sql-syntax-lexical.html. What stands in quotes, in
-comments and in the bodies of functions is never taken for a command.
+The rules are those of https://www.postgresql.org/docs/current/sql-syntax-lexical.html. Text in quotes, in comments
+and in bodies of functions is never taken for a command.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _BARE_WORD = re.compile(r"[^\W\d][\w$]*|\S")
 _FUNCTION = re.compile(r"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\s", re.IGNORECASE)
 _ATOMIC = re.compile(r"\bBEGIN\s+ATOMIC\b", re.IGNORECASE)
-# Reserved words: a column of this name would be in quotes. BEGIN would not, but is not nested.
+# CASE and END are reserved, so that a column of this name would be quoted. BEGIN is not, but is never nested.
 _BLOCK_EDGE = re.compile(r"\b(?:(CASE)|END)\b", re.IGNORECASE)
 _META_COMMANDS = re.compile(r"(?:\s*\\.*(?:\n|\Z))+")
 
 
 def quote(name: bytes) -> bytes:
-    """Quote an identifier. In no encoding of a server is a quote part of another character."""
+    """Quote an identifier. In no server encoding is the byte of a quote part of another character."""
     return b'"' + name.replace(b'"', b'""') + b'"'
 
 
 @dataclass(frozen=True)
 class Token:
-    """A word of a statement.
+    """A token of a statement: a word, a quoted name, a string, or another character.
 
-    :param text: without quotes; a character of its own where it is part of no word.
-    :param quote: ``"`` of a name, ``'`` of a string (``$`` if its quotes are dollars), or nothing.
-    :param depth: how many parentheses are around it.
+    :param text: the token without its quotes.
+    :param quote: ``"`` for a name, ``'`` for a string, ``$`` for a dollar-quoted string, empty for the rest.
+    :param depth: number of parentheses around it.
     """
 
     text: str
     quote: str
     depth: int
 
-    def is_bare(self, *tokenize: str) -> bool:
-        """Whether it is one of these, given in capitals, and not in quotes."""
-        return not self.quote and self.text.upper() in tokenize
+    def is_bare(self, *keywords: str) -> bool:
+        """True if the token is one of these keywords, given in capitals, without quotes."""
+        return not self.quote and self.text.upper() in keywords
 
     @property
     def is_string(self) -> bool:
-        """Whether it is a string, in whichever quotes."""
+        """True if the token is a string, in either kind of quotes."""
         return self.quote in ("'", "$")
 
     @property
     def sql(self) -> str:
-        """The word as it is written in SQL, whatever ``standard_conforming_strings`` says."""
+        """The token as SQL that is valid with any ``standard_conforming_strings``."""
         if self.quote == '"':
             return quote_name(self.text)
         if self.quote == "'":
@@ -66,31 +66,31 @@ class Token:
         return self.text
 
 
-def starts_with(said: Sequence[Token], *keywords: str) -> bool:
-    """Whether a statement begins with these key words, and goes on."""
-    return len(said) > len(keywords) and all(w.is_bare(k) for w, k in zip(said, keywords, strict=False))
+def starts_with(tokens: Sequence[Token], *keywords: str) -> bool:
+    """True if a statement begins with these keywords and has more tokens."""
+    return len(tokens) > len(keywords) and all(t.is_bare(k) for t, k in zip(tokens, keywords, strict=False))
 
 
 def quote_name(name: str) -> str:
-    """Write a name in SQL."""
+    """Quote an identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def redacted_sql(statement: str, said: Sequence[Token]) -> str:
-    """A statement for people, on one line: without its strings, any of which may be a password.
+def redacted_sql(statement: str, tokens: Sequence[Token]) -> str:
+    """Return a statement on one line for people, without its strings, any of which may be a password.
 
-    :param said: its words.
+    :param tokens: the statement's tokens.
     """
-    if any(word.is_string for word in said):
-        return " ".join(HIDDEN if word.is_string else word.sql for word in said)
+    if any(token.is_string for token in tokens):
+        return " ".join(HIDDEN if token.is_string else token.sql for token in tokens)
     return " ".join(statement.split())
 
 
 def without_strings(script: str, *, backslashes: bool) -> str:
-    """Hide all strings; what is left has its place in the same lines as before.
+    """Return a script with all strings hidden; everything else stays on its line.
 
-    :param backslashes: as for `split`.
-    :raises IntegrityError: as for `split`.
+    :param backslashes: as in `split`.
+    :raises IntegrityError: as in `split`.
     """
     return "".join(
         HIDDEN + "\n" * piece.count("\n") if kind in ("'", "$") else piece
@@ -99,9 +99,10 @@ def without_strings(script: str, *, backslashes: bool) -> str:
 
 
 def split(script: str, *, backslashes: bool = False) -> Iterator[str]:
-    """Cut a script into statements, without semicolons, comments, and psql's commands between statements.
+    """Split a script into statements, without semicolons, comments, and psql's commands between statements.
 
-    :param backslashes: they escape in every string (``standard_conforming_strings`` is off), not in ``E''`` alone.
+    :param backslashes: whether backslashes escape in every string (``standard_conforming_strings`` is off), not
+        only in ``E''``.
     :raises IntegrityError: the script ends within quotes or a comment.
     """
     statement: list[tuple[str, str]] = []
@@ -124,9 +125,9 @@ def split(script: str, *, backslashes: bool = False) -> Iterator[str]:
 
 
 def tokenize(statement: str, *, backslashes: bool = False) -> list[Token]:
-    """Cut a statement into words.
+    """Split a statement into tokens.
 
-    :param backslashes: as for `split`.
+    :param backslashes: as in `split`.
     """
     found: list[Token] = []
     depth = 0
@@ -154,7 +155,7 @@ def tokenize(statement: str, *, backslashes: bool = False) -> list[Token]:
 
 
 def _pieces(script: str, backslashes: bool) -> Iterator[tuple[str, str]]:
-    """Cut text into quoted pieces, comments (kind ``-``), parentheses, semicolons, and the rest (no kind)."""
+    """Split text into quoted pieces, comments (kind ``-``), parentheses, semicolons, and the rest (empty kind)."""
     start = position = 0
     while match := _SPECIAL.search(script, position):
         kind, at = match.group()[0], match.start()
@@ -199,7 +200,7 @@ def _end_of_comment(script: str, at: int) -> int:
 
 
 def _is_in_body(statement: list[tuple[str, str]]) -> bool:
-    """Whether a statement goes on behind a semicolon: the body of a function in standard SQL has them."""
+    """True if a statement continues after a semicolon, as the body of a function in standard SQL may hold some."""
     if not _FUNCTION.match(statement[0][1]):
         return False
     bare = " ".join(text for kind, text in statement if kind == "")
@@ -213,5 +214,5 @@ def _is_part_of_name(character: str) -> bool:
 
 
 def _ends_with_e(text: str) -> bool:
-    """Whether a string that follows is one with escapes."""
+    """True if a string after this text is an ``E''`` string."""
     return text[-1:] in ("e", "E") and not _is_part_of_name(text[-2:-1])

@@ -1,4 +1,4 @@
-"""Fills a client program's standard input from a stream."""
+"""Feeds a stream to a client program's standard input."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.postgres.client_program import ClientProgram, running
 from airflow_pg_s3.core.reporting import Log, Progress, human
 
-_LOOK_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 _PATIENCE_SECONDS = 0.5
 
 
 class StdinFeeder:
-    """Pours a stream into a socket, on a thread of its own, and ends it only if all of the stream has come.
+    """Writes a stream into a socket on a thread of its own, and ends it only after the complete stream.
 
-    Whoever reads must not take a stream that broke off for one that ended, also when this process is killed. So
-    the reader itself is given the writing end, too: that way only `shutdown` ends the stream, and a reader that
-    gets no more waits, until the janitor kills it. A pipe knows no such end.
+    The reader must not take a stream that broke off for one that ended, even if this process is killed. So the
+    reader inherits the writing end, too: then only `shutdown` ends the stream, and a reader that gets no more data
+    waits until the janitor kills it. A pipe has no such shutdown.
 
-    The program must have ended before the context does.
+    The program must have ended before the context ends.
 
-    :param chunks: the stream; what it raises, `check` raises.
+    :param chunks: the stream; `check` raises its errors.
     """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -36,7 +36,7 @@ class StdinFeeder:
         self.poured_bytes = 0
         self._error: BaseException | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._pour, name="pour", daemon=True)
+        self._thread = threading.Thread(target=self._feed, name="feed", daemon=True)
 
     def __enter__(self) -> StdinFeeder:
         self.reader, self.writer = socket.socketpair()
@@ -53,30 +53,30 @@ class StdinFeeder:
         self.writer.close()
 
     def start(self) -> None:
-        """Begin, once a program has `reader` as its standard input, and `writer` as well."""
-        # Or a program that goes away would leave the socket open, and the thread waiting.
+        """Begin to feed the program, which must have inherited `reader` as standard input, and `writer`."""
+        # If this process kept the reading end open, the thread would not notice that the program has ended.
         self.reader.close()
         self._thread.start()
 
     @property
     def is_done(self) -> bool:
-        """Whether the stream has ended, well or not."""
+        """True if the stream has ended, with or without an error."""
         return not self._thread.is_alive()
 
     def check(self) -> None:
-        """Raise what has gone wrong so far."""
+        """Raise the error that ended the stream, if there is one."""
         if self._error is not None:
             raise self._error
 
-    def _pour(self) -> None:
+    def _feed(self) -> None:
         reader_has_left = False
         try:
             for chunk in self._chunks:
                 if self._stop.is_set():
                     return
                 if not reader_has_left:
-                    # It may have all that it wants. What is left is read nevertheless: the stream's end holds the
-                    # check sums of what came before.
+                    # A program may close its input early. The rest of the stream is read all the same: its
+                    # checksums are at its end.
                     reader_has_left = not self._write(chunk)
                 self.poured_bytes += len(chunk)
             with contextlib.suppress(OSError):  # nobody reads any more
@@ -85,13 +85,13 @@ class StdinFeeder:
             self._error = error
 
     def _write(self, chunk: bytes) -> bool:
-        """Write all of it; say whether somebody reads."""
+        """Write a whole chunk; return False if the program has closed its input."""
         view = memoryview(chunk)
         while view:
             try:
                 view = view[self.writer.send(view) :]
             except TimeoutError:
-                # The reader may have other things to do for minutes.
+                # The program may be busy for minutes without reading.
                 if self._stop.is_set():
                     raise Cancelled("stopped while nobody read a program's input") from None
             except (BrokenPipeError, ConnectionResetError):
@@ -100,17 +100,17 @@ class StdinFeeder:
 
 
 class Judge(Protocol):
-    """Tells from a program's standard error what becomes of it."""
+    """Decides by a program's standard error whether it has succeeded."""
 
     def see(self, line: str) -> None:
-        """Look at a line of standard error; called on another thread."""
+        """Parse a line of standard error; called on another thread."""
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether there is no point in going on."""
+        """True if the program can no longer succeed."""
 
     def check(self, program: ClientProgram) -> None:
-        """Raise unless the program has done its work; called once it has ended, or is hopeless."""
+        """Raise unless the program has succeeded; called when it has ended or `is_hopeless`."""
 
 
 def run_with_stdin(
@@ -122,40 +122,40 @@ def run_with_stdin(
     cancel: threading.Event,
     log: Log,
 ) -> int:
-    """Run a client program to its end, and return the bytes that were poured into its standard input.
+    """Run a client program to its end; return the number of bytes fed to its standard input.
 
-    :param chunks: what it reads there; None for a program that reads nothing.
-    :raises Cancelled: told to stop.
+    :param chunks: the stream for its standard input; None for no input.
+    :raises Cancelled: `cancel` was set.
     """
     with ExitStack() as stack:
-        pour = stack.enter_context(StdinFeeder(chunks)) if chunks is not None else None
-        stdin = pour.reader.fileno() if pour is not None else subprocess.DEVNULL
-        keep = [pour.writer.fileno()] if pour is not None else []
+        feeder = stack.enter_context(StdinFeeder(chunks)) if chunks is not None else None
+        stdin = feeder.reader.fileno() if feeder is not None else subprocess.DEVNULL
+        keep = [feeder.writer.fileno()] if feeder is not None else []
         program = stack.enter_context(running(argv, env=env, on_line=judge.see, stdin=stdin, keep=keep))
-        poured = Progress(
+        progress = Progress(
             log, lambda s: f"fed {human(size())} to {program.name}, {human(size() / max(s, 0.001))}/s"
         )
 
         def size() -> int:
-            return pour.poured_bytes if pour is not None else 0
+            return feeder.poured_bytes if feeder is not None else 0
 
-        def look(seconds: float = _LOOK_SECONDS) -> None:
+        def poll(seconds: float = _POLL_SECONDS) -> None:
             if cancel.wait(seconds):
                 raise Cancelled(f"stopped while {program.name} was at work; the database is incomplete")
-            if pour is not None:
-                pour.check()
-                poured.tick()
+            if feeder is not None:
+                feeder.check()
+                progress.tick()
 
-        if pour is not None:
-            pour.start()
+        if feeder is not None:
+            feeder.start()
         while program.poll() is None and not judge.is_hopeless:
-            look()
-        # Airflow ends the whole process group: the program may have heeded it first.
-        look(0)
+            poll()
+        # Airflow signals the whole process group: the program may have ended before this process noticed.
+        poll(0)
         judge.check(program)
-        while pour is not None and not pour.is_done:
-            look()
-        if pour is not None:
-            pour.check()
-            poured.end()
+        while feeder is not None and not feeder.is_done:
+            poll()
+        if feeder is not None:
+            feeder.check()
+            progress.end()
         return size()

@@ -1,4 +1,4 @@
-"""Subscriptions: what ties a database to slots of other servers, which serve the database that was backed up."""
+"""Subscriptions, whose slots on other servers may be in use by the database that was backed up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ where subdbid = (select oid from pg_database where datname = coalesce(%s, curren
 class Subscription(NamedTuple):
     """A subscription.
 
-    :param slot: of its publisher; None if it is detached from it.
+    :param slot: its slot on the publisher; None if it is detached.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Subscription(NamedTuple):
 
     @property
     def is_attached(self) -> bool:
-        """Whether it receives, or could, and to drop it would drop its slot."""
+        """True if the subscription has a slot, which would be dropped with it, or is enabled."""
         return self.is_enabled or self.slot is not None
 
 
 def subscriptions_of(connection: _Connection, database: str | None = None) -> list[Subscription]:
-    """List those of a database of the server.
+    """Return the subscriptions of a database on the server.
 
-    :param database: None for the one that is connected to.
+    :param database: the database; None for the one that `connection` is connected to.
     """
     return [
         Subscription(as_text(name), None if slot is None else as_text(slot), is_enabled)
@@ -45,11 +45,11 @@ def subscriptions_of(connection: _Connection, database: str | None = None) -> li
 
 
 def detach(connection: _Connection, names: Collection[str]) -> list[Subscription]:
-    """Let subscriptions of the database that is connected to forget their slots, which stay on the publishers.
+    """Detach subscriptions of the connected database from their slots, which stay on the publishers.
 
-    Neither this nor dropping them then connects to a publisher, and both can be done in a transaction.
+    Neither this nor a later DROP SUBSCRIPTION connects to a publisher, and both can run in a transaction.
 
-    :return: those that were attached, as they were.
+    :return: the subscriptions that were attached, as they were.
     """
     found = [each for each in subscriptions_of(connection) if each.name in names and each.is_attached]
     for each in found:
@@ -60,9 +60,9 @@ def detach(connection: _Connection, names: Collection[str]) -> list[Subscription
 
 
 def detach_restored(connection: _Connection, names: Collection[str], warn: Callable[[str], None]) -> None:
-    """Detach subscriptions that were restored, from slots that may serve the source.
+    """Detach restored subscriptions from their slots, which the source may be using.
 
-    :param warn: takes a sentence for each.
+    :param warn: called with a sentence for each.
     """
     for each in detach(connection, names):
         warn(
@@ -73,7 +73,7 @@ def detach_restored(connection: _Connection, names: Collection[str], warn: Calla
 
 
 def drop_subscriptions(connection: _Connection) -> None:
-    """Drop those of the database that is connected to, which they would keep; their slots stay."""
+    """Drop the subscriptions of the connected database, as they would prevent its drop; their slots stay."""
     names = [each.name for each in subscriptions_of(connection)]
     detach(connection, names)
     for name in names:

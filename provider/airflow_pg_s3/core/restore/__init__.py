@@ -1,23 +1,23 @@
 """The restore.
 
 ``restore``
-    The verb: opens a source and a target, and lets the source's plan fill the target.
+    The verb: opens a source and a target, and fills the target according to the source's plan.
 ``request``, ``context``
-    What users ask for; what the steps of one restore share.
+    The user's request; the state that the steps of one restore share.
 ``source``, ``backup_source``, ``external``
-    What a source offers; a backup of ours; archives that other tools have made.
+    The interface of a source; a backup of ours; archives made by other tools.
 ``target``, ``database_swap``
-    The database to restore into; one that is restored beside the live one and takes its place.
+    The database to restore into; a new one, restored beside the live one, that takes its place.
 ``opened_archive``, ``selection``
-    An archive that is about to be restored; which of its entries the user wants.
+    An archive that is about to be restored; the choice of its entries.
 ``archive_restore``, ``one_transaction``
     The steps of an archive's restore and their order; all of them in one transaction.
 ``preflight``, ``globals``, ``extensions``
-    Reports all that the target lacks before anything is touched; creates roles and tablespaces.
+    Reports everything that the target lacks before anything is touched; creates roles and tablespaces.
 ``definer``, ``managed_service``, ``ownership``
-    Creates definitions; as a role that is no superuser; owners and privileges.
+    Creates definitions; does so as a role that is not a superuser; sets owners and privileges.
 ``clean``, ``existing_objects``, ``links_to_other_tables``
-    Drops what is there already; what of it stays; what ties restored tables to others.
+    Drops what exists already; keeps some of it; links restored tables to others.
 ``download``, ``table_rows``
     Without a server: the archive as a folder; the rows of one table.
 ``load``

@@ -1,4 +1,4 @@
-"""The restore of an archive of pg_dump, whoever made it: what must hold before it, its steps, and their order."""
+"""The restore of a pg_dump archive, ours or another tool's: its requirements, its steps and their order."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class Loader(Protocol):
-    """Loads what an archive holds, but for what the restore's `Definer` creates."""
+    """Loads everything in an archive that the restore's `Definer` does not create."""
 
     @property
     def amounts(self) -> Amounts:
         """How much was loaded."""
 
     def obstacles(self, restore: ArchiveRestore) -> Mapping[str, bool]:
-        """What keeps it from loading in one transaction, and whether that is so."""
+        """Each possible obstacle to loading in one transaction, and whether it applies."""
 
     def load(self, restore: ArchiveRestore) -> None:
-        """Load what the definer leaves."""
+        """Load what the definer does not create."""
 
     def restore_in_one_transaction(self, restore: ArchiveRestore) -> None:
-        """Run the user's commands, drop what is to be dropped, and restore all, or nothing."""
+        """Run the user's commands, drop what ``clean`` drops, and restore: everything or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveRestore:
     """The plan of a restore.
 
-    :param archive: with the entries that the target has not.
-    :param needs: what must be there before.
-    :param definer: creates what takes rights, and drops.
-    :param public: the schema of that name, if it is to get the owner that it has in the archive.
-    :param keeps_extensions: the target has some of the archive's extensions already.
-    :param in_one_transaction: all of it happens, or nothing.
+    :param archive: the archive; its entries are those that the target lacks.
+    :param needs: what the target must have before the restore.
+    :param definer: drops existing objects, and creates the definitions that the loader does not.
+    :param public: the entry of the schema public, if the schema is to get the owner that the archive names.
+    :param keeps_extensions: whether the target keeps extensions that the archive also holds.
+    :param in_one_transaction: whether the whole restore is one transaction.
     """
 
     archive: OpenedArchive
@@ -75,13 +75,13 @@ class ArchiveRestore:
         return f"pg_restore {self.archive.tools.version}"
 
     def prepare(self) -> None:
-        """Make sure that the target has what the restore needs, then create its database, if need be.
+        """Check that the target has what the restore needs, then create its database if it is missing.
 
         :raises InputError: something is missing; nothing was restored.
         """
         preflight.prepare(self.target, self.needs, self.archive, self.context)
         if self.public is not None:
-            # Before its privileges, as pg_restore does it.
+            # The owner comes before the privileges, as in pg_restore.
             with self.target.params.connect() as connection:
                 change_owner_of_public(connection, self.public, self.context.warn)
 
@@ -99,9 +99,9 @@ class ArchiveRestore:
         return self.loader.amounts
 
     def _define(self) -> None:
-        """Run the user's commands, then drop, and create what takes rights.
+        """Run the user's commands, then the definer's drops and definitions.
 
-        Before a ``clean``, all of this happens or nothing, unless the user wants no transaction.
+        With ``clean``, these are one transaction, unless the user has turned that off.
         """
         request = self.context.request
 
@@ -117,7 +117,7 @@ class ArchiveRestore:
             self.in_session(self.definer.define)
 
     def in_session(self, work: Callable[[_Connection], None]) -> None:
-        """Call a function with a session that loads rows; it may wait for locks, and be told to stop meanwhile."""
+        """Call a function with a session set up to load rows; it can be cancelled while it waits for a lock."""
         database = self.target.params.database
         on_one_lane(
             self.target.params,
@@ -129,19 +129,19 @@ class ArchiveRestore:
         )
 
     def run_as_login(self, connection: _Connection, commands: Sequence[str]) -> None:
-        """Run commands of the user's in the restore's session, but as in one of their own: not as its role."""
+        """Run the user's commands in the restore's session, as the role that logged in instead of ``--role``."""
         if not commands:
             return
         role = self.loading_options.role
         if role is not None:
-            # No `reset all`: what the commands have set is meant for the restore.
+            # Not `reset all`: what these commands have set is meant for the restore.
             connection.execute("reset role")
         run_sql(connection, commands)
         if role is not None:
             become(connection, role)
 
     def link(self, connection: _Connection) -> None:
-        """Create what ties the restored tables to others of the target, and detach subscriptions."""
+        """Create what ties restored tables to others of the target, and detach subscriptions."""
         if self.archive.ties:
             script = self.archive.definitions(self.archive.ties, self.archive.options)
             tie(connection, script, self.archive.toc, self.context.warn)
@@ -149,30 +149,30 @@ class ArchiveRestore:
             detach_restored(connection, self.archive.subscriptions, self.context.warn)
 
     def finish(self) -> None:
-        """Run what belongs into the database before anybody uses it."""
+        """Run `post_restore_sql`, and analyze a replacement, before anybody uses the database."""
         finish(self.context, self.target.params, has_statistics=self.archive.has_statistics)
 
     @property
     def loading_options(self) -> LoadingOptions:
-        """How sessions of ours load rows."""
+        """Options of the sessions that load rows."""
         return loading_options(self.archive, data_only=self.context.request.wanted.data_only)
 
 
 def plan_restore(
     archive: OpenedArchive, loader: Loader, target: Target, context: RestoreContext
 ) -> ArchiveRestore:
-    """Decide what of an archive is restored, what it needs, and who creates what; nothing is touched.
+    """Decide which entries are restored, what they need, and who creates them; nothing is touched.
 
-    :raises InputError: it cannot work.
+    :raises InputError: the restore cannot work.
     """
     request = context.request
-    stands = standing(
+    existing = standing(
         archive.entries, target, clean=request.if_exists == "clean", is_part=request.wanted.has_patterns
     )
-    public = None if request.no_owner or "no-owner" in dict(archive.given) else stands.public
-    # Versions of the extensions that stand are compared.
-    needs = archive.requirements([*stands.entries, *stands.extensions])
-    archive = replace(archive, entries=stands.entries)
+    public = None if request.no_owner or "no-owner" in dict(archive.given) else existing.public
+    # Extensions that the target keeps are included so that their versions are compared.
+    needs = archive.requirements([*existing.entries, *existing.extensions])
+    archive = replace(archive, entries=existing.entries)
     definer: Definer = PlainDefiner(archive, context)
     if request.managed_service:
         definer = unprivileged = UnprivilegedRestore(archive, context, public=public)
@@ -183,7 +183,7 @@ def plan_restore(
         needs=needs,
         definer=definer,
         public=public,
-        keeps_extensions=bool(stands.extensions),
+        keeps_extensions=bool(existing.extensions),
         loader=loader,
         target=target,
         context=context,
@@ -192,7 +192,7 @@ def plan_restore(
 
 
 def _fits_one_transaction(restore: ArchiveRestore) -> bool:
-    """Whether the restore must be all or nothing, and can be."""
+    """True if the restore must be all or nothing, and can be."""
     request, encoding = restore.context.request, restore.archive.toc.encoding
     if request.if_exists == "clean":
         check_encoding(encoding)

@@ -50,11 +50,11 @@ def open_backup(
 ) -> Iterator[ArchiveFolder]:
     """Open the archive of a backup, and fetch its table of contents.
 
-    :param uri: of its manifest.
-    :param jobs: members that are read at the same time.
+    :param uri: the manifest's URI.
+    :param jobs: number of members that are read at the same time.
     :param stop: set to end downloads.
-    :raises InputError: it is encrypted, and no identity fits.
-    :raises IntegrityError: it is not what was backed up.
+    :raises InputError: the backup is encrypted, and no identity fits.
+    :raises IntegrityError: what S3 holds is not what was backed up.
     """
     bucket, _ = parse_uri(uri, parameter="backup")
     decoder = Decoder(stored.manifest.encryption, identities)
@@ -68,9 +68,9 @@ def open_backup(
 def open_backup_source(client: S3Client, context: RestoreContext) -> Iterator[BackupSource]:
     """Read the manifest that a request names, and open its archive.
 
-    :raises InputError: there is none, or it does not fit the request.
-    :raises Unreadable: S3 does not give its objects out yet.
-    :raises IntegrityError: it is not what was backed up.
+    :raises InputError: there is no such backup, or it does not fit the request.
+    :raises Unreadable: objects of the backup are archived, and S3 does not return them yet.
+    :raises IntegrityError: what S3 holds is not what was backed up.
     """
     request = context.request
     stored = read_manifest(client, request.backup)
@@ -90,7 +90,7 @@ def open_backup_source(client: S3Client, context: RestoreContext) -> Iterator[Ba
 class BackupSource:
     """A backup of ours.
 
-    :raises InputError: it does not fit the request.
+    :raises InputError: the backup does not fit the request.
     """
 
     def __init__(self, folder: ArchiveFolder, context: RestoreContext) -> None:
@@ -117,7 +117,7 @@ class BackupSource:
 
     @property
     def description(self) -> str:
-        """What it is, for the log."""
+        """The backup's id, size, database and time, for the log."""
         manifest = self._manifest
         size = human(manifest.raw_bytes)
         return f"{manifest.backup_id} ({size} of {manifest.database}, {manifest.created_at.isoformat()})"
@@ -125,8 +125,8 @@ class BackupSource:
     def plan(self, target: Target) -> ArchiveRestore:
         """Choose the programs and the entries; nothing is touched.
 
-        :raises InputError: the request, the backup and the target do not fit.
-        :raises DataConflict: the target holds something.
+        :raises InputError: the request, the backup and the target do not fit together.
+        :raises DataConflict: the target holds something that is in the way.
         """
         request, manifest = self._context.request, self._manifest
         refuse_older(target.version, manifest.server.version)
@@ -140,7 +140,7 @@ class BackupSource:
             tools=tools,
             wanted=request.wanted,
             options=request.pg_restore_arguments,
-            # What the selected objects need can only be missing where nothing is dropped before.
+            # With "clean", the target is taken to hold what the selected objects need.
             exists=(lambda entry: True) if request.if_exists == "clean" else target.holds,
         )
         if request.wanted.data_only:
@@ -171,7 +171,7 @@ class BackupSource:
 class _CopyLoader:
     """Loads a backup of ours.
 
-    :param members: those that hold what is restored.
+    :param members: the members that hold the data to restore.
     """
 
     folder: ArchiveFolder
@@ -198,7 +198,7 @@ class _CopyLoader:
             restore.target,
             restore.context,
             archive_format="directory",
-            # It disables triggers only then.
+            # --disable-triggers works only with --data-only.
             options=[*restore.definer.options, *(["--data-only"] * data_only)],
         )
         Load(

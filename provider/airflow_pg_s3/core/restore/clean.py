@@ -1,4 +1,4 @@
-"""What ``if_exists="clean"`` drops in the target: what the archive holds, by pg_restore's own commands."""
+"""The drops of ``if_exists="clean"``: what the archive holds is dropped in the target by pg_restore's commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNDEFINED_COLUMN = "42703"
 _DEPENDENT_OBJECTS = "2BP01"
 CLEAN = ("--clean", "--if-exists")
 LOCKS_ADVICE = "raise max_locks_per_transaction on the server, or give single_transaction=False"
-# Rows that pg_dump dumps of tables that extensions have made.
+# Deletes the rows of extensions' configuration tables that pg_dump includes in a dump.
 _DELETE_ROWS_OF_EXTENSIONS = """
 select format('delete from %%I.%%I %%s', nspname, relname, extcondition[array_position(extconfig, c.oid)])
 from unnest(%s::text[], %s::text[]) with ordinality as restored (schema, name, number)
@@ -33,18 +33,18 @@ join pg_extension on c.oid = any(extconfig) where relkind in ('r', 'p') order by
 
 
 class TooManyLocks(ServerError):
-    """The server has not as many locks as a transaction takes."""
+    """A transaction takes more locks than the server has."""
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What is dropped before a restore.
+    """The drops before a restore.
 
-    :param commands: of pg_restore, the settings and drops in front of all entries.
-    :param entries: what is restored.
+    :param commands: pg_restore's settings and DROP commands, which come before all entries.
+    :param entries: the entries to restore.
     :param codec: Python codec of the archive's encoding.
-    :param tolerated: SQLSTATEs with which the server may refuse to drop an object, which then stays.
-    :param one_by_one: drop what is too much for one transaction object by object.
+    :param tolerated: SQLSTATEs with which the server may refuse a drop; the object then stays.
+    :param one_by_one: drop each object by itself if one transaction would take too many locks.
     """
 
     commands: Definition
@@ -55,10 +55,10 @@ class Cleaning:
     one_by_one: bool = False
 
     def run(self, connection: _Connection) -> None:
-        """Drop what the archive holds, as far as it is there, or nothing.
+        """Drop those of the archive's objects that exist, all or none.
 
-        :raises DataConflict: what is not in the archive depends on something of it; the message names all of it.
-        :raises TooManyLocks: they are too many for one transaction.
+        :raises DataConflict: objects that are not in the archive depend on some that are; the message names all.
+        :raises TooManyLocks: one transaction would take more locks than the server has.
         :raises ServerError: the server refuses for another reason.
         """
         try:
@@ -107,7 +107,7 @@ class Cleaning:
     def _drop(self, connection: _Connection, statement: Statement) -> None:
         """Drop an object, unless it is the key of a partition, which goes with the partition.
 
-        pg_restore drops it before the partitioned table's own, which the server refuses.
+        pg_restore drops such a key before the partitioned table's key, and the server refuses that.
         """
         command = statement.encoded(self.codec)
         if not any(word.is_bare("CONSTRAINT") for word in statement.said):
@@ -121,7 +121,7 @@ class Cleaning:
                 raise
 
     def _drop_what_is_not_refused(self, connection: _Connection) -> list[str]:
-        """Drop all but what the server refuses; raise for that, unless it is tolerated."""
+        """Drop each object by itself; raise for all refusals together, but for those that are tolerated."""
         warnings: list[str] = []
         refused: list[tuple[Statement, psycopg.Error]] = []
         for statement in self._drops:
@@ -132,10 +132,10 @@ class Cleaning:
                 if connection.closed:
                     raise
                 if error.sqlstate == _UNDEFINED_COLUMN:
-                    continue  # a default that is not there, for which there is no IF EXISTS
+                    continue  # the default of a column that does not exist: DROP DEFAULT has no IF EXISTS
                 if error.sqlstate in self.tolerated:
-                    said = redacted(error.diag.message_primary or "")
-                    warnings.append(f"not dropped: {statement.on_one_line}: {said}")
+                    reason = redacted(error.diag.message_primary or "")
+                    warnings.append(f"not dropped: {statement.on_one_line}: {reason}")
                     continue
                 refused.append((statement, error))
                 self._drop_with_dependants(connection, statement)
@@ -144,7 +144,7 @@ class Cleaning:
         return warnings
 
     def _drop_with_dependants(self, connection: _Connection, statement: Statement) -> None:
-        """So that what comes later is not refused for the same reason. All of it will be rolled back."""
+        """Drop with CASCADE, so that later drops are not refused for the same reason; all of it is rolled back."""
         try:
             with connection.transaction():
                 connection.execute(statement.encoded(self.codec) + b" CASCADE")
@@ -153,7 +153,7 @@ class Cleaning:
                 raise
 
     def _detach_subscriptions(self, connection: _Connection) -> list[str]:
-        """Else it would be their slots that are dropped, which others may use; and not in a transaction."""
+        """Detach subscriptions: dropping an attached one drops its slot too, and cannot be in a transaction."""
         return [
             f"the target's subscription {each.name} is dropped, and its slot {each.slot} stays on its publisher: "
             "drop it there if nothing uses it"
@@ -161,23 +161,23 @@ class Cleaning:
         ]
 
     def _delete_rows_of_extensions(self, connection: _Connection) -> None:
-        """Extensions stay, so the rows in their tables that are restored would be there twice."""
+        """Delete rows of extensions' tables that are restored: extensions stay, so rows would be there twice."""
         names = [
             (entry.schema, entry.name)
             for entry in self.entries
             if entry.kind == "TABLE DATA" and entry.schema.isascii() and entry.name.isascii()
         ]
         parameters = [[schema for schema, _ in names], [name for _, name in names]]
-        # The last first, as foreign keys want it.
+        # In reverse order, because of foreign keys.
         for (command,) in connection.execute(_DELETE_ROWS_OF_EXTENSIONS, parameters).fetchall():
             connection.execute(command)
 
 
 def check_encoding(encoding: str) -> None:
-    """Refuse an archive whose commands cannot be run by us.
+    """Refuse an archive whose commands psycopg cannot send.
 
-    :param encoding: of the archive, as PostgreSQL names it.
-    :raises InputError: psycopg does not know it.
+    :param encoding: the archive's encoding, as PostgreSQL names it.
+    :raises InputError: psycopg does not know the encoding.
     """
     if not psycopg_knows(encoding):
         raise InputError(
@@ -187,14 +187,14 @@ def check_encoding(encoding: str) -> None:
 
 
 def apply_setting(connection: _Connection, statement: Statement, codec: str) -> None:
-    """Set what holds for the commands behind it, unless the server does not know it, and does not need it."""
+    """Run a SET of pg_restore's, unless it sets `transaction_timeout`, which servers before 17 lack."""
     is_unknown = connection.info.server_version < _FIRST_WITH_TRANSACTION_TIMEOUT
     if not (is_unknown and statement.begins("SET", "TRANSACTION_TIMEOUT")):
         connection.execute(statement.encoded(codec))
 
 
 def too_many_locks(error: psycopg.Error) -> TooManyLocks | None:
-    """Return the error that says what to do, if a transaction has taken more locks than the server has."""
+    """Return an error with advice if a transaction took more locks than the server has; None for other errors."""
     if "max_locks_per_transaction" not in (error.diag.message_hint or ""):
         return None
     return TooManyLocks(
@@ -203,20 +203,20 @@ def too_many_locks(error: psycopg.Error) -> TooManyLocks | None:
 
 
 def _refused(refused: Sequence[tuple[Statement, psycopg.Error]], outcome: str) -> PgS3Error:
-    """Name all that the server does not drop, and why."""
-    said = []
+    """Return the error that names each refused drop, and why."""
+    reasons = []
     for statement, error in refused:
         if (too_many := too_many_locks(error)) is not None:
             return too_many
         what = redacted(error.diag.message_primary or str(error).strip())
         if error.sqlstate != _DEPENDENT_OBJECTS:
-            said.append(f"{statement.on_one_line}: PostgreSQL failed ({error.sqlstate}): {what}")
+            reasons.append(f"{statement.on_one_line}: PostgreSQL failed ({error.sqlstate}): {what}")
             continue
-        said.append(f"{what}: {', '.join((error.diag.message_detail or '').splitlines())}")
+        reasons.append(f"{what}: {', '.join((error.diag.message_detail or '').splitlines())}")
     if any(error.sqlstate != _DEPENDENT_OBJECTS for _, error in refused):
-        return ServerError(f"if_exists='clean': {'; '.join(said)}; {outcome}")
+        return ServerError(f"if_exists='clean': {'; '.join(reasons)}; {outcome}")
     return DataConflict(
-        f"if_exists='clean': others depend on what would be dropped, and are not in what is restored; {outcome}: "
-        f"{'; '.join(said)}. Select these as well, if the backup has them, or drop them first, or restore into "
+        f"if_exists='clean': objects that are not restored depend on some that would be dropped; {outcome}: "
+        f"{'; '.join(reasons)}. Select these as well, if the backup has them, or drop them first, or restore into "
         "another database"
     )

@@ -1,4 +1,4 @@
-"""What the steps of one restore share."""
+"""The state that the steps of one restore share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from airflow_pg_s3.core.workspace.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreContext:
-    """What the steps of one restore share.
+    """The state that the steps of one restore share.
 
-    :param cancel: set from anywhere to stop.
-    :param stop: set by a failure, so that downloads end.
-    :param warnings: what is otherwise than in the source, a sentence each.
+    :param cancel: set from any thread to stop the restore.
+    :param stop: set when a step fails, so that downloads end.
+    :param warnings: a sentence for each difference from the source.
     """
 
     request: RestoreRequest

@@ -1,4 +1,4 @@
-"""A database that is restored beside the live one, and then takes its place in one transaction."""
+"""A database that is restored beside the live one and then takes its place in one transaction."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TERMINATE_EVERY_SECONDS = 0.02
 
 
 def open_target(context: RestoreContext) -> Target:
-    """Where to restore to, as `if_exists` says."""
+    """Return the target that `if_exists` asks for."""
     request = context.request
     if request.if_exists == "replace":
         return SwapTarget(
@@ -59,16 +59,16 @@ def open_target(context: RestoreContext) -> Target:
 
 
 class SwapTarget(Target):
-    """Makes a database beside the live one; `promote` swaps their names.
+    """A new database beside the live one; `promote` swaps their names.
 
-    The live database is not touched before. The swap is one transaction: it has happened or it has not. What a run
-    leaves that was killed, the next one removes; an advisory lock on the server keeps two of them apart.
+    The live database is not touched until then. The swap is one transaction: it has happened or it has not. The
+    next run removes what a killed run has left. An advisory lock on the server keeps two runs apart.
 
     :param live: the database to replace, which need not exist.
-    :param jobs: connections that the restore will open.
+    :param jobs: number of connections that the restore will open.
     :param keep_previous: keep the old database, as ``<name>__before_<6 hex digits>``.
-    :param managed_service: go on without those of its properties that the role may not set, and say so.
-    :param cancel: set if the server is lost, so that the restore ends.
+    :param managed_service: warn about properties of the live database that the role may not set, and go on.
+    :param cancel: set if the connection is lost, so that the restore ends.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SwapTarget(Target):
 
     def __enter__(self) -> SwapTarget:
         what = f"the connection that keeps other restores from replacing {self._live!r}"
-        self._hold(connect_beside(self._live_params), what, self._cancel)
+        self._keep(connect_beside(self._live_params), what, self._cancel)
         return self
 
     def _drop(self) -> None:
@@ -105,15 +105,15 @@ class SwapTarget(Target):
 
     @property
     def exists(self) -> bool:
-        """Whether what is restored goes into a database that was there before."""
+        """False: the restore goes into a new database."""
         return False
 
     def holds(self, entry: Entry) -> bool:
-        """Nothing is in a new database."""
+        """False: a new database is empty."""
         return False
 
     def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
-        """Check all that can be checked before anything is touched.
+        """Check everything that can be checked before anything is touched.
 
         :raises InputError: the swap could not work; the message names every reason.
         :raises DataConflict: another restore is replacing the same database.
@@ -126,7 +126,7 @@ class SwapTarget(Target):
     def prepare(self, like: Server | None) -> None:
         """Remove what earlier runs left, and create the database.
 
-        :param like: the source, whose encoding and locale the database gets; None for the server's defaults.
+        :param like: the source server, for its encoding and locale; None for the target server's defaults.
         :raises InputError: the server refuses.
         """
         self._remove_leftovers()
@@ -137,18 +137,18 @@ class SwapTarget(Target):
     def promote(self) -> None:
         """Give the new database the live one's owner, privileges, settings and name.
 
-        :raises PgS3Error: sessions kept the live database busy; it is as it was.
+        :raises PgS3Error: sessions kept the live database busy; it is unchanged.
         """
-        exists, comment = self._take_on_properties()
+        exists, comment = self._copy_properties()
         commands = [sql.SQL("alter database {} rename to {}").format(_id(self.params.database), _id(self._live))]
         if exists:
             rename = sql.SQL("alter database {} rename to {}").format(_id(self._live), _id(self._before))
-            # In the same transaction, so that whoever comes after a crash knows what to do with it.
+            # The mark is set in the same transaction: after a crash, the next run knows what this database is.
             mark = comment_on(self._before, comment if self._keep_previous else self._mark("was replaced"))
             commands = [rename, *commands, mark]
         commands.append(comment_on(self._live, comment))
         began = time.monotonic()
-        # In the new one as well: a pooler keeps sessions that nobody uses any more.
+        # Sessions of the new database end too: a pooler keeps idle ones open.
         with _ending_sessions(self._live_params, [self._live, self.params.database]):
             self._swap(commands)
         self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
@@ -165,7 +165,7 @@ class SwapTarget(Target):
                     for command in commands:
                         self._connection.execute(command)
             except psycopg.errors.ObjectInUse as error:
-                # The server itself has waited five seconds for the sessions to end.
+                # The server itself waits five seconds for the sessions to end.
                 if attempt == _SWAP_TRIES:
                     raise PgS3Error(
                         f"the database {self._live!r} was not replaced, as sessions kept it busy: {error}"
@@ -176,7 +176,7 @@ class SwapTarget(Target):
     def _lock(self) -> None:
         key = advisory_key(f"replace {self._live}")
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
-        # A killed run's session is over as soon as the server notices, which takes a moment.
+        # The session of a killed run ends only when the server notices, which takes a moment.
         while not value_of(self._connection, "select pg_try_advisory_lock(%s)", key):
             if time.monotonic() > deadline:
                 raise DataConflict(f"another restore is replacing the database {self._live!r} right now")
@@ -188,18 +188,18 @@ class SwapTarget(Target):
             "select datname, shobj_description(oid, 'pg_database') from pg_database where datname <> %s",
             [self._live],
         ).fetchall()
-        # One that was killed just after it was created has no mark yet; its name tells, if all of it is there.
+        # A run killed just after CREATE DATABASE leaves no mark; the database is known by its full name.
         unmarked = re.compile(re.escape(self._live) + "__restore_[0-9a-f]{6}")
         for name, comment in names:
             is_ours = comment == being_restored or (comment is None and unmarked.fullmatch(name))
             if is_ours and is_used(self._connection, name):
-                # Its restore may be at work, with its lock's session cut off, and about to notice.
+                # Its restore may still be running: it lost the session with the lock, and has not noticed yet.
                 self._log.warning("%s is of another restore, and in use: the next one will drop it", name)
             elif (is_ours or comment == replaced) and self._drop_leftover(name):
                 self._log.info("removed %s, which a restore that was killed had left", name)
 
     def _drop_leftover(self, name: str) -> bool:
-        """Drop a database that is in nobody's way; what keeps it is only said."""
+        """Drop a database that is not needed; a failure is only a warning."""
         try:
             drop_beside(self._connection, self._live_params.of(name))
         except psycopg.Error as error:
@@ -212,8 +212,8 @@ class SwapTarget(Target):
     def _mark(self, state: str) -> str:
         return f"airflow-provider-pg-s3: {self._live} {state}"
 
-    def _take_on_properties(self) -> tuple[bool, str | None]:
-        """Copy the live database's properties; say whether it exists, and its comment."""
+    def _copy_properties(self) -> tuple[bool, str | None]:
+        """Copy the live database's properties to the new one; return whether it exists, and its comment."""
         row = self._connection.execute(
             "select d.oid, pg_get_userbyid(datdba), datconnlimit, datacl is not null, shobj_description(d.oid,"
             " 'pg_database') from pg_database d where datname = %s",
@@ -224,7 +224,7 @@ class SwapTarget(Target):
         oid, owner, limit, has_acl, comment = row
         new = _id(self.params.database)
         query = self._connection.execute
-        self._take_on(sql.SQL("alter database {} connection limit {}").format(new, sql.Literal(limit)))
+        self._alter(sql.SQL("alter database {} connection limit {}").format(new, sql.Literal(limit)))
         for role, setting in query(
             "select rolname, unnest(setconfig) from pg_db_role_setting left join pg_roles r on r.oid = setrole"
             " where setdatabase = %s",
@@ -233,19 +233,19 @@ class SwapTarget(Target):
             command = set_command(new, role, setting)
             if command is None:
                 who = "" if role is None else f" of the role {role}"
-                self._warn(f"not set: {setting.partition('=')[0]}{who}, as no command can say its value")
+                self._warn(f"not set: {setting.partition('=')[0]}{who}, as no command can express its value")
             else:
-                self._take_on(command)
-        # First the owner: a change of owner turns the old one's privileges into the new one's.
-        self._take_on(sql.SQL("alter database {} owner to {}").format(new, _id(owner)))
+                self._alter(command)
+        # The owner comes first: a change of owner turns the old owner's privileges into the new owner's.
+        self._alter(sql.SQL("alter database {} owner to {}").format(new, _id(owner)))
         if has_acl:
-            self._take_on(sql.SQL("revoke all on database {} from public, {}").format(new, _id(owner)))
+            self._alter(sql.SQL("revoke all on database {} from public, {}").format(new, _id(owner)))
             for grantee, privilege, grantable in query(
                 "select rolname, privilege_type, is_grantable"
                 " from pg_database d, aclexplode(datacl) left join pg_roles r on r.oid = grantee where d.oid = %s",
                 [oid],
             ).fetchall():
-                self._take_on(
+                self._alter(
                     sql.SQL("grant {} on database {} to {}{}").format(
                         sql.SQL(privilege),  # a word of the server's own: CONNECT, CREATE or TEMPORARY
                         new,
@@ -255,7 +255,7 @@ class SwapTarget(Target):
                 )
         return True, comment
 
-    def _take_on(self, command: sql.Composed) -> None:
+    def _alter(self, command: sql.Composed) -> None:
         tolerated = RIGHTS if self._managed_service else ()
         reason = try_execute(self._connection, command, tolerated=tolerated, heed_warnings=True)
         if reason is not None:
@@ -267,7 +267,7 @@ class SwapTarget(Target):
 
 
 def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
-    """What stands in the way of replacing a database, so far as it can be seen."""
+    """Yield the reasons why a database cannot be replaced, as far as they can be known before."""
     if not value_of(connection, "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"):
         yield "the role may not create databases (ALTER ROLE ... CREATEDB)"
     free = value_of(
@@ -298,13 +298,14 @@ def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _ending_sessions(params: ConnectionParameters, databases: Sequence[str]) -> Iterator[None]:
-    """End the sessions of databases again and again, for the time of a block."""
+    """Context manager: keep terminating the sessions of databases until the block ends."""
     stop = threading.Event()
 
     def terminate(connection: _Connection) -> None:
         with contextlib.suppress(psycopg.Error):
             while not stop.wait(_TERMINATE_EVERY_SECONDS):
-                # By their oids: names are about to become others'. The server itself ends autovacuum.
+                # Databases are given by oid, as their names are about to change. The server ends autovacuum
+                # itself.
                 pids = connection.execute(
                     "select pid from pg_stat_activity"
                     " where datid = any(%s) and backend_type <> 'autovacuum worker'",
@@ -312,7 +313,7 @@ def _ending_sessions(params: ConnectionParameters, databases: Sequence[str]) -> 
                     prepare=True,
                 ).fetchall()
                 for (pid,) in pids:
-                    # One that this role must not end keeps the others from nothing.
+                    # Skips a session that this role may not end, so that the others are ended all the same.
                     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                         connection.execute("select pg_terminate_backend(%s)", [pid], prepare=True)
 

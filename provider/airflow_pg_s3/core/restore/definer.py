@@ -1,4 +1,4 @@
-"""Definitions of an archive, created by sessions of our own before the rows and after them."""
+"""An archive's definitions, created by our own sessions before and after the rows."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class Definer(Protocol):
-    """Creates definitions before the rows and after them; others load the rows."""
+    """Creates definitions before and after the rows, which a loader loads."""
 
     @property
     def entries_to_load(self) -> list[Entry]:
-        """What others restore between `define` and `complete`."""
+        """The entries that a loader restores between `define` and `complete`."""
 
     @property
     def options(self) -> list[str]:
-        """Options of pg_restore for that."""
+        """pg_restore's options for `entries_to_load`."""
 
     def define(self, connection: _Connection, early: Collection[int] = ()) -> None:
-        """Drop what is to be dropped, and create what must be there before the rows.
+        """Drop what ``clean`` drops, and create what must exist before the rows.
 
-        :param early: dump ids of what else is to be created, which would be in `entries_to_load`.
+        :param early: dump ids out of `entries_to_load` that are to be created here as well.
         """
 
     def complete(self, connection: _Connection, late: Collection[int] = ()) -> None:
         """Create what must come after the rows.
 
-        :param late: dump ids of what is to be created before that, which would be in `entries_to_load`.
+        :param late: dump ids out of `entries_to_load` that are to be created here as well, before the others.
         """
 
 
@@ -54,7 +54,7 @@ class PlainDefiner:
         self._clean = context.request.if_exists == "clean"
 
     def define(self, connection: _Connection, early: Collection[int] = ()) -> None:
-        """As `Definer`; raises as `Cleaning.run`, and ServerError where the server refuses a command."""
+        """Implement `Definer`; raises as `Cleaning.run`, and ServerError if the server refuses a command."""
         if self._clean:
             Cleaning(
                 self._script[0],
@@ -66,7 +66,7 @@ class PlainDefiner:
         self.complete(connection, early)
 
     def complete(self, connection: _Connection, late: Collection[int] = ()) -> None:
-        """As `Definer`; raises ServerError where the server refuses a command."""
+        """Implement `Definer`; raises ServerError if the server refuses a command."""
         for definition in self._script[1:] if late else ():
             run_definition(connection, definition, self._archive.toc.codec, late)
 
@@ -78,10 +78,10 @@ class PlainDefiner:
 
 
 def run_definition(connection: _Connection, definition: Definition, codec: str, wanted: Collection[int]) -> None:
-    """Run the commands of an entry, if it is wanted, and in any case the settings, which hold for those behind it.
+    """Run an entry's commands if it is wanted, and its settings in any case, as they hold for later entries.
 
-    :param wanted: dump ids.
-    :raises ServerError: the server refuses one.
+    :param wanted: dump ids of the wanted entries.
+    :raises ServerError: the server refuses a command.
     """
     for statement in definition.statements:
         if statement.is_setting:
@@ -92,5 +92,5 @@ def run_definition(connection: _Connection, definition: Definition, codec: str, 
         try:
             connection.execute(statement.encoded(codec))
         except psycopg.Error as error:
-            said = f"PostgreSQL failed ({error.sqlstate}): {redacted(str(error).strip())}"
-            raise (too_many_locks(error) or ServerError(f"{definition.label}: {said}")) from None
+            message = f"PostgreSQL failed ({error.sqlstate}): {redacted(str(error).strip())}"
+            raise (too_many_locks(error) or ServerError(f"{definition.label}: {message}")) from None

@@ -1,4 +1,4 @@
-"""What of an archive stays as the target has it: the schema public and, where all else is dropped, extensions."""
+"""Entries of an archive that the target has and keeps: the schema public and, with "clean", extensions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
 from airflow_pg_s3.core.postgres.sql_text import quote_name
 from airflow_pg_s3.core.restore.target import Target
 
-# With --schema=public, pg_dump writes this of public as well. Otherwise it knows that every database has it.
+# pg_dump --schema=public writes a CREATE SCHEMA for public too; otherwise it knows that every database has it.
 _CREATE = b"CREATE SCHEMA "
 _NO_SUCH_ROLE = "42704"
 _ABOUT_ANOTHER = ("ACL", "COMMENT", "SECURITY LABEL")
-# Those in which an extension is, or that it has put something into: it would have to be dropped before them.
+# Schemas that hold an extension or one of its members: to drop them, the extension would have to be dropped.
 _SCHEMAS_OF_EXTENSIONS = """
 select nspname from pg_namespace n where exists (
     select from pg_depend d where refclassid = 'pg_namespace'::regclass and refobjid = n.oid
@@ -29,11 +29,11 @@ select nspname from pg_namespace n where exists (
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Which entries of an archive are restored, and which stand already.
+    """An archive's entries, divided into those to restore and those that the target keeps.
 
-    :param entries: those that are restored.
-    :param extensions: those that the target has, and keeps.
-    :param public: the schema of that name, if it stands and is still to get the owner that it has in the archive.
+    :param entries: the entries to restore.
+    :param extensions: the extensions that the target has and keeps.
+    :param public: the entry of the schema public, if it exists and is to get the owner that the archive names.
     """
 
     entries: list[Entry]
@@ -42,21 +42,21 @@ class Standing:
 
 
 def standing(entries: Sequence[Entry], target: Target, *, clean: bool, is_part: bool) -> Standing:
-    """Divide an archive's entries.
+    """Divide an archive's entries into those to restore and those that the target keeps.
 
-    :param clean: what is restored is dropped before, if the database exists. What stands then keeps its owner,
-        privileges and comment.
-    :param is_part: they are selected, for a database that may hold other things.
+    :param clean: whether what is restored is dropped first, if the database exists. What the target keeps then
+        also keeps its owner, privileges and comment.
+    :param is_part: whether the entries are a selection, for a database that may hold other things.
     """
     schemas = [entry for entry in entries if entry.kind == "SCHEMA" and entry.definition.startswith(_CREATE)]
-    stand = [entry for entry in schemas if entry.name == "public"] if has_public(target) else []
-    public = stand[0] if stand and not (target.exists and (clean or is_part)) else None
+    kept = [entry for entry in schemas if entry.name == "public"] if has_public(target) else []
+    public = kept[0] if kept and not (target.exists and (clean or is_part)) else None
     extensions: list[Entry] = []
     if clean and target.exists:
         hosts = {name for (name,) in target.connection.execute(_SCHEMAS_OF_EXTENSIONS)}
         extensions = [entry for entry in entries if entry.kind == "EXTENSION" and target.holds(entry)]
-        stand += [*extensions, *(entry for entry in schemas if entry.name in hosts)]
-    numbers = {entry.dump_id for entry in stand}
+        kept += [*extensions, *(entry for entry in schemas if entry.name in hosts)]
+    numbers = {entry.dump_id for entry in kept}
     if clean and target.exists:
         numbers |= {
             entry.dump_id
@@ -71,7 +71,7 @@ def standing(entries: Sequence[Entry], target: Target, *, clean: bool, is_part: 
 
 
 def has_public(target: Target) -> bool:
-    """Whether the database has the schema public, or will have it, as it is to be created."""
+    """True if the database has the schema public, or will have it once it is created."""
     if not target.exists:
         return True
     return target.connection.execute("select from pg_namespace where nspname = 'public'").fetchone() is not None
@@ -80,9 +80,9 @@ def has_public(target: Target) -> bool:
 def change_owner_of_public(
     connection: psycopg.Connection[tuple[Any, ...]], public: Entry, warn: Callable[[str], None]
 ) -> None:
-    """Give the schema public the owner that it has in an archive.
+    """Give the schema public the owner that an archive names.
 
-    :param warn: takes a sentence that says why not, if it cannot.
+    :param warn: called with the reason if that is not possible.
     """
     owners = connection.execute("select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'public'")
     if [as_text(owner) for (owner,) in owners] == [public.owner]:

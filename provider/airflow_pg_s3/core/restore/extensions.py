@@ -1,6 +1,7 @@
-"""Whether the server would create an archive's extensions in the target, found out before anything is restored.
+"""A trial of an archive's extensions in the target, before anything is restored.
 
-Some are offered, and yet cannot be: they want another database, a setting, or a schema that was left out.
+The server may offer an extension and still refuse to create it: some need a certain database, a setting, or a
+schema that was left out.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from airflow_pg_s3.core.postgres.sql_text import quote
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 _NO_RIGHT = "42501"
-# What is not there yet, the restore may create before; what is in the way, it may drop.
-_MAY_COME_RIGHT = "42"
+# The restore may yet create what is missing, and drop what is in the way.
+_MAY_SUCCEED_LATER = "42"
 _SHOWN = 10
 
 
 def try_to_create(
     connection: Connection, needs: Requirements, *, pre_restore_sql: Sequence[str], left_out_with: Collection[str]
 ) -> None:
-    """Create the extensions that the target has not, look for the tables that they bring, and take that back.
+    """Create the extensions that the target lacks, check for the tables that they bring, and roll back.
 
-    :param connection: to the target.
-    :param pre_restore_sql: what is done before.
+    :param connection: a connection to the target.
+    :param pre_restore_sql: commands to run first.
     :param left_out_with: SQLSTATEs with which the restore leaves an extension out.
-    :raises InputError: the server refuses some, or there is no table for rows; the message names all of them.
-    :raises psycopg.Error: the server refuses `pre_restore_sql`, or has gone.
+    :raises InputError: the server refuses some, or rows have no table; the message names all of them.
+    :raises psycopg.Error: the server refuses `pre_restore_sql`, or the connection is lost.
     """
     if not needs.extensions:
         return
@@ -42,7 +43,7 @@ def try_to_create(
         refusals = dict(_refusals(connection, needs))
         states = {name: error.sqlstate or "" for name, error in refusals.items()}
         unknown = {
-            name for name, state in states.items() if state.startswith(_MAY_COME_RIGHT) and state != _NO_RIGHT
+            name for name, state in states.items() if state.startswith(_MAY_SUCCEED_LATER) and state != _NO_RIGHT
         }
         lost = [] if unknown else list(_lost(connection, needs))
     problems = [
@@ -89,9 +90,9 @@ def _try(connection: Connection, command: bytes) -> psycopg.Error | None:
 
 
 def _problem(name: str, schema: str, error: psycopg.Error) -> str:
-    said = " ".join((error.diag.message_primary or str(error)).split())
+    message = " ".join((error.diag.message_primary or str(error)).split())
     detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-    return f"extension {name} in schema {schema}: {said}{detail}"
+    return f"extension {name} in schema {schema}: {message}{detail}"
 
 
 def _quoted(name: str) -> bytes:

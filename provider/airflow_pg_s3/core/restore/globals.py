@@ -1,7 +1,7 @@
 """Roles, memberships, settings of roles, and tablespaces: stored with a backup, and applied before a restore.
 
-They are one member of the backup, `GLOBALS`, as pg_dumpall writes it, without passwords. Only what is new on the
-target is applied, statement by statement: what exists there is kept as it is.
+The backup stores them as one member, `GLOBALS`: pg_dumpall's script, without passwords. Only what is new on the
+target is applied, statement by statement; what exists there stays as it is.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.redaction import HIDDEN, redacted
 from airflow_pg_s3.core.postgres.sql_text import Token, quote_name, redacted_sql, split, starts_with, tokenize
 
-# A new role has none of them, and to take away what it has not takes the same rights as to give it.
+# A new role has none of these attributes, and revoking one takes the same rights as granting it.
 _PRIVILEGED = ("SUPERUSER", "CREATEROLE", "CREATEDB", "REPLICATION", "BYPASSRLS")
 _UNPRIVILEGED = tuple(f"NO{attribute}" for attribute in _PRIVILEGED)
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def read_script(file: Path, codec: str) -> str:
-    """Read what pg_dumpall wrote.
+    """Read a script of pg_dumpall's.
 
     :param codec: Python codec of the source database's encoding.
     """
@@ -33,21 +33,21 @@ def read_script(file: Path, codec: str) -> str:
     try:
         return data.decode(codec)
     except UnicodeDecodeError:
-        return data.decode("latin-1")  # SQL_ASCII holds whatever was put in
+        return data.decode("latin-1")  # SQL_ASCII databases hold any bytes
 
 
 @contextmanager
 def applied(connection: _Connection, script: str) -> Iterator[list[str]]:
-    """Create what the target has not, for good if the block ends well, and else not at all.
+    """Context manager: create missing roles and tablespaces; roll back if the block raises.
 
-    :param connection: in autocommit mode, to any database of the target's server.
-    :param script: what pg_dumpall wrote.
-    :returns: a sentence for each thing that could not be done, or not quite.
+    :param connection: a connection in autocommit mode to any database of the target's server.
+    :param script: pg_dumpall's script.
+    :returns: a sentence for each thing that could not be done, or only in part.
     :raises InputError: roles are missing, and the user may not create any.
     """
     applying = _Applying(connection, script)
     try:
-        # These cannot be created in a transaction.
+        # CREATE TABLESPACE cannot run in a transaction.
         applying.create_tablespaces()
         with connection.transaction():
             applying.apply()
@@ -73,12 +73,12 @@ class _Applying:
         self._user, self._is_superuser, self._may_create_roles = row
 
     def create_tablespaces(self) -> None:
-        for said in map(self._words, self._statements):
-            if not starts_with(said, "CREATE", "TABLESPACE") or self._exists(
-                "pg_tablespace", "spcname", said[2].text
+        for tokens in map(self._tokens, self._statements):
+            if not starts_with(tokens, "CREATE", "TABLESPACE") or self._exists(
+                "pg_tablespace", "spcname", tokens[2].text
             ):
                 continue
-            name, location = said[2].text, said[-1]
+            name, location = tokens[2].text, tokens[-1]
             command = f"create tablespace {quote_name(name)} location {location.sql}"
             if reason := self._failure(command):
                 self.warnings.append(f"the tablespace {name} was not created: {reason}")
@@ -92,27 +92,27 @@ class _Applying:
 
     def apply(self) -> None:
         if not self._is_superuser and self._connection.info.server_version >= 160000:
-            # Else the user could not give the roles what they own.
+            # Without this, the user could not make the new roles owners of anything.
             self._connection.execute("set local createrole_self_grant = 'set, inherit'")
         if self._backslashes:
             self._connection.execute("set local standard_conforming_strings = off")
         for statement in self._statements:
-            self._apply(statement, self._words(statement))
+            self._apply(statement, self._tokens(statement))
 
-    def _apply(self, statement: str, said: Sequence[Token]) -> None:
-        if starts_with(said, "SET"):
-            return  # of pg_dumpall's own session
-        if starts_with(said, "CREATE", "ROLE"):
-            self._create_role(said[2].text)
-        elif starts_with(said, "ALTER", "ROLE") and said[3].is_bare("WITH"):
-            if said[2].text in self._roles:
-                self._set_attributes(said[2].text, said[4:])
-        elif starts_with(said, "GRANT") and not any(word.is_bare("ON") for word in said):
-            self._grant_membership(said)
-        elif starts_with(said, "CREATE", "TABLESPACE"):
-            if said[2].text in self._tablespaces:
-                self._run(f"alter tablespace {said[2].sql} owner to {said[4].sql}")
-        elif self._is_about_something_new(said):
+    def _apply(self, statement: str, tokens: Sequence[Token]) -> None:
+        if starts_with(tokens, "SET"):
+            return  # a setting of pg_dumpall's session
+        if starts_with(tokens, "CREATE", "ROLE"):
+            self._create_role(tokens[2].text)
+        elif starts_with(tokens, "ALTER", "ROLE") and tokens[3].is_bare("WITH"):
+            if tokens[2].text in self._roles:
+                self._set_attributes(tokens[2].text, tokens[4:])
+        elif starts_with(tokens, "GRANT") and not any(word.is_bare("ON") for word in tokens):
+            self._grant_membership(tokens)
+        elif starts_with(tokens, "CREATE", "TABLESPACE"):
+            if tokens[2].text in self._tablespaces:
+                self._run(f"alter tablespace {tokens[2].sql} owner to {tokens[4].sql}")
+        elif self._is_about_something_new(tokens):
             self._run(statement)
 
     def _create_role(self, name: str) -> None:
@@ -137,41 +137,41 @@ class _Applying:
         if rest:
             self._run(f"alter role {role} with {' '.join(rest)}")
 
-    def _grant_membership(self, said: Sequence[Token]) -> None:
-        role, member = said[1], said[3]
+    def _grant_membership(self, tokens: Sequence[Token]) -> None:
+        role, member = tokens[1], tokens[3]
         if self._roles.isdisjoint([role.text, member.text]):
             return
         if member.text == self._user and role.text in self._roles and not self._is_superuser:
             return  # it is a member already, since it has created the role
-        by = next((i for i, word in enumerate(said) if word.is_bare("GRANTED")), len(said))
-        command = " ".join(word.sql for word in said[:by])
-        # Who granted it matters less than that it is granted.
-        if by == len(said) or self._failure(" ".join(word.sql for word in said)):
+        by = next((i for i, word in enumerate(tokens) if word.is_bare("GRANTED")), len(tokens))
+        command = " ".join(word.sql for word in tokens[:by])
+        # A membership granted by another role is better than none.
+        if by == len(tokens) or self._failure(" ".join(word.sql for word in tokens)):
             self._run(command)
 
-    def _is_about_something_new(self, said: Sequence[Token]) -> bool:
-        """Whether a statement changes a role or tablespace that was created here, or what such a role may do."""
-        if starts_with(said, "GRANT") or starts_with(said, "REVOKE"):
-            on = next(i for i, word in enumerate(said) if word.is_bare("ON"))
-            to = next(i for i, word in enumerate(said) if word.is_bare("TO", "FROM"))
-            if said[on + 1].is_bare("TABLESPACE"):
-                return said[on + 2].text in self._tablespaces
-            return said[to + 1].text in self._roles
-        for kind, name in pairwise(said):
+    def _is_about_something_new(self, tokens: Sequence[Token]) -> bool:
+        """True if a statement is about a role or tablespace created here, or the rights of such a role."""
+        if starts_with(tokens, "GRANT") or starts_with(tokens, "REVOKE"):
+            on = next(i for i, word in enumerate(tokens) if word.is_bare("ON"))
+            to = next(i for i, word in enumerate(tokens) if word.is_bare("TO", "FROM"))
+            if tokens[on + 1].is_bare("TABLESPACE"):
+                return tokens[on + 2].text in self._tablespaces
+            return tokens[to + 1].text in self._roles
+        for kind, name in pairwise(tokens):
             if kind.is_bare("ROLE", "TABLESPACE"):
                 return name.text in (self._roles if kind.is_bare("ROLE") else self._tablespaces)
-        begin = " ".join(HIDDEN if word.is_string else word.text for word in said[:4])
+        begin = " ".join(HIDDEN if word.is_string else word.text for word in tokens[:4])
         self.warnings.append(f"not understood in the globals, and left out: {begin}")
         return False
 
     def _run(self, command: str) -> bool:
-        """Execute a command; one that fails becomes a warning."""
+        """Execute a command; a failure becomes a warning. Return whether it succeeded."""
         if reason := self._failure(command):
-            self.warnings.append(f"not done: {redacted_sql(command, self._words(command))}: {reason}")
+            self.warnings.append(f"not done: {redacted_sql(command, self._tokens(command))}: {reason}")
         return reason is None
 
     def _failure(self, command: str) -> str | None:
-        """Execute a command; say why it failed, if it has. A transaction around it goes on."""
+        """Execute a command; return the reason if it fails. A transaction around it stays usable."""
         try:
             if self._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
                 self._connection.execute(command.encode())
@@ -184,7 +184,7 @@ class _Applying:
             return redacted(str(error)).splitlines()[0]
         return None
 
-    def _words(self, statement: str) -> list[Token]:
+    def _tokens(self, statement: str) -> list[Token]:
         return tokenize(statement, backslashes=self._backslashes)
 
     def _exists(self, table: str, column: str, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What ties restored tables to others that the target has: foreign keys to these, membership in publications."""
+"""Links from restored tables to the target's others: foreign keys, partitions, membership in publications."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_pg_s3.core.postgres.archive.toc import Toc
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.restore.clean import apply_setting
 
-# The other end is not there, or is another one than in the source: classes of
+# Classes of errors that mean that the other table is missing, or differs from the source's:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TOLERATED = ("0A", "23", "3F", "42", "55")
 
@@ -23,12 +23,12 @@ def tie(
     toc: Toc,
     warn: Callable[[str], None],
 ) -> None:
-    """Create what the target can have of some entries, each by itself.
+    """Create entries one by one; those that the target cannot take are left out with a warning.
 
-    :param connection: in a transaction or not.
-    :param script: the commands of the entries, and of the settings before them.
-    :param warn: takes a sentence for each that cannot be created; none about comments on these.
-    :raises psycopg.Error: the server refuses for another reason than what the target holds.
+    :param connection: a connection, in a transaction or not.
+    :param script: the commands of the entries, and the settings before them.
+    :param warn: called with a sentence for each entry that is left out, but not for comments on it.
+    :raises psycopg.Error: the server refuses for a reason that has nothing to do with what the target holds.
     """
     left_out: set[int] = set()
     for definition in script:

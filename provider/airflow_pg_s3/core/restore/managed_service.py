@@ -1,12 +1,12 @@
-"""The restore by a role that is no superuser, as on RDS or Azure: what it may not do is left out.
+"""The restore by a role that is not a superuser, as on RDS or Azure: what the role may not create is left out.
 
-Nobody but the server knows what a role may do there: these services give their administrators some of a
-superuser's rights, each others. So the server is asked, by running the archive's definitions one by one, in the
-order of pg_restore. What it refuses for lack of rights, and does not hold data, is left out and said. pg_restore
-loads the rest: data, indexes, constraints, triggers. Owners and privileges come last, as a role must not give away
-what it still has to fill.
+Only the server knows what a role may do there: each service gives its administrators another part of a
+superuser's rights. So the archive's definitions are run one by one, in pg_restore's order. An object that the
+server refuses for lack of rights, and that holds no data, is left out with a warning. pg_restore loads the rest:
+data, indexes, constraints, triggers. Owners and privileges come last, as a role that has given a table away can
+no longer fill it.
 
-Docs: docs/managed-services.md, whose tables are those below.
+The tables in docs/managed-services.md are those below.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 from airflow_pg_s3.core.restore.ownership import OwnershipRestorer
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
-# Kinds of entries that may be left out, and the errors that mean that they must be. Every other kind, and every
+# Kinds of entries that may be left out, each with the SQLSTATEs for which it is. Every other kind, and every
 # other error, ends the restore. https://www.postgresql.org/docs/current/errcodes-appendix.html
 TOLERATED: Mapping[str, Collection[str]] = {
     **dict.fromkeys(
@@ -47,37 +47,37 @@ TOLERATED: Mapping[str, Collection[str]] = {
         ),
         RIGHTS,
     ),
-    # Not offered, or only with other settings of the server, or, as its script says, in another database (P0001).
+    # Not offered, or it needs other settings of the server, or its script wants another database (P0001).
     "EXTENSION": RIGHTS | {"0A000", "58P01", "55000", "F0000", "P0001"},
     # "aggregate transition data type cannot be internal", except for superusers.
     "AGGREGATE": RIGHTS | {"42P13"},
-    # "server ... does not exist": it was left out, and pg_dump does not say that the mapping needs it.
+    # "server ... does not exist": the server was left out, and pg_dump records no dependency on it.
     "USER MAPPING": RIGHTS | {"42704"},
     # "security label provider ... is not loaded"
     "SECURITY LABEL": RIGHTS | {"22023"},
 }  # fmt: skip
-# What is left out along with what it needs. INDEX: but for unique ones.
+# Kinds that are left out if what they need is left out. INDEX: except unique ones.
 _LEFT_OUT_WITH = {
     *TOLERATED, "DOMAIN", "INDEX", "STATISTICS", "STATISTICS DATA", "TEXT SEARCH CONFIGURATION",
     "TEXT SEARCH DICTIONARY", "TRIGGER", "VIEW",
 }  # fmt: skip
-# Not worth a word of their own, where the object itself is left out.
+# These get no warning of their own if their object is left out.
 _ABOUT_ANOTHER = ("ACL", "COMMENT", "SECURITY LABEL", "STATISTICS DATA")
 _SHARING = (
     "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE",
 )  # fmt: skip
 _LAST = (*_SHARING, *PRIVILEGES, "COMMENT", "SECURITY LABEL", "EVENT TRIGGER")
 _RELATION = "select to_regclass(format('%%I.%%I', %s::text, %s::text))"
-# Left to pg_restore, or nothing that it runs.
+# Left to pg_restore, or not part of a restore.
 _NOT_DEFINED_HERE = ("BLOB", "BLOB METADATA", "BLOBS", "DATABASE", "DATABASE PROPERTIES")
-# Roles of the services themselves, which no other server has, and which nobody can create.
+# Roles of the services themselves: no other server has them, and nobody can create them.
 _OF_A_SERVICE = re.compile(r"rds\w*|cloudsql\w*|azure\w*|alloydb\w*")
 
 
 class UnprivilegedRestore:
-    """Restores, by a role of few rights, all of an archive but its data, indexes, constraints and triggers.
+    """The `Definer` of a role with few rights: creates all but data, indexes, constraints and triggers.
 
-    :param public: the schema of that name, if it gets the owner that it has in the archive.
+    :param public: the entry of the schema public, if the schema is to get the owner that the archive names.
     """
 
     def __init__(self, archive: OpenedArchive, context: RestoreContext, *, public: Entry | None) -> None:
@@ -95,12 +95,12 @@ class UnprivilegedRestore:
         self._labels: dict[int, str] = {}
 
     def waive_requirements(self, needs: Requirements, connection: _Connection) -> None:
-        """Take out of `needs` what the restore can do without; it is left out then.
+        """Remove from `needs` what the restore can do without; it is then left out.
 
-        :param connection: to any database of the target's server.
+        :param connection: a connection to any database of the target's server.
         :raises InputError: a table needs an extension that the server does not offer; nothing was touched.
         """
-        # Whether owners can be changed will be seen.
+        # Changes of owner are tried later; refused ones become warnings.
         needs.roles_to_become.clear()
         for role in needs.roles.keys() - _column(connection, "select rolname from pg_roles"):
             if _OF_A_SERVICE.fullmatch(role) and needs.roles[role] <= {OWNER, GRANTEE}:
@@ -124,12 +124,12 @@ class UnprivilegedRestore:
 
     @property
     def options(self) -> list[str]:
-        """Options of pg_restore for what is left for it, once all is defined."""
+        """pg_restore's options for `entries_to_load`."""
         return [*self._options, "--no-owner", "--no-privileges"]
 
     @property
     def entries_to_load(self) -> list[Entry]:
-        """What is left for pg_restore, and for sessions that load rows, once all is defined."""
+        """The entries that are left for pg_restore, and for sessions that load rows, after `define`."""
         defined = self._before_data()
         return [
             entry
@@ -138,12 +138,12 @@ class UnprivilegedRestore:
         ]
 
     def define(self, connection: _Connection, early: Collection[int] = ()) -> None:
-        """Drop what is to be dropped, and create what must be there before the data; or drop nothing.
+        """Drop what ``clean`` drops, and create what must exist before the data. On an error nothing is dropped.
 
-        :param early: dump ids of what else is to be created, which would be left for pg_restore.
+        :param early: dump ids out of `entries_to_load` that are to be created here as well.
         :raises DataConflict: something else depends on what would be dropped.
-        :raises PgS3Error: a table cannot be created for want of something that the role may not create.
-        :raises psycopg.Error: the server refuses what must not be left out.
+        :raises PgS3Error: a table needs something that the role may not create.
+        :raises psycopg.Error: the server refuses something that must not be left out.
         """
         self._set_up(connection)
         with connection.transaction() if self._clean else contextlib.nullcontext():
@@ -156,10 +156,10 @@ class UnprivilegedRestore:
             self._define_rest(connection, early)
 
     def complete(self, connection: _Connection, late: Collection[int] = ()) -> None:
-        """Do what must come after the data: comments, owners, privileges, publications, event triggers.
+        """Apply what must come after the data: comments, owners, privileges, publications, event triggers.
 
-        :param late: dump ids of what is to be created before, which would be left for pg_restore.
-        :raises psycopg.Error: the server refuses something for another reason than that the role may not do it.
+        :param late: dump ids out of `entries_to_load` that are to be created here as well, before the others.
+        :raises psycopg.Error: the server refuses something for another reason than a lack of rights.
         """
         self._set_up(connection)
         self._define_rest(connection, late)
@@ -171,19 +171,21 @@ class UnprivilegedRestore:
             *((d, e) for d, e in about if triggers.isdisjoint(e.dependencies)),
         ]:
             self._try_to_define(connection, definition, entry)
-        handover = OwnershipRestorer(connection, self._context, codec=self._codec, absent_roles=self._absent_roles)
+        ownership = OwnershipRestorer(
+            connection, self._context, codec=self._codec, absent_roles=self._absent_roles
+        )
         if self._public is not None:
             change_owner_of_public(connection, self._public, self._context.warn)
-        handover.apply([(d, e) for d, e in last if d.dump_id not in self._skipped])
-        # Else they would fire at all this.
+        ownership.apply([(d, e) for d, e in last if d.dump_id not in self._skipped])
+        # Event triggers come last, or they would fire on all of the above.
         for definition, entry in [
             *((d, e) for d, e in last if e.kind == "EVENT TRIGGER"),
             *((d, e) for d, e in about if not triggers.isdisjoint(e.dependencies)),
         ]:
             self._try_to_define(connection, definition, entry)
             if definition.dump_id not in self._skipped:
-                handover.change_owner(definition, entry)
-        handover.report_unassigned()
+                ownership.change_owner(definition, entry)
+        ownership.report_unassigned()
 
     # -- the archive ---------------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class UnprivilegedRestore:
         }
 
     def _before_data(self) -> set[int]:
-        """What is created before the data; large objects are left to pg_restore."""
+        """Return the dump ids that are created before the data; large objects are left to pg_restore."""
         return {
             number
             for number, entry in self._entries.items()
@@ -211,7 +213,7 @@ class UnprivilegedRestore:
             self._context.warn(f"left out: {self._labels[entry.dump_id]}: {reason}")
 
     def _skip_dependants(self, entries: Iterable[Entry], error: type[PgS3Error]) -> None:
-        """Leave out what needs something that is left out; or raise, where that must not be."""
+        """Leave out entries that need one that is left out; raise if one of them must not be."""
         for entry in entries:
             needed = next((number for number in entry.dependencies if number in self._skipped), None)
             if needed is None or entry.dump_id in self._skipped:
@@ -253,13 +255,16 @@ class UnprivilegedRestore:
                     while settings:
                         connection.execute(settings.pop(0).encoded(self._codec))
                     self._define(connection, definition, entry)
-            # They hold for the entries behind this one.
+            # Settings hold for the entries after this one.
             settings += [statement for statement in definition.statements if statement.is_setting]
         self._skip_dependants(self._entries.values(), PgS3Error)
         self._refuse_rows_without_tables(connection)
 
     def _refuse_rows_without_tables(self, connection: _Connection) -> None:
-        """An archive does not say of which extension a table is: what it lacks is seen once all else is there."""
+        """Raise if rows of an extension have no table, once all else is created.
+
+        The archive does not say which extension a table belongs to, so this cannot be known earlier.
+        """
         extensions = [
             e.dump_id for e in self._entries.values() if e.kind == "EXTENSION" and e.dump_id in self._skipped
         ]
@@ -272,7 +277,7 @@ class UnprivilegedRestore:
                 )
 
     def _define_rest(self, connection: _Connection, numbers: Collection[int]) -> None:
-        """Create what is left for pg_restore, as far as it is among these."""
+        """Create those of `entries_to_load` that have one of these dump ids."""
         if not numbers:
             return
         left = {entry.dump_id for entry in self.entries_to_load}.intersection(numbers)

@@ -1,4 +1,4 @@
-"""A restore in one transaction of a session of our own: it has happened, or it has not."""
+"""A restore in one transaction of a session of our own: it happens completely, or not at all."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from airflow_pg_s3.core.restore.load.plan import Copy, Plan, made_by, make_plan
 
 
 def restore_in_one_transaction(restore: ArchiveRestore, folder: ArchiveFolder) -> None:
-    """Run the user's commands, drop what is to be dropped, and restore an archive.
+    """Run the user's commands, drop what ``clean`` drops, and restore an archive.
 
-    :raises DataConflict: what is not restored depends on what would be dropped.
-    :raises InputError: data alone, and foreign keys refer to each other.
-    :raises ServerError: it takes more locks than the server has.
+    :raises DataConflict: something that is not restored depends on what would be dropped.
+    :raises InputError: ``data_only`` is given, and foreign keys form a circle.
+    :raises ServerError: the transaction takes more locks than the server has.
     :raises psycopg.Error: the server refuses a command.
-    :raises CopyError: PostgreSQL does not take a table's rows.
+    :raises CopyError: PostgreSQL does not accept a table's rows.
     :raises IntegrityError: a member is not what was backed up.
-    :raises Cancelled: told to stop.
+    :raises Cancelled: the restore was told to stop.
     """
     entries = restore.archive.entries
     plan = make_plan(
@@ -70,7 +70,7 @@ def restore_in_one_transaction(restore: ArchiveRestore, folder: ArchiveFolder) -
 
 
 def _in_order_of_keys(copies: Sequence[Copy], restore: ArchiveRestore) -> list[Copy]:
-    """Data alone goes into tables that have their foreign keys: rows come after those that they refer to."""
+    """Order copies by foreign keys, which exist already with ``data_only``: referenced rows come first."""
     if not restore.context.request.wanted.data_only or restore.loading_options.disables_triggers:
         return list(copies)
     references = references_between(restore.archive.entries, restore.archive.toc, restore.target.params)
@@ -85,7 +85,7 @@ def _restore_all(plan: Plan, restore: ArchiveRestore, folder: ArchiveFolder, ses
     restore.run_as_login(connection, request.pre_data_sql)
     for copy in plan.copies:
         member = member_of(copy.entry, folder)
-        # To truncate a table takes longer than to fill a small one.
+        # Truncating a table takes longer than filling a small one.
         copy_table(folder, replace(copy, is_new=copy.is_new and is_large(member)), member, session)
     for group in grouped(large_objects_in(plan.large_objects, folder)):
         fill_large_objects(folder, group, session)
@@ -97,7 +97,7 @@ def _restore_all(plan: Plan, restore: ArchiveRestore, folder: ArchiveFolder, ses
 def _run_last_commands(connection: psycopg.Connection[tuple[Any, ...]], restore: ArchiveRestore) -> None:
     commands = restore.context.request.post_restore_sql
     if commands:
-        # What was set for the restore is not for the user's commands.
+        # The user's commands do not get the restore's settings.
         connection.execute("reset role")
         connection.execute("reset all")
         restore.target.params.set_up(connection)

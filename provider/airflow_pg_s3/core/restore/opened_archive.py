@@ -1,4 +1,4 @@
-"""An archive of pg_dump that is about to be restored, whoever made it."""
+"""A pg_dump archive, ours or another tool's, that is about to be restored."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from airflow_pg_s3.core.postgres.server import Server
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedArchive:
-    """An archive whose table of contents is on the disk, and what of it is restored.
+    """An archive whose table of contents is on disk, with the entries to restore.
 
     :param path: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
     :param toc: its table of contents.
-    :param entries: those that are restored, in the order of restoring.
-    :param ties: those that tie them to what the target may have: foreign keys, memberships in publications.
+    :param entries: the entries to restore, in pg_restore's order.
+    :param ties: entries that link these to other objects of the target: foreign keys, memberships in publications.
     :param tools: the programs that restore it.
-    :param options: the user's, of pg_restore.
-    :param given: the same, as `client_options.check` has read them.
-    :param server: the source, as far as it is known.
-    :param lc_monetary: the locale that money is in; None for the server's own.
-    :param globals_script: what roles and tablespaces are created from; None: none are.
+    :param options: the user's options for pg_restore.
+    :param given: the same options, as parsed by `client_options.check`.
+    :param server: the source server, as far as it is known.
+    :param lc_monetary: the locale of money values; None for the server's own.
+    :param globals_script: the script of roles and tablespaces to create; None to create none.
     :param has_globals: whether the backup holds such a script.
     """
 
@@ -51,13 +51,13 @@ class OpenedArchive:
 
     @property
     def has_statistics(self) -> bool:
-        """Whether the planner's statistics come with the data."""
+        """True if the planner's statistics are restored with the data."""
         return any(entry.kind == "STATISTICS DATA" for entry in self.entries)
 
     def requirements(self, entries: Sequence[Entry]) -> Requirements:
-        """What entries need of the target; raises as `requirements_of`."""
+        """Return what entries need in the target; raises as `requirements_of`."""
         return requirements_of(self.path, self.toc, entries, tools=self.tools, options=self.options)
 
     def definitions(self, entries: Iterable[Entry], options: Sequence[str]) -> list[Definition]:
-        """Commands of entries, by pg_restore with `options`; raises as `definitions_of`."""
+        """Return the commands that pg_restore runs for entries, given `options`; raises as `definitions_of`."""
         return definitions_of(self.path, entries, tools=self.tools, codec=self.toc.codec, options=options)

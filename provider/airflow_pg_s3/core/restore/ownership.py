@@ -1,4 +1,4 @@
-"""Owners and privileges, given by a role that is no superuser after it has filled what it gives away."""
+"""Owners and privileges, set after the data by a role that is not a superuser."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SHOWN = 5
 
 
 class OwnershipRestorer:
-    """Gives objects to their owners, and then grants what the archive grants; what cannot be done is said.
+    """Gives objects to their owners, then grants the archive's privileges; warns of what cannot be done.
 
-    :param connection: to the database that was filled, by the role that has filled it.
+    :param connection: a connection to the restored database, by the role that restored it.
     :param codec: Python codec of the archive's encoding.
-    :param absent_roles: those that the archive names, and the server need not have.
+    :param absent_roles: roles that the archive names and the server may lack.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class OwnershipRestorer:
         self._not_given: dict[str, list[str]] = {}
         become = "set" if connection.info.server_version >= 160000 else "member"
         (role,) = connection.execute("select current_setting('role')").fetchone() or ("none",)
-        self._stay_who_we_are = sql.SQL("select pg_catalog.set_config('role', {}, true)").format(as_text(role))
-        # Without its rights, what belongs to it could not be completed.
+        self._reset_role = sql.SQL("select pg_catalog.set_config('role', {}, true)").format(as_text(role))
+        # Roles whose rights the user does not inherit are left out, as their objects could not be completed.
         rows = connection.execute(
             "select rolname from pg_roles where pg_has_role(oid, %s) and pg_has_role(oid, 'usage')", (become,)
         )
         self._may_become = {as_text(name) for (name,) in rows}
 
     def apply(self, defined: Sequence[tuple[Definition, Entry]]) -> None:
-        """Do it for all that was defined, but event triggers, which come later."""
+        """Set owners and privileges of all definitions except event triggers, which come later."""
         schemas = [(d, e) for d, e in defined if e.kind == "SCHEMA"]
         others = [(d, e) for d, e in defined if e.kind not in ("SCHEMA", "EVENT TRIGGER")]
         privileges = [(d, e) for d, e in defined if e.kind in PRIVILEGES]
         of_schemas = [(d, e) for d, e in privileges if not e.schema and e.name.startswith("SCHEMA ")]
-        # Schemas first: an owner must be allowed to create things in the schema.
+        # Schemas come first: an owner of an object needs CREATE on its schema.
         for definition, entry in schemas:
             self.change_owner(definition, entry)
         for definition, _ in of_schemas:
@@ -65,7 +65,7 @@ class OwnershipRestorer:
                 self._grant(definition)
 
     def change_owner(self, definition: Definition, entry: Entry) -> None:
-        """Give what an entry defines to its owner."""
+        """Give an entry's object to its owner."""
         for statement in definition.statements:
             if (owner := statement.new_owner) is None:
                 continue
@@ -82,7 +82,7 @@ class OwnershipRestorer:
                     self._warn(f"not owned by {owner}: {definition.label}: {reason}")
 
     def report_unassigned(self) -> None:
-        """Say what was not given to its owner; in one line for each owner, as these objects can be many."""
+        """Warn of objects that did not get their owner: one line per owner, as the objects can be many."""
         user = self._connection.info.user
         for role, labels in self._not_given.items():
             for label in labels:
@@ -94,7 +94,7 @@ class OwnershipRestorer:
             )
 
     def _grant(self, definition: Definition) -> None:
-        """Run the commands of an entry about privileges, some of which are other roles'."""
+        """Run an entry's GRANT and REVOKE commands, some of them as another grantor."""
         grantor: Statement | None = None
         for statement in definition.statements:
             if statement.begins("SET", "SESSION", "AUTHORIZATION"):
@@ -109,8 +109,8 @@ class OwnershipRestorer:
             return f"there is no role {min(absent)}"
         commands: list[Any] = [statement.encoded(self._codec)]
         if grantor is not None:
-            # Only superusers can be somebody else; a member can take the role.
+            # Only superusers may SET SESSION AUTHORIZATION; a member may SET ROLE.
             role = grantor.said[3].sql.encode(self._codec, errors="surrogateescape")
-            # In a transaction that goes on, the role would stay.
-            commands = [b"set local role " + role, *commands, self._stay_who_we_are]
+            # The role is reset, as it would stay for the rest of an open transaction.
+            commands = [b"set local role " + role, *commands, self._reset_role]
         return try_execute(self._connection, *commands, tolerated={*RIGHTS, _NO_SUCH_ROLE}, heed_warnings=True)

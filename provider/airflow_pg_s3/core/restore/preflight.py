@@ -22,13 +22,13 @@ from airflow_pg_s3.core.restore.target import Target
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _ENCODING = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()"
-# A database without encoding holds names that are no UTF-8.
+# In a database in SQL_ASCII, names need not be UTF-8.
 _BYTES = "convert_to({}, case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end)"
 _SHOWN = 20
 
 
 def prepare(target: Target, needs: Requirements, archive: OpenedArchive, context: RestoreContext) -> None:
-    """Compare, create the roles and tablespaces that are to be created, then the database, if need be.
+    """Compare, create roles and tablespaces if asked to, then the database if it is missing.
 
     :raises InputError: something is missing, or the server would not create an extension; nothing was restored.
     """
@@ -36,7 +36,8 @@ def prepare(target: Target, needs: Requirements, archive: OpenedArchive, context
     with ExitStack() as stack:
         warnings: list[str] = []
         if archive.globals_script is not None:
-            # In its transaction, so that what it creates counts, and does not stay if something else is missing.
+            # The comparison runs in the transaction of the globals: roles created there count, and are rolled
+            # back if something else is missing.
             warnings += stack.enter_context(applied(target.connection, archive.globals_script))
         warnings += compare(
             needs,
@@ -47,13 +48,13 @@ def prepare(target: Target, needs: Requirements, archive: OpenedArchive, context
             has_globals=archive.has_globals and archive.globals_script is None,
         )
         if target.exists:
-            # In the same transaction, as they, and pre_restore_sql, may name its roles.
+            # In the same transaction, as extensions and pre_restore_sql may name roles created there.
             _try_extensions(target.connection, needs, request)
     for warning in warnings:
         context.warn(warning)
     target.prepare(source)
     if not target.exists:
-        # It is dropped again if they cannot be.
+        # The new database is dropped again if an extension cannot be created.
         with target.params.connect() as connection:
             _try_extensions(connection, needs, request)
 
@@ -76,14 +77,14 @@ def compare(
     versions: Mapping[str, str],
     has_globals: bool,
 ) -> list[str]:
-    """Make sure that the target has what an archive needs.
+    """Check that the target has what an archive needs.
 
-    :param is_target: whether `connection` is to the target database; it is to another one of its server if that is
-        still to be created.
-    :param like: the source, if the database is to be created with its encoding and locale.
-    :param versions: the source's extensions, by name, as far as they are known.
+    :param is_target: whether `connection` leads to the target database; if that is yet to be created, it leads to
+        another database of the same server.
+    :param like: the source server, if the database is to be created with its encoding and locale.
+    :param versions: versions of the source's extensions by name, as far as they are known.
     :param has_globals: whether the backup holds roles that ``restore_globals`` would create.
-    :returns: what is there, but otherwise than in the source: one sentence each.
+    :returns: a sentence for each thing that is there but differs from the source.
     :raises InputError: something is missing; the message names all of it, and what to do.
     """
     warnings: list[str] = []
@@ -115,11 +116,11 @@ def _missing_roles(needs: Requirements, connection: _Connection, has_globals: bo
 
 
 def _roles_out_of_reach(needs: Requirements, connection: _Connection) -> Iterator[str]:
-    """Roles that the user, who is no superuser, cannot make owners."""
+    """Yield a problem if a user who is not a superuser cannot make some roles owners."""
     privilege = "SET" if connection.info.server_version >= 160000 else "MEMBER"
     usable = _names(connection, "rolname", f"pg_roles where pg_has_role(oid, '{privilege}')")
     there = _names(connection, "rolname", "pg_roles")
-    # Who is a member of predefined roles such as pg_database_owner depends on the database.
+    # Membership in predefined roles such as pg_database_owner depends on the database.
     out_of_reach = {role for role in (needs.roles_to_become & there) - usable if not role.startswith("pg_")}
     if out_of_reach:
         user = connection.info.user
@@ -132,7 +133,7 @@ def _roles_out_of_reach(needs: Requirements, connection: _Connection) -> Iterato
 def _missing_extensions(
     needs: Requirements, connection: _Connection, is_target: bool, versions: Mapping[str, str], warnings: list[str]
 ) -> Iterator[str]:
-    # pg_restore installs the default version of what is not installed yet.
+    # CREATE EXTENSION installs the default version.
     found: dict[str, str] = dict(
         connection.execute("select name::text, default_version from pg_available_extensions").fetchall()
     )
@@ -192,18 +193,18 @@ def _missing_collations(needs: Requirements, connection: _Connection, like: Serv
 
 
 def _refusal(connection: _Connection, like: Server | None, options: Mapping[str, str | None] | str) -> str | None:
-    """Ask the server whether it could make a collation, and why not."""
+    """Return the server's reason for not creating a collation; None if it would, or cannot be asked."""
     if like is not None and like.encoding != _value(connection, _ENCODING):
-        # It would be tried with the encoding of another database; creating the database will tell.
+        # This trial would use another encoding than the new database; CREATE DATABASE will check instead.
         return None
     if not isinstance(options, str):
-        said = ", ".join(f"{key} = {sql.quote(value)}" for key, value in options.items() if value is not None)
-        options = f"({said})"
+        listed = ", ".join(f"{key} = {sql.quote(value)}" for key, value in options.items() if value is not None)
+        options = f"({listed})"
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(f"create collation pg_temp.airflow_pg_s3_preflight {options}".encode())
     except psycopg.errors.InsufficientPrivilege:
-        return None  # not allowed to try
+        return None  # the role may not try
     except psycopg.Error as error:
         if connection.closed:
             raise
@@ -217,7 +218,7 @@ def _names(connection: _Connection, column: str, table: str, *values: str) -> se
 
 
 def _shown(names: set[str]) -> str:
-    # One line, whatever the names hold.
+    # Names may hold line breaks, and the message is one line.
     texts = [
         " ".join(name.encode(errors="surrogateescape").decode(errors="replace").split()) for name in sorted(names)
     ]

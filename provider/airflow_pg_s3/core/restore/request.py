@@ -1,4 +1,4 @@
-"""What to restore, where to, and how."""
+"""The request of a restore: what to restore, where, and how."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ IfExists = Literal["fail", "clean", "replace"]
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What the user selects; nothing means everything.
+    """The user's selection; an empty one means everything.
 
-    :param tables: patterns of tables, with what is attached to them.
-    :param schemas: patterns of schemas, with all that they hold.
-    :param exclude_tables: patterns of tables to leave out, with all that depends on them.
+    :param tables: patterns of tables, which come with what is attached to them.
+    :param schemas: patterns of schemas, which come with everything in them.
+    :param exclude_tables: patterns of tables to leave out, with everything that depends on them.
     :param schema_only: definitions without data.
-    :param data_only: data without definitions; the tables must be there, and empty.
+    :param data_only: data without definitions; the tables must exist and be empty.
     """
 
     tables: Sequence[str] = ()
@@ -34,17 +34,17 @@ class Selection:
 
     @property
     def is_part(self) -> bool:
-        """Whether it is less than everything."""
+        """True if less than everything is selected."""
         return bool(self.has_patterns or self.schema_only or self.data_only)
 
     @property
     def only_excludes(self) -> bool:
-        """Whether it is everything but `exclude_tables`."""
+        """True if nothing but `exclude_tables` limits the selection."""
         return not (self.tables or self.schemas or self.schema_only or self.data_only)
 
     @property
     def has_patterns(self) -> bool:
-        """Whether objects are selected by name."""
+        """True if objects are selected by name."""
         return bool(self.tables or self.schemas or self.exclude_tables)
 
 
@@ -56,26 +56,26 @@ class RestoreRequest:
     :param target: the database to restore into; created like the source's if it does not exist.
     :param if_exists: ``fail`` refuses a database that holds anything; ``clean`` drops what the backup also holds;
         ``replace`` restores beside the database and then swaps their names.
-    :param is_target_named: the target's name was given for this restore, not only found in a connection: it may be
-        another one than that of the database that was backed up.
+    :param is_target_named: whether the target's name was given for this restore, instead of taken from a
+        connection; it may then differ from the name of the database that was backed up.
     :param keep_previous: with ``replace``, keep the old database under another name.
-    :param jobs: parallel pg_restore jobs, each with a connection.
-    :param single_transaction: let ``clean`` drop and restore, and data alone come, in one transaction, which takes
-        one connection alone; if False, a failure leaves the target with a part of what is restored.
+    :param jobs: number of parallel pg_restore jobs, each with a connection.
+    :param single_transaction: run ``clean`` and ``data_only`` restores in one transaction, which means over one
+        connection; if False, a failure leaves the target partly restored.
     :param create_database: whether a database that does not exist is created.
-    :param wanted: what of the backup to restore.
-    :param no_owner: let everything belong to the restoring user.
+    :param wanted: the part of the backup to restore.
+    :param no_owner: make the restoring user the owner of everything.
     :param no_privileges: leave out GRANT and REVOKE.
-    :param restore_globals: first create the roles and tablespaces that the backup holds and the server has not.
-    :param allow_partial: let ``replace`` and ``clean`` lose what a backup of a part does not bring back.
-    :param managed_service: leave out what the user, who is no superuser, may not create, and say so.
+    :param restore_globals: first create the roles and tablespaces that the backup holds and the server lacks.
+    :param allow_partial: allow ``replace`` and ``clean`` to lose what a partial backup does not bring back.
+    :param managed_service: leave out, with a warning, what a user who is not a superuser may not create.
     :param pre_restore_sql: commands to run in the target, in one transaction, before anything is dropped or
-        restored; with a ``clean`` that is one transaction, within that. With other tools' archives they get a
-        session of their own, and nothing of them stays where such a ``clean`` cannot drop.
-    :param pre_data_sql: the same between definitions and rows.
+        restored; if a ``clean`` is one transaction, they are part of it. With another tool's archive they run in a
+        session of their own, and are rolled back if such a ``clean`` cannot drop something.
+    :param pre_data_sql: the same, but between definitions and rows.
     :param post_restore_sql: commands to run in the restored database, in one transaction.
-    :param identities: age identities that may open an encrypted backup.
-    :param allow_unsafe_psql: replay plain dumps also with a psql that a dump can make run commands.
+    :param identities: age identities to decrypt an encrypted backup with.
+    :param allow_unsafe_psql: replay plain dumps even with a psql that a dump can make run shell commands.
     """
 
     backup: str
@@ -103,7 +103,7 @@ class RestoreRequest:
 
     @property
     def pg_restore_arguments(self) -> list[str]:
-        """Options of pg_restore that the user has chosen, in either way."""
+        """The user's options for pg_restore, including those given as arguments of their own."""
         arguments = ["--no-owner"] * self.no_owner + ["--no-privileges"] * self.no_privileges
         return [*self.pg_restore_options, *arguments]
 
@@ -111,10 +111,10 @@ class RestoreRequest:
 def can_be_atomic(
     request: RestoreRequest, obstacles: Mapping[str, bool], log: Log, *, what: str = "if_exists='clean'"
 ) -> bool:
-    """Whether a restore that must not be half done can be one transaction; warn if not.
+    """True if a restore that must not be half done can be one transaction; warns if not.
 
-    :param obstacles: what stands in the way, where it does.
-    :param what: such a restore, for people.
+    :param obstacles: reasons why not, and whether each applies.
+    :param what: the kind of restore, for the log.
     """
     obstacles = {"single_transaction=False says": not request.single_transaction, **obstacles}
     reasons = [reason for reason, applies in obstacles.items() if applies]
@@ -135,9 +135,9 @@ def can_be_atomic(
 
 
 def check_request(request: RestoreRequest) -> None:
-    """Refuse what contradicts itself.
+    """Refuse a request that contradicts itself.
 
-    :raises InputError: naming the arguments.
+    :raises InputError: it does; the message names the arguments.
     """
     if request.jobs < 1:
         raise InputError(f"jobs must be at least 1, not {request.jobs}")
@@ -159,11 +159,11 @@ def check_request(request: RestoreRequest) -> None:
 
 
 def check_name(request: RestoreRequest, source: str, warn: Callable[[str], None]) -> None:
-    """Say that the backup is of a database with another name than the target's, unless that name was given.
+    """Warn if the database that was backed up has another name than the target, unless that name was given.
 
     :param source: name of the database that was backed up.
-    :param warn: takes a sentence.
-    :raises InputError: the target would be replaced.
+    :param warn: called with a sentence.
+    :raises InputError: the names differ, and the target would be replaced.
     """
     target = request.target.database
     if request.is_target_named or source == target:
@@ -177,23 +177,23 @@ def check_name(request: RestoreRequest, source: str, warn: Callable[[str], None]
 
 
 def refuse_partial(request: RestoreRequest, manifest: Manifest) -> None:
-    """Refuse a backup that leaves the target without what it had, unless that is meant.
+    """Refuse a partial backup if the target would lose data, unless ``allow_partial`` is given.
 
-    :raises InputError: naming the options of pg_dump that left something out.
+    :raises InputError: it would; the message names pg_dump's options that left something out.
     """
     lacking = manifest.dump.left_out_by
     if request.if_exists == "clean":
-        # Which drops no more than the backup holds.
+        # "clean" drops no more than the backup holds.
         lacking = [option for option in lacking if option.removeprefix("--") in client_options.PG_DUMP_HOLLOW]
     if lacking:
         refuse_loss(request, f"lacks what {', '.join(lacking)} left out of it")
 
 
 def refuse_loss(request: RestoreRequest, reason: str) -> None:
-    """Refuse to lose what the target holds and the backup does not, unless that is meant.
+    """Refuse to lose what the target holds and the backup does not, unless ``allow_partial`` is given.
 
-    :param reason: what of the backup tells that it is not whole.
-    :raises InputError: with the reason.
+    :param reason: how the backup is incomplete, as a predicate of the backup.
+    :raises InputError: the target would lose something; the message gives the reason.
     """
     if request.if_exists != "fail" and not request.allow_partial:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The restore: of a backup of ours, or of another tool's archive, into a database that is there or is made."""
+"""The restore of a backup of ours, or of another tool's archive, into a database that exists or is created."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RestoreResult:
     """A finished restore.
 
     :param name: id of the backup, or the last part of the archive's key.
-    :param warnings: what is otherwise than in the source, a sentence each.
+    :param warnings: a sentence for each difference from the source.
     :param previous_database: name of the database that was replaced, if it is kept.
     """
 
@@ -56,17 +56,17 @@ class RestoreResult:
 
 @translate_errors
 def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Event, log: Log) -> RestoreResult:
-    """Restore a backup into a database. Every member is checked before PostgreSQL gets the end of it.
+    """Restore a backup into a database. Each member's digest is checked before PostgreSQL gets the member's end.
 
     :param client: boto3 S3 client.
-    :param cancel: set from anywhere to stop.
+    :param cancel: set from any thread to stop the restore.
     :raises InputError: the request cannot work; nothing was touched.
     :raises DataConflict: the target holds something; nothing was touched.
     :raises IntegrityError: what S3 holds is not what was backed up, or ends too early.
     :raises ClientProgramError: pg_restore or psql failed.
     :raises StorageError: S3 failed.
     :raises ServerError: PostgreSQL failed.
-    :raises Cancelled: told to stop.
+    :raises Cancelled: the restore was told to stop.
     """
     check_request(request)
     with Workspace(request.spool_dir) as workspace:
@@ -76,7 +76,7 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
 
 
 def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
-    """Restore from a source that is open; raises as `restore`."""
+    """Restore from an opened source; raises as `restore`."""
     began, log = time.monotonic(), context.log
     with open_target(context) as target:
         plan = source.plan(target)

@@ -1,7 +1,7 @@
-"""Which entries of an archive's table of contents a restore of some tables or schemas takes.
+"""The choice of entries for a restore of some tables or schemas.
 
 pg_restore's own ``--table`` leaves out indexes and constraints, and its ``--schema`` the schema itself. Here a
-table comes with all that is attached to it, and into an empty database also with what it needs.
+table comes with everything that is attached to it and, into an empty database, with what it needs.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import member_of
 from airflow_pg_s3.core.restore.request import Selection
 
-# What belongs to a relation and comes with it.
+# Kinds of entries that belong to a relation and come with it.
 _ATTACHED = (
     "TABLE DATA", "TABLE ATTACH", "INDEX ATTACH", "INDEX", "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "TRIGGER",
     "RULE", "POLICY", "ROW SECURITY", "COMMENT", "ACL", "SECURITY LABEL", "STATISTICS DATA", "STATISTICS",
     "SEQUENCE OWNED BY", "SEQUENCE SET", "SEQUENCE", "MATERIALIZED VIEW DATA",
 )  # fmt: skip
-# Of these, what also needs other tables comes only with its own, which its name begins with.
+# Kinds that may need other tables too: such an entry comes only with the table whose name its own begins with.
 _OF_ONE_RELATION = {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "POLICY", "RULE", "TRIGGER"}
 _FOREIGN_KEY = "FK CONSTRAINT"
 _MEMBERSHIPS = ("PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA")
 _ATTACHES = ("TABLE ATTACH", "INDEX ATTACH")
-# Without these the text of the rest would be read wrongly.
+# Settings without which the other entries' text would be misread.
 _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 
 
 class Selected(NamedTuple):
-    """What is chosen.
+    """The chosen entries.
 
-    :param entries: in the order of restoring.
-    :param ties: what ties them to others, which the target may have, and can only be created last: foreign keys,
-        what attaches partitions, membership in publications.
+    :param entries: in pg_restore's order.
+    :param ties: entries that link these to other objects, which the target may have. They are created last:
+        foreign keys, ATTACH PARTITION, membership in publications.
     """
 
     entries: list[Entry]
@@ -58,14 +58,14 @@ def select(
 ) -> Selected:
     """Choose the entries of some tables and schemas.
 
-    Names are compared, and those of the entries returned, as manifests show them.
+    Names are compared in the form that manifests have; the returned entries have their names in that form, too.
 
-    :param tables: patterns such as ``public.orders`` and ``audit.*``; a name without a schema means public's.
-    :param schemas: patterns of schema names; everything in them is taken.
-    :param exclude_tables: patterns of tables to leave out, with all that depends on them.
-    :param exists: whether the target has already what the chosen entries need (types, functions, sequences,
-        schemas); what it has not is taken too.
-    :raises InputError: a pattern that matches nothing; the message suggests near names.
+    :param tables: patterns such as ``public.orders`` and ``audit.*``; a name without a schema is in public.
+    :param schemas: patterns of schema names; everything in these schemas is chosen.
+    :param exclude_tables: patterns of tables to leave out, with everything that depends on them.
+    :param exists: returns whether the target already has an object that a chosen entry needs (a type, function,
+        sequence or schema); what the target lacks is chosen too.
+    :raises InputError: a pattern matches nothing; the message suggests similar names.
     """
     entries = [entry._replace(schema=toc.shown(entry.schema), name=toc.shown(entry.name)) for entry in toc.entries]
     return _select(entries, tables, schemas, exclude_tables, exists)
@@ -95,7 +95,7 @@ def _select(
         chosen = {entry.dump_id for entry in entries}
     own = _complete(entries, chosen, exists)
     excluded: set[int] = set()
-    # Of an extension's tables and sequences, only what they hold is in an archive.
+    # An archive holds the contents of an extension's tables and sequences, but not their definitions.
     contents = {f"{e.schema}.{e.name}": e for e in entries if e.kind in ("TABLE DATA", "SEQUENCE SET")}
     by_name = contents | by_table
     for pattern in exclude_tables:
@@ -112,9 +112,9 @@ def _select(
 
 
 def _ties(entries: Sequence[Entry], own: set[int], chosen: set[int]) -> set[int]:
-    """Find what ties objects to others that are not chosen.
+    """Find the entries that link chosen objects to others that are not chosen.
 
-    :param own: what is chosen for itself, not only as others need it.
+    :param own: dump ids that are chosen for themselves, not only because others need them.
     """
     by_id = {entry.dump_id: entry for entry in entries}
     ties: set[int] = set()
@@ -124,7 +124,7 @@ def _ties(entries: Sequence[Entry], own: set[int], chosen: set[int]) -> set[int]
         if entry.kind == _FOREIGN_KEY:
             is_ours = any(e.schema == entry.schema and entry.name.startswith(f"{e.name} ") for e in owners)
         elif entry.kind in _ATTACHES:
-            # The name of a constraint, which an index can be of, comes behind its table's.
+            # An index may be that of a constraint, whose entry is named "table constraint".
             is_ours = any(e.schema == entry.schema and f" {e.name}".endswith(f" {entry.name}") for e in owners)
         else:
             is_ours = entry.kind in _MEMBERSHIPS and any(e.kind in (*RELATIONS, "SCHEMA") for e in owners)
@@ -148,7 +148,7 @@ def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) ->
 
 
 def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entry], bool]) -> set[int]:
-    """Add what comes with the chosen and what they need; return them without the latter."""
+    """Add what comes with the chosen entries, then what these need; return the ids before the second step."""
     by_id = {entry.dump_id: entry for entry in entries}
 
     def grow(add: Callable[[Entry], bool]) -> bool:
@@ -167,15 +167,15 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
     roots: dict[int, set[int]] = {}
     for entry in entries:
         if entry.kind == "TABLE ATTACH":
-            # It needs the partition and its root, and the partition needs the root.
+            # The entry needs the partition and its root, and the partition needs the root.
             for needed in by_id.keys() & entry.dependencies:
                 roots.setdefault(needed, set()).update(set(by_id[needed].dependencies) & set(entry.dependencies))
 
-    # A relation brings what is attached to it, and its partitions. What it needs brings no more than its own
-    # definition along.
+    # A relation comes with what is attached to it, and with its partitions. What a relation needs comes with
+    # its own definition only.
     while grow(lambda entry: is_attached(entry) or not chosen.isdisjoint(roots.get(entry.dump_id, ()))):
         pass
-    # One to a table that is not restored is a tie, which comes last.
+    # A foreign key to a table that is not restored is a tie, which comes last.
     grow(
         lambda entry: (
             entry.kind == _FOREIGN_KEY
@@ -184,13 +184,13 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
     )
     grow(is_attached)  # comments on foreign keys
     own = set(chosen)
-    looked_at: set[int] = set()
+    visited: set[int] = set()
     while (
         missing := {n for e in entries if e.dump_id in chosen for n in e.dependencies if n in by_id}
         - chosen
-        - looked_at
+        - visited
     ):
-        looked_at |= missing
+        visited |= missing
         chosen |= {number for number in missing if not exists(by_id[number])}
     chosen |= {e.dump_id for e in entries if e.kind in _SETTINGS}
     return own
@@ -198,11 +198,11 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenEntries:
-    """What is restored.
+    """What is restored of a backup.
 
-    :param entries: in the order of restoring.
-    :param members: those of them that hold rows and large objects.
-    :param ties: what ties them to others, which the target may have (`Selected`).
+    :param entries: in pg_restore's order.
+    :param members: the backup's members with rows and large objects of these entries.
+    :param ties: entries that link these to other objects of the target (`Selected`).
     :param relations: schema and name of the selected relations; None if everything is restored.
     """
 
@@ -218,7 +218,7 @@ class ChosenEntries:
 
     @property
     def has_statistics(self) -> bool:
-        """Whether the planner's statistics are among it."""
+        """True if the planner's statistics are restored too."""
         return any(entry.kind == "STATISTICS DATA" for entry in self.entries)
 
 
@@ -230,12 +230,12 @@ def choose(
     options: Sequence[str],
     exists: Callable[[Entry], bool],
 ) -> ChosenEntries:
-    """Find out what is restored.
+    """Choose what is restored.
 
     :param options: the user's own options for pg_restore.
-    :param exists: whether the target has an object already that the selected ones need.
+    :param exists: returns whether the target already has an object that a selected one needs.
     :raises InputError: a pattern matches nothing.
-    :raises IntegrityError: the archive and its manifest do not fit.
+    :raises IntegrityError: the archive does not fit its manifest.
     """
     toc = archive.toc
     arguments = [*options]
@@ -253,7 +253,7 @@ def choose(
         relations = [(entry.schema, entry.name) for entry in selected if entry.kind in RELATIONS]
         numbers_file = archive.workspace.folder / "use.list"
         arguments.append(use_list(numbers_file, [entry.dump_id for entry in [*selected, *ties]]))
-    # Which entries the user's options leave out, pg_restore knows best.
+    # pg_restore knows best which entries the user's options leave out.
     numbers = listed_ids(archive.folder, tools=tools, arguments=arguments)
     tying = {entry.dump_id for entry in ties}
     restored = [toc.by_id[number] for number in numbers if number not in tying]

@@ -1,4 +1,4 @@
-"""Where a restore comes from, and what every kind of source offers."""
+"""The interface of a restore's source, and of the plan that it makes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from airflow_pg_s3.core.restore.target import Target
 class Amounts:
     """How much was restored.
 
-    :param tables: tables whose data was restored, with `rows` in them; None where the archive does not say.
-    :param raw_bytes: what pg_restore, psql or COPY was given of the data.
-    :param read_bytes: read from S3.
+    :param tables: number of tables whose data was restored; None if the archive does not say.
+    :param rows: number of rows in these tables; None if the archive does not say.
+    :param raw_bytes: bytes of data that pg_restore, psql or COPY received.
+    :param read_bytes: bytes that were read from S3.
     """
 
     tables: int | None
@@ -24,14 +25,14 @@ class Amounts:
 
 
 class Plan(Protocol):
-    """A restore of which nothing has been done yet, and nothing contradicts itself."""
+    """A restore that has been checked and not begun."""
 
     @property
     def program(self) -> str:
         """Name and version of the program that restores."""
 
     def prepare(self) -> None:
-        """Make sure that the target has what the restore needs, then create its database, if need be."""
+        """Check that the target has what the restore needs, then create the database if it is missing."""
 
     def fill(self) -> Amounts:
         """Restore."""
@@ -46,11 +47,11 @@ class Source(Protocol):
 
     @property
     def description(self) -> str:
-        """What it is, for the log."""
+        """The source, for the log."""
 
     def plan(self, target: Target) -> Plan:
-        """Decide how it is restored; nothing is touched.
+        """Decide how the source is restored; nothing is touched.
 
-        :raises InputError: the request, the source and the target do not fit.
-        :raises DataConflict: the target holds something.
+        :raises InputError: the request, the source and the target do not fit together.
+        :raises DataConflict: the target holds something that is in the way.
         """

@@ -30,14 +30,14 @@ from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.restore.context import RestoreContext
 
 _SHOWN = 5
-# Objects that a user made: not the system's own, not members of extensions. Nor extensions themselves: providers
-# install some, and an archive creates only those that are missing.
+# Objects made by users: neither the system's own, nor members of extensions, nor extensions themselves, as
+# providers install some, and an archive creates only those that are missing.
 _USER_OBJECTS = """
 with own (oid) as (
     select oid from pg_namespace
     where nspname not in ('pg_catalog', 'information_schema', 'pg_toast') and nspname !~ '^pg_(toast_)?temp_'
 ), part_of_extension (classid, objid) as (select classid, objid from pg_depend where deptype = 'e')
--- A database without encoding holds names that are no UTF-8.
+-- In a database in SQL_ASCII, names need not be UTF-8.
 select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end) from (
     select case relkind when 'S' then 'sequence' when 'v' then 'view' when 'm' then 'materialized view'
                when 'c' then 'type' when 'f' then 'foreign table' else 'table' end as kind,
@@ -65,15 +65,15 @@ select kind, convert_to(name, case getdatabaseencoding() when 'SQL_ASCII' then '
 where (classid, objid) not in (select classid, objid from part_of_extension)
 order by kind <> 'table', kind, name
 """
-# Of what an archive's entries need: whether it is there.
+# Queries that look up an object by the schema and name of its entry.
 _RELATION = "select to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
 _TYPE = "select to_regtype(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
-# The name of a function comes with its arguments.
+# A function's entry is named with its arguments.
 _FUNCTION = """
 select to_regprocedure(format('%%I.%%I', %(schema)s::text, split_part(%(name)s, '(', 1))
                        || substr(%(name)s, strpos(%(name)s, '(')))
 """
-# The name of a constraint comes behind its table's.
+# A constraint's entry is named "table constraint".
 _CONSTRAINT = """
 select k.oid from pg_constraint k join pg_class c on c.oid = conrelid join pg_namespace n on n.oid = relnamespace
 where nspname = %(schema)s and relname || ' ' || conname = %(name)s
@@ -93,9 +93,9 @@ join pg_namespace on nspname = schema join pg_class on relnamespace = pg_namespa
 
 
 def finish(context: RestoreContext, target: ConnectionParameters, *, has_statistics: bool) -> None:
-    """Run what belongs into the database before anybody uses it.
+    """Run `post_restore_sql`, and analyze a replacement, before anybody uses the database.
 
-    :param has_statistics: whether the planner's statistics came with the data.
+    :param has_statistics: whether the planner's statistics were restored with the data.
     """
     commands = context.request.post_restore_sql
     to_analyze = context.request.if_exists == "replace" and not has_statistics
@@ -119,19 +119,19 @@ class Target(ABC):
         self.previous: str | None = None
         self.warnings: list[str] = []
 
-    def _hold(
+    def _keep(
         self, connection: psycopg.Connection[tuple[Any, ...]], what: str, cancel: threading.Event | None = None
     ) -> None:
-        """Keep a connection, and pin all others to its server.
+        """Keep a connection open, and pin all others to its server.
 
-        :param what: the session, for the message when it is lost.
-        :param cancel: set then; None to let the restore go on.
+        :param what: the connection's purpose, for the message if it is lost.
+        :param cancel: set if the connection is lost; None to let the restore go on.
         """
         with ExitStack() as stack:
             self._connection = stack.enter_context(connection)
             self.params = self.params.pinned(connection)
             stack.push(self._drop_half)
-            # It ends first: a ping that gets no answer would hold the drop up.
+            # The heartbeat is stopped first on exit: a ping without an answer would delay the drop.
             stack.enter_context(Heartbeat(connection, what, cancel))
             self._stack = stack.pop_all()
 
@@ -148,7 +148,7 @@ class Target(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
-            # Half a database is of no use, and in the way of the next try.
+            # Half a database is of no use, and would be in the way of a retry.
             with contextlib.suppress(psycopg.Error, PgS3Error):
                 self._drop()
 
@@ -158,32 +158,33 @@ class Target(ABC):
 
     @property
     def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection to the database if it `exists`, else to another one of its server."""
+        """A connection to the database if it `exists`, otherwise to another database of its server."""
         return self._connection
 
     @property
     @abstractmethod
     def exists(self) -> bool:
-        """Whether what is restored goes into a database that was there before."""
+        """True if the restore goes into a database that existed before."""
 
     @abstractmethod
     def holds(self, entry: Entry) -> bool:
-        """Whether the database has an object of an archive's table of contents."""
+        """True if the database has the object of an entry."""
 
     @abstractmethod
     def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
-        """Check all that can be checked before anything is touched.
+        """Check everything that can be checked before anything is touched.
 
-        :param relations: schema and name of what is restored, beside what else is there; None for all.
-        :raises InputError: it could not work; the message names every reason.
+        :param relations: schema and name of the relations to restore, if other objects may stay; None for
+            everything.
+        :raises InputError: the restore could not work; the message names every reason.
         :raises DataConflict: something is in the way.
         """
 
     def refuse_rows(self, tables: Sequence[tuple[str, str]]) -> None:
-        """Make sure that tables are there, and that rows restored into them do not double others.
+        """Check that tables exist and are empty, so that no row is there twice after the restore.
 
-        :raises InputError: one is missing.
-        :raises DataConflict: one holds rows.
+        :raises InputError: a table is missing.
+        :raises DataConflict: a table holds rows.
         """
         if not self.exists:
             raise InputError(f"data_only: the target database {self.params.database!r} does not exist")
@@ -198,15 +199,15 @@ class Target(ABC):
 
     @abstractmethod
     def prepare(self, like: Server | None) -> None:
-        """Create the database, if need be.
+        """Create the database if it is missing.
 
-        :param like: the source, whose encoding and locale a new database gets; None for the server's defaults.
+        :param like: the source server, for its encoding and locale; None for the target server's defaults.
         :raises InputError: the server refuses.
         """
 
     @abstractmethod
     def promote(self) -> None:
-        """Put what was restored where it belongs."""
+        """Put the restored database in its final place."""
 
     @property
     def version(self) -> int:
@@ -217,10 +218,11 @@ class Target(ABC):
 class InPlaceTarget(Target):
     """A database to restore into, which need not exist yet.
 
-    If it was created here and the context ends with an error, it is dropped again.
+    If it was created here and the block raises, it is dropped again.
 
     :param params: server and name of the database.
-    :param must_be_empty: refuse a database that holds anything, or anything of what is restored.
+    :param must_be_empty: refuse a database that holds anything or, if only some relations are restored, one of
+        them.
     :param may_create: create the database if it does not exist.
     :raises InputError: the server refuses.
     """
@@ -229,7 +231,7 @@ class InPlaceTarget(Target):
         super().__init__(params)
         self._may_create = may_create
         self._must_be_empty = must_be_empty
-        self._oid: int | None = None  # of what was created here
+        self._oid: int | None = None  # of the database, if it was created here
 
     def __enter__(self) -> InPlaceTarget:
         try:
@@ -240,7 +242,7 @@ class InPlaceTarget(Target):
                 raise
             connection = connect_beside(self.params)
             self._exists = False
-        self._hold(connection, "the connection to the target")
+        self._keep(connection, "the connection to the target")
         return self
 
     def _drop(self) -> None:
@@ -249,23 +251,24 @@ class InPlaceTarget(Target):
 
     @property
     def exists(self) -> bool:
-        """Whether what is restored goes into a database that was there before."""
+        """True if the restore goes into a database that existed before."""
         return self._exists
 
     def holds(self, entry: Entry) -> bool:
-        """Whether the database has an object of an archive's table of contents."""
+        """True if the database has the object of an entry."""
         if not self._exists or (query := _EXISTS.get(entry.kind)) is None:
             return False
         try:
             row = self._connection.execute(query, {"schema": entry.schema, "name": entry.name}).fetchone()
-        except psycopg.Error:  # a name that is none here, such as a type of an extension that is missing
+        except psycopg.Error:  # a name that does not resolve, such as a type of a missing extension
             return False
         return row is not None and row[0] is not None
 
     def check(self, relations: Sequence[tuple[str, str]] | None = None) -> None:
-        """Check all that can be checked before the database is touched.
+        """Check everything that can be checked before the database is touched.
 
-        :param relations: schema and name of what is restored, beside what else is there; None for all.
+        :param relations: schema and name of the relations to restore, if other objects may stay; None for
+            everything.
         :raises InputError: the database does not exist, and must not be created.
         :raises DataConflict: the database holds something; the message names some of it.
         """
@@ -279,9 +282,9 @@ class InPlaceTarget(Target):
             self._refuse_content(relations)
 
     def prepare(self, like: Server | None) -> None:
-        """Create the database, if need be.
+        """Create the database if it is missing.
 
-        :param like: the source, whose encoding and locale a new database gets; None for the server's defaults.
+        :param like: the source server, for its encoding and locale; None for the target server's defaults.
         :raises InputError: the server refuses.
         """
         if not self._exists:
@@ -291,7 +294,7 @@ class InPlaceTarget(Target):
             )
 
     def promote(self) -> None:
-        """Nothing is left to do: the data is where it belongs."""
+        """Do nothing: the database is in its final place."""
 
     def _refuse_content(self, relations: Sequence[tuple[str, str]] | None) -> None:
         found = self._connection.execute(_USER_OBJECTS).fetchall()
@@ -300,7 +303,7 @@ class InPlaceTarget(Target):
             existing = self._connection.execute(_EXISTING, [schemas, names]).fetchall()
             found = [("relation", name.encode()) for (name,) in existing]
         if found:
-            # One line, whatever the names hold.
+            # Names may hold line breaks, and the message is one line.
             shown = " ".join(
                 ", ".join(f"{kind} {name.decode(errors='replace')}" for kind, name in found[:_SHOWN]).split()
             )
@@ -313,11 +316,11 @@ class InPlaceTarget(Target):
 
 
 def refuse_older(version: int, source_version: str) -> None:
-    """Make sure that a server is not older than the source.
+    """Check that the target server's major version is not older than the source's.
 
-    :param version: its ``server_version_num``.
-    :param source_version: such as ``16.14`` or ``19beta1``.
-    :raises InputError: it is.
+    :param version: the target's ``server_version_num``.
+    :param source_version: the source's version, such as ``16.14`` or ``19beta1``.
+    :raises InputError: it is older.
     """
     major = int(re.split(r"\D", source_version, maxsplit=1)[0])
     if version // 10000 < major:

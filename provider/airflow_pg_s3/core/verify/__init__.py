@@ -1,17 +1,17 @@
 """The verification.
 
 ``verify``
-    The verb: check, judge, record.
+    The verb: checks the backup, decides the outcome, records it.
 ``request``
-    What users ask for.
+    The user's request.
 ``object_check``
-    ``level="checksum"``: every stored byte.
+    ``level="checksum"``: reads every stored byte.
 ``restore_test``, ``scratch_database``, ``throwaway_server``
-    ``level="restore"``: restored into a database of its own, if need be on a server of its own.
+    ``level="restore"``: restores into a scratch database, on a throwaway server if none is given.
 ``comparison``
-    Each row, sequence, large object and definition compared with the backup.
+    Compares each row, sequence, large object and definition with the backup.
 ``user_checks``
     The user's own queries.
 ``findings``, ``outcome``
-    What was found, and what follows: verified, failed, or could not verify.
+    What was found; the outcome: verified, failed, or could not verify.
 """

@@ -1,4 +1,4 @@
-"""What a verification has found so far, whether or not it comes to its end."""
+"""The findings of a verification, kept even if it does not complete."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from airflow_pg_s3.core.repository.verification_record import CheckResult, Diffe
 
 @dataclass
 class Findings:
-    """Filled in as the work goes on, so that an error in the middle leaves what was known by then.
+    """The findings of a verification, filled in as it proceeds, so that an error leaves what was known by then.
 
-    :param where: the server restored into, for people.
-    :param restore_seconds: how long the restore took.
-    :param missing_locale: the source's locale, if the server does not know it.
+    :param where: the server that was restored into, for messages.
+    :param restore_seconds: duration of the restore.
+    :param missing_locale: the source's locale, if the server lacks it.
     """
 
     where: str | None = None

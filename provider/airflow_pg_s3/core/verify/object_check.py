@@ -1,4 +1,4 @@
-"""The check of what lies on S3: every object read, decoded and compared with the manifest, without PostgreSQL."""
+"""The check of the stored objects: each is read, decoded and compared with the manifest, without PostgreSQL."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.5
 
 
 class _MemberDigest:
-    """Takes a member's bytes and says in the end whether they are those that were backed up."""
+    """Hashes one member's bytes, and compares them with its manifest entry at the end."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -47,7 +47,7 @@ class _MemberDigest:
         self._digest.update(chunk)
         if self._names is not None:
             self._names.update(chunk)
-        # Whatever a damaged stream would still unpack to.
+        # Stops here, however much more a damaged stream would unpack to.
         if self._digest.raw_bytes > self.member.raw_bytes:
             raise IntegrityError(f"is longer than the {self.member.raw_bytes} bytes backed up")
 
@@ -69,11 +69,11 @@ def check_objects(
     cancel: threading.Event,
     log: Log,
 ) -> None:
-    """Read every object of a backup, and note what is not as it was stored.
+    """Read every object of a backup, and record what differs from the manifest in `findings`.
 
     :raises InputError: the backup is encrypted and no usable identity is given.
     :raises StorageError: S3 failed.
-    :raises Cancelled: told to stop.
+    :raises Cancelled: the verification was told to stop.
     """
     manifest = stored.manifest
     bucket, _ = parse_uri(request.backup, parameter="backup")
@@ -117,7 +117,7 @@ def check_objects(
 
 
 def _work(manifest: Manifest) -> list[tuple[Sequence[str], Sequence[Member], bool]]:
-    """Objects, the members in them, and whether that is a pack; the longest first, so that none is begun last."""
+    """Return (objects, members, whether they form a pack), the largest first, so that none is begun late."""
     work: list[tuple[Sequence[str], Sequence[Member], bool]] = [
         (objects, members, True) for objects, members in manifest.packs()
     ]
@@ -141,7 +141,7 @@ def _check(
     except IntegrityError as error:
         what = f"the pack {objects[0]}" if packed else described(members[0])
         for digest in digests:
-            # In a pack, those that came before the damage are known to be right.
+            # In a pack, the members before the damage have proved right.
             digest.problem = digest.problem and f"{what} {error}"
     return digests
 
@@ -166,7 +166,7 @@ def _pass_on(digests: list[_MemberDigest], decode: Callable[[Callable[[bytes], o
 
 
 def _difference(member: Member, content: MemberDigest) -> str | None:
-    """What is wrong with a member; None if it is what was backed up."""
+    """Return what is wrong with a member; None if it is what was backed up."""
     if (content.raw_bytes, content.sha256) != (member.raw_bytes, member.sha256):
         return (
             f"has {content.raw_bytes} bytes with SHA-256 {content.sha256}, but {member.raw_bytes} with "
@@ -200,7 +200,7 @@ def _note(digests: Sequence[_MemberDigest], findings: Findings) -> None:
 
 
 def _check_contents(archive: ArchiveFolder, findings: Findings) -> None:
-    """Compare the archive's own table of contents with the manifest."""
+    """Compare the archive's table of contents with the manifest."""
     archive.fetch([TOC])
     toc = read_toc(archive.folder / TOC)
     check_files(toc)

@@ -1,7 +1,7 @@
-"""Tells from an error whether it speaks of a backup, or of what the backup was to be restored with.
+"""The outcome of a verification, which depends on whose fault an error is: the backup's, or anything else's.
 
-Only what is known to speak of the backup does. All else says nothing of it: the server, the machine, a right, a
-library, or what nobody has thought of.
+An error counts against the backup only if it is known to be the backup's fault. All others prove nothing about it:
+errors of the server, the machine, a missing right, a library, or anything unforeseen.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from airflow_pg_s3.core.repository.verification_record import Difference, Outcom
 from airflow_pg_s3.core.search_path import function_without_schemas
 from airflow_pg_s3.core.verify.findings import Findings
 
-# The leader says so when it has lost a worker: one that was killed if nobody says more, else one that said why.
-# (Then others are told to end, and say "terminated by user", which is no error of theirs.)
+# The leader's message when a worker has died: it was killed, unless it has printed an error itself.
+# (Other workers are then told to end, and print "terminated by user", which does not count as an error.)
 _OF_A_LOST_PROCESS = re.compile(r"a worker process died unexpectedly|could not write to the communication channel")
-# pg_restore's own words. Not among them: files that it cannot open or read, which are the worker's, and versions
-# that it does not know.
+# Errors of pg_restore about the archive. Left out: files that it cannot open or read, which is the worker's fault,
+# and versions that it does not know.
 _OF_FILES = (
     r"archive items not in correct section order",
     r"corrupt tar header",
@@ -35,9 +35,9 @@ _OF_FILES = (
     r"unexpected (?:COPY statement syntax|data offset flag|section code)",
     r"unrecognized data block type",
 )
-# The server's words while it takes rows. Not among them: keys that are there already, and references to rows that
-# are not. The tables of a backup get keys and references when their rows are in; only an extension's have them
-# before, and another version of it brings other rows.
+# The server's errors about rows in a COPY. Left out: duplicate keys and missing referenced rows. A backup's tables
+# get keys and foreign keys after their rows; only extensions' tables have them before, and another version of the
+# extension comes with other rows.
 _OF_ROWS = (
     r"(?:\"[^\"]*\" is |(?:\w+ )+)out of range",
     r"bit string (?:length|too long)",
@@ -56,7 +56,7 @@ _OF_ROWS = (
     r"numeric field overflow",
     r"value (?:\(not shown\)|for domain|overflows|too long for type)",
 )
-# The server's words when keys and references come to rows. They belong to one table and to no extension.
+# The server's errors when constraints are added to loaded rows. These tables belong to no extension.
 _OF_CONSTRAINTS = (
     r"(?:check|partition) constraint .*of relation \".+\" is violated by some row",
     r"column \".+\" of (?:relation|table) \".+\" contains (?:null values|values that violate the new constraint)",
@@ -65,8 +65,8 @@ _OF_CONSTRAINTS = (
     r"updated partition constraint for default partition \".+\" would be violated by some row",
 )
 _MISSING_RELATION = r"relation \".+\" does not exist"
-# Data exceptions and violated constraints, as above: but not what libxml says, which judges by its own version,
-# nor what is said of settings, nor keys that are there, references to rows that are not, and overlaps.
+# Data exceptions and violated constraints, as above. Left out: errors of libxml, which depend on its version,
+# errors about settings, duplicate keys, missing referenced rows, and exclusion constraints.
 _STATES_OF_ROWS = re.compile(r"22(?!023|00[LMNST]).*|23(?!503|505|P01).*")
 # Lost connections, conflicts between sessions, resources, operators' interventions, and the system's own errors.
 _STATES_OF_THE_SERVER = ("08", "40", "53", "57", "58", "XX")
@@ -74,7 +74,7 @@ _LINE_CHARACTERS = 2000
 
 
 def judge(findings: Findings, trouble: Exception | None, source: Server) -> tuple[Outcome, str | None]:
-    """Tell the outcome, and the reason if nothing could be told."""
+    """Return the outcome and, for "could not verify", the reason."""
     if trouble is not None and _is_damage(trouble, findings, source):
         kind, name = "object", "backup"
         if isinstance(trouble, ClientProgramError):
@@ -83,7 +83,7 @@ def judge(findings: Findings, trouble: Exception | None, source: Server) -> tupl
             kind, name = "restore", trouble.table
         findings.differences.append(Difference(kind=kind, name=name, detail=str(trouble)))
     elif trouble is not None and findings.differences:
-        findings.warnings.append(f"the verification did not come to its end: {trouble}")
+        findings.warnings.append(f"the verification was not completed: {trouble}")
     if findings.differences:
         return "failed", None
     if trouble is not None:
@@ -92,14 +92,14 @@ def judge(findings: Findings, trouble: Exception | None, source: Server) -> tupl
 
 
 def _is_damage(trouble: Exception, findings: Findings, source: Server) -> bool:
-    """Whether trouble says something of the backup, rather than of what it was tried with."""
+    """True if the error proves that the backup is damaged."""
     if isinstance(trouble, IntegrityError):
         return True
     if findings.missing_locale is not None:
-        # With other orders than the source's, a row may belong into another partition.
+        # Under another collation than the source's, a row may belong in another partition.
         return False
     if isinstance(trouble, CopyError):
-        # What an extension's tables take, its version and its settings decide.
+        # The extension's version and settings decide which rows its tables accept.
         return not trouble.is_of_extension and are_rows_at_fault(trouble.sqlstate)
     if not isinstance(trouble, ClientProgramError) or trouble.program != "pg_restore" or trouble.returncode < 0:
         return False
@@ -109,7 +109,7 @@ def _is_damage(trouble: Exception, findings: Findings, source: Server) -> bool:
 
 
 def _is_like(source: Server, findings: Findings) -> bool:
-    """Whether the server has all that the source's had by itself, and the backup needs nothing else."""
+    """True if the server is of the source's major version, and the source had no extensions but plpgsql."""
     is_same_major = (findings.server_version or "").split(".")[0] == str(source.version_num // 10000)
     return is_same_major and {extension.name for extension in source.extensions} <= {"plpgsql"}
 
@@ -121,7 +121,7 @@ def one_line(text: str) -> str:
 
 
 def _errors(of_queries: tuple[str, ...]) -> re.Pattern[str]:
-    # Where an error begins; what it quotes, such as the body of a function, may hold the same words.
+    # Matches only where an error begins: what it quotes, such as a function's body, may hold the same words.
     return re.compile(
         r"(?:^|error: |pg_restore: )"
         f"(?:{'|'.join(_OF_FILES)}"
@@ -136,30 +136,30 @@ _OF_THE_BACKUP_WHERE_LIKE = _errors((*_OF_CONSTRAINTS, _MISSING_RELATION))
 
 
 def is_archive_at_fault(stderr: str, *, like_source: bool) -> bool:
-    """Whether an archive cannot be restored, by what pg_restore wrote to standard error before it exited.
+    """True if what pg_restore wrote to standard error before it exited proves that the archive is damaged.
 
-    All its errors must speak of the archive: what follows another one may be its consequence. Workers write in
-    pieces (``pg_restore: ``, ``error: ``, the rest), which may be mixed: so errors are counted.
+    All its errors must be about the archive, as one may be the consequence of an earlier one. Workers write in
+    pieces (``pg_restore: ``, ``error: ``, the rest), which may be interleaved, so errors are only counted.
 
-    :param like_source: the server is of the source's major version, and the database has no extensions: so a
-        relation that is not there is one that the archive should have brought.
+    :param like_source: whether the server is of the source's major version, and the database has no extensions:
+        then a missing relation is one that the archive should have created.
     """
     pattern = _OF_THE_BACKUP_WHERE_LIKE if like_source else _OF_THE_BACKUP
-    speaking = len(pattern.findall(stderr))
-    return 0 < speaking >= stderr.count("error: ") - len(_OF_A_LOST_PROCESS.findall(stderr))
+    about_archive = len(pattern.findall(stderr))
+    return 0 < about_archive >= stderr.count("error: ") - len(_OF_A_LOST_PROCESS.findall(stderr))
 
 
 def are_rows_at_fault(sqlstate: str | None) -> bool:
-    """Whether PostgreSQL did not take rows because of what they hold.
+    """True if PostgreSQL refused rows because of their content.
 
-    :param sqlstate: of its error; None if there is none, as when the connection breaks.
+    :param sqlstate: the error's SQLSTATE; None if it has none, as when the connection breaks.
     """
     return sqlstate is not None and _STATES_OF_ROWS.fullmatch(sqlstate) is not None
 
 
 def is_server_at_fault(sqlstate: str | None) -> bool:
-    """Whether PostgreSQL did not execute a query for a reason that has nothing to do with the query.
+    """True if PostgreSQL failed to execute a query for a reason that has nothing to do with the query.
 
-    :param sqlstate: of its error; None if there is none, as when the connection breaks.
+    :param sqlstate: the error's SQLSTATE; None if it has none, as when the connection breaks.
     """
     return sqlstate is None or sqlstate.startswith(_STATES_OF_THE_SERVER)

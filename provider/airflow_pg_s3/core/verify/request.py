@@ -1,4 +1,4 @@
-"""What to verify, and how."""
+"""The request of a verification: what to verify, and how."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from airflow_pg_s3.core.repository.verification_record import Level
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRequest:
-    """What to verify, and how.
+    """The request of a verification: what to verify, and how.
 
     :param backup: URI of the manifest.
-    :param server: where to make a scratch database; None for a throwaway server on this machine.
+    :param server: the server to create a scratch database on; None for a throwaway server on this machine.
     :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object.
-    :param checks: queries for the restored database, each of which must return one value, true.
+    :param checks: queries on the restored database, each of which must return a single value, true.
     :param pre_restore_sql: commands to run in the scratch database before anything is restored.
     :param locate_differences: find the first differing row of each table, by a second pass.
-    :param identities: age identities that may open an encrypted backup.
-    :param s3_extra_args: arguments for the S3 requests that accept them.
-    :param producer: of the task that verifies, for the record.
+    :param identities: age identities to decrypt an encrypted backup with.
+    :param s3_extra_args: further arguments of S3 requests; each request gets those that it accepts.
+    :param producer: the task that verifies, for the record.
     """
 
     backup: str
@@ -42,9 +42,9 @@ class VerifyRequest:
 
 
 def check_request(request: VerifyRequest) -> None:
-    """Refuse what makes no sense.
+    """Refuse a request that contradicts itself.
 
-    :raises InputError: naming the argument.
+    :raises InputError: it does; the message names the argument.
     """
     if request.level not in ("restore", "checksum"):
         raise InputError(f"level must be 'restore' or 'checksum', not {request.level!r}")

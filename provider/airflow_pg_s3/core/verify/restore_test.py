@@ -45,10 +45,10 @@ def run_restore_test(
     cancel: threading.Event,
     log: Log,
 ) -> None:
-    """Restore, compare and check; nothing of it stays but what is noted in `findings`.
+    """Restore, compare and check; nothing is left but the record in `findings`.
 
     :param stored: the manifest that `request.backup` names.
-    :raises PgS3Error: it did not come to its end.
+    :raises PgS3Error: the test could not be completed.
     :raises psycopg.Error: the server failed.
     """
     manifest = stored.manifest
@@ -56,7 +56,7 @@ def run_restore_test(
     refuse_archived(client, request.backup, cancel=cancel)
     with (
         Workspace(request.spool_dir) as workspace,
-        # Before a server is started: an identity may be missing.
+        # Opened before a server is started, as an identity may be missing.
         open_backup(
             stored,
             client,
@@ -122,7 +122,7 @@ def _restore_request(request: VerifyRequest, scratch: RestoredDatabase) -> Resto
     return RestoreRequest(
         backup=request.backup,
         target=scratch.params,
-        # With one job, pg_restore does not fill a table page by page: rows would come to lie in another order.
+        # With one job, pg_restore does not fill a table page by page, so that rows would be in another order.
         jobs=max(request.jobs, 2),
         create_database=False,
         pre_restore_sql=request.pre_restore_sql,
@@ -133,7 +133,7 @@ def _restore_request(request: VerifyRequest, scratch: RestoredDatabase) -> Resto
 
 def _note_restore(restored: RestoreResult, findings: Findings) -> None:
     findings.restore_seconds = restored.duration_seconds
-    # Of extensions, the comparison tells; and nobody uses the subscriptions.
+    # The comparison reports extensions; and nobody uses the subscriptions of a scratch database.
     about = ("extension ", "subscription ")
     findings.warnings += [text for text in restored.warnings if not text.startswith(about)]
 
@@ -155,7 +155,7 @@ def _note_server(scratch: ScratchDatabase, request: VerifyRequest, findings: Fin
     if scratch.missing_locale is not None:
         findings.warnings.append(
             f"restored with the locale C, as the worker's PostgreSQL does not know the source's "
-            f"{scratch.missing_locale}: content is compared as ever, but orders that depend on it were not tried"
+            f"{scratch.missing_locale}: content is compared as usual, but sort orders were not tested"
         )
 
 
@@ -166,7 +166,7 @@ def _prepare_server(
     request: VerifyRequest,
     findings: Findings,
 ) -> bool:
-    """Make sure of roles and tablespaces; say whether owners, privileges and tablespaces can be restored."""
+    """Create roles and tablespaces on a throwaway server; return True if the backup's can be restored."""
     needs = requirements_of(archive.folder, archive.toc, archive.toc.entries, tools=tools)
     roles, tablespaces = scratch.lacking_roles(needs.roles), scratch.lacking_tablespaces(needs.tablespaces)
     if request.server is None:

@@ -1,4 +1,4 @@
-"""A database for a verification alone, marked so that the next one knows what a killed one has left."""
+"""The scratch database of a verification, marked so that the next one can drop it if this one is killed."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _NAME = re.compile(r".*__verify_[0-9a-f]{6}", re.DOTALL)
 class ScratchDatabase:
     """A new, empty database for a verification, which is dropped in any case.
 
-    An advisory lock says that it is in use, for as long as its owner lives: what is marked and not locked was left
-    by one that was killed, and is dropped as well.
+    An advisory lock shows that the database is in use, for as long as its verification lives. Databases that are
+    marked and not locked were left by verifications that were killed, and are dropped too.
 
-    :param server: where to make it, and who makes it.
-    :param database: the name that its own is made of.
-    :param like: the source, whose encoding and locale it gets.
-    :param is_throwaway: the server is one of ours, and gone soon: a locale that it does not know is replaced by C,
+    :param server: the server to create it on, and the role that creates it.
+    :param database: the name of the database that was backed up, which the new name begins with.
+    :param like: the source server, for its encoding and locale.
+    :param is_throwaway: whether the server is one of ours, and gone soon: a locale that it lacks is replaced by C,
         and nothing is dropped.
-    :param cancel: set if the server is lost, so that the verification ends.
+    :param cancel: set if the connection is lost, so that the verification ends.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class ScratchDatabase:
             self.params = self.params.pinned(self._connection)
             stack.callback(self._drop)
             what = "the connection that marks the scratch database as in use"
-            # It ends first: a ping that gets no answer would hold the drop up.
+            # The heartbeat is stopped first on exit: a ping without an answer would delay the drop.
             stack.enter_context(Heartbeat(self._connection, what, self._cancel))
             self._remove_leftovers()
             name = self.params.database
-            # First the lock: what has none is anybody's to drop.
+            # The lock comes first: any verification may drop a database without one.
             self._connection.execute("select pg_advisory_lock(%s)", [advisory_key(f"verify {name}")])
             self._create()
             self._connection.execute(comment_on(name, _MARK))
@@ -98,21 +98,21 @@ class ScratchDatabase:
 
     @property
     def is_superuser(self) -> bool:
-        """Whether the role may do anything on the server."""
+        """True if the role is a superuser."""
         return bool(value_of(self._connection, "select rolsuper from pg_roles where rolname = current_user"))
 
     def lacking_roles(self, names: Collection[str]) -> list[str]:
-        """Those of the roles that the server does not have, sorted."""
+        """Return those of the roles that the server lacks, sorted."""
         there = {name for (name,) in self._connection.execute("select rolname from pg_roles")}
         return sorted(set(names) - there)
 
     def lacking_tablespaces(self, names: Collection[str]) -> list[str]:
-        """Those of the tablespaces that the server does not have, sorted."""
+        """Return those of the tablespaces that the server lacks, sorted."""
         there = {name for (name,) in self._connection.execute("select spcname from pg_tablespace")}
         return sorted(set(names) - there)
 
     def create_roles(self, names: Collection[str]) -> None:
-        """Create roles that can own things and be granted things, and nothing else."""
+        """Create roles without any rights, to own objects and be granted privileges."""
         for name in names:
             self._connection.execute(sql.SQL("create role {} nologin").format(sql.Identifier(name)))
 
@@ -129,7 +129,7 @@ class ScratchDatabase:
         except InputError as error:
             if not self._is_throwaway:
                 raise
-            # A worker rarely has the source's locale; and none of the data depends on it, only orders do.
+            # A worker rarely has the source's locale. Data does not depend on it, only sort order does.
             plain = {"collate": "C", "ctype": "C", "locale_provider": "libc", "locale": None, "icu_rules": None}
             create_database(self._connection, name, self._like.model_copy(update=plain))
             self.missing_locale = self._like.locale or self._like.collate
@@ -152,13 +152,14 @@ class ScratchDatabase:
             "select datname, shobj_description(oid, 'pg_database') from pg_database"
         ).fetchall()
         for name, comment in names:
-            # One that was killed just after it was created has no mark yet; its name tells.
+            # A verification killed just after CREATE DATABASE leaves no mark; the database is known by its name.
             if comment != _MARK and not (comment is None and _NAME.fullmatch(name)):
                 continue
             if value_of(self._connection, "select pg_try_advisory_lock(%s)", advisory_key(f"verify {name}")):
                 try:
                     if is_used(self._connection, name):
-                        # Its verification may be at work, with its lock's session cut off, and about to notice.
+                        # Its verification may still be running: it lost the session with the lock, and has not
+                        # noticed yet.
                         self._log.warning(
                             "%s is of another verification, and in use: the next one will drop it", name
                         )

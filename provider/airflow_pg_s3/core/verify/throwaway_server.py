@@ -1,9 +1,10 @@
-"""A PostgreSQL server of our own, for one verification: nobody else reaches it, and nothing of it stays.
+"""A PostgreSQL server of our own for one verification: nobody else can reach it, and nothing of it is left.
 
-It listens on a unix socket alone, in its own data folder, which is in the workspace. This process opens the
-folder, and the server and its clients name it by that descriptor, as ``/proc/self/fd/<number>`` and
-``/proc/<pid>/fd/<number>``: that takes no right to the folders above (a user that root runs the server as has
-none), and is short enough for a socket (unix(7) allows 107 bytes), however deep `spool_dir` is.
+It listens only on a Unix socket in its own data folder, which is in the workspace. This process opens the folder;
+the server and its clients refer to it by that descriptor, as ``/proc/self/fd/<number>`` and
+``/proc/<pid>/fd/<number>``. Such a path needs no right to the folders above, which a user that root runs the
+server as does not have. And it is short enough for a socket (unix(7) allows 107 bytes), however deep `spool_dir`
+is.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ SUPERUSER = "postgres"
 _PROGRAMS = ("initdb", "postgres")
 _PORT = "5432"
 _START_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _STOP_SECONDS = 20.0
-# What a restore takes: the rows are wider in a table than as text or narrower, and there are indexes.
+# Disk space that a restore takes: rows are wider or narrower in a table than as text, and there are indexes.
 _RAW_BYTES_FACTOR = 2
-# An empty cluster, and the WAL that is kept.
+# An empty cluster, and its WAL.
 _OVERHEAD_BYTES = 1 << 30
-# Nothing here has to survive: neither the machine's end nor the server's own.
+# Nothing has to survive a crash, neither the machine's nor the server's.
 _SETTINGS: dict[str, object] = {
     "listen_addresses": "",
     "port": _PORT,
@@ -58,7 +59,8 @@ _SETTINGS: dict[str, object] = {
     "max_locks_per_transaction": 256,
     "shared_preload_libraries": "",
     "jit": "off",
-    # In files of the data folder: containers' /dev/shm is small, and what a killed server leaves there stays.
+    # Shared memory in files of the data folder: a container's /dev/shm is small, and keeps what a killed server
+    # leaves there.
     "dynamic_shared_memory_type": "mmap",
     "huge_pages": "off",
     "log_min_messages": "fatal",
@@ -77,16 +79,16 @@ def throwaway_server(
     cancel: threading.Event,
     log: Log,
 ) -> Iterator[ConnectionParameters]:
-    """Run a PostgreSQL for the time of a block; yield how to connect to it, as a superuser.
+    """Context manager: run a PostgreSQL server; yield the parameters to connect to it as a superuser.
 
-    :param major: oldest major version that will do.
-    :param raw_bytes: size of what will be restored into it, as COPY text.
-    :param connections: as many will be open at the same time.
-    :param spool_dir: folder that its data goes to.
-    :param search: folders to look for installations in, before ``PATH`` and the standard places.
-    :raises InputError: there is no such installation, not enough disk, or it cannot run here.
-    :raises ClientProgramError: it did not start.
-    :raises Cancelled: told to stop.
+    :param major: oldest acceptable major version.
+    :param raw_bytes: size of the data that will be restored into it, as COPY text.
+    :param connections: number of connections that will be open at the same time.
+    :param spool_dir: folder for its data.
+    :param search: folders to search for installations, before ``PATH`` and the standard folders.
+    :raises InputError: there is no such installation, too little disk space, or the server cannot run here.
+    :raises ClientProgramError: the server did not start.
+    :raises Cancelled: the verification was told to stop.
     """
     tools = choose_installation(major, search)
     user = _server_user()
@@ -99,7 +101,7 @@ def throwaway_server(
         )
         data = workspace.make_folder("data")
         if user is not None:
-            # Its group may pass through the workspace, not look into it; the data is the user's alone.
+            # The user's group may traverse the workspace, but not list it; the data is the user's alone.
             os.chown(workspace.folder, -1, user.pw_gid)
             workspace.folder.chmod(0o710)
             os.chown(data, user.pw_uid, user.pw_gid)
@@ -112,9 +114,9 @@ def throwaway_server(
 
 
 def choose_installation(major: int, search: Sequence[str] = ()) -> ClientTools:
-    """Choose the server programs: of the major version asked for, else of the next newer one.
+    """Choose the server programs: those of the given major version, or else of the next newer one.
 
-    :raises InputError: none fits; the message names those found, and what to install.
+    :raises InputError: there are none; the message names those found, and what to install.
     """
     found = client_tools.installed(search)
     servers = [tools for tools in found if all(os.access(tools.path(name), os.X_OK) for name in _PROGRAMS)]
@@ -136,8 +138,8 @@ def choose_installation(major: int, search: Sequence[str] = ()) -> ClientTools:
 class _Server:
     """One cluster in a workspace.
 
-    :param folder: descriptor of its data folder.
-    :param user: who runs it, None for ourselves.
+    :param folder: descriptor of the data folder.
+    :param user: the user that runs the server; None for the current one.
     """
 
     def __init__(
@@ -152,7 +154,7 @@ class _Server:
 
     def initialise(self, cancel: threading.Event) -> None:
         """Create the cluster."""
-        # What databases are made with is said for each; UTF-8 without a locale is what every machine has.
+        # Each database is created with a locale of its own; these defaults exist on every machine.
         initdb = self._start(
             "initdb",
             f"--pgdata={self._path}",
@@ -165,19 +167,19 @@ class _Server:
         )
         try:
             while initdb.poll() is None:
-                if cancel.wait(_LOOK_SECONDS):
+                if cancel.wait(_POLL_SECONDS):
                     raise Cancelled("stopped while a throwaway PostgreSQL was being made")
         finally:
             _end(initdb, signal.SIGKILL)
         if initdb.returncode != 0:
-            raise ClientProgramError("initdb", initdb.returncode, self._said())
+            raise ClientProgramError("initdb", initdb.returncode, self._output_tail())
 
     @contextmanager
     def running(self, connections: int, cancel: threading.Event) -> Iterator[ConnectionParameters]:
         """Run the server."""
         settings = _SETTINGS | {"max_connections": connections + 10, "unix_socket_directories": self._path}
         arguments = [f"--{name}={value}" for name, value in settings.items()]
-        # A session of its own: a signal to the task's process group must not end it before its clients.
+        # A session of its own: a signal to the task's process group must not stop the server before its clients.
         server = self._start(
             "postgres", "-D", self._path, self._workspace.server_option, *arguments, start_new_session=True
         )
@@ -189,7 +191,7 @@ class _Server:
             self._wait_until_ready(server, params, cancel)
             yield params
         finally:
-            # At once, without a checkpoint of what is deleted anyway.
+            # An immediate shutdown: no checkpoint of data that is going to be deleted.
             _end(server, signal.SIGQUIT)
 
     def _wait_until_ready(
@@ -201,12 +203,14 @@ class _Server:
                 params.connect().close()
             except psycopg.OperationalError as error:
                 if server.poll() is not None:
-                    raise ClientProgramError("postgres", server.returncode, self._said()) from error
+                    raise ClientProgramError("postgres", server.returncode, self._output_tail()) from error
                 if time.monotonic() > deadline:
-                    raise ClientProgramError("postgres", 0, f"does not answer: {error}\n{self._said()}") from error
+                    raise ClientProgramError(
+                        "postgres", 0, f"does not answer: {error}\n{self._output_tail()}"
+                    ) from error
             else:
                 return
-            if cancel.wait(_LOOK_SECONDS):
+            if cancel.wait(_POLL_SECONDS):
                 raise Cancelled("stopped while a throwaway PostgreSQL was starting")
 
     def _start(self, program: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -234,7 +238,7 @@ class _Server:
                     f"restore into as postgres_conn_id: {error}"
                 ) from error
 
-    def _said(self) -> str:
+    def _output_tail(self) -> str:
         return self._output.read_text(errors="replace")[-2000:].strip()
 
 
@@ -248,7 +252,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _server_user() -> pwd.struct_passwd | None:
-    """Who runs the server: PostgreSQL refuses root."""
+    """Return the user to run the server as, None for the current one; PostgreSQL refuses root."""
     ours = os.geteuid()
     if ours != 0:
         try:
@@ -275,5 +279,5 @@ def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()  # and the janitor ends its children
+        process.kill()  # the janitor kills its children
         process.wait()

@@ -1,4 +1,4 @@
-"""A user's own checks of a restored database: each asks for one value, which must be true."""
+"""The user's own checks of a restored database: queries for a single value, which must be true."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def run_checks(
 ) -> list[CheckResult]:
     """Run each check in a read-only transaction of its own.
 
-    :raises psycopg.OperationalError: the server has gone.
-    :raises ServerError: the server, or the time, did not suffice for a check.
-    :raises Cancelled: told to stop.
+    :raises psycopg.OperationalError: the connection was lost.
+    :raises ServerError: a check failed for lack of time or of the server's resources.
+    :raises Cancelled: the verification was told to stop.
     """
     results: list[CheckResult] = []
     if not checks:
         return results
     with target.connect() as connection, ThreadPoolExecutor(1, thread_name_prefix="check") as pool:
         connection.execute(f"set statement_timeout = '{TIMEOUT_SECONDS}s'".encode())
-        # As an application would see it: with the search path that the database gives.
+        # Checks see the database as an application does, with its own search path.
         connection.execute("reset search_path")
         for query in checks:
             future = pool.submit(_run, query, connection)
@@ -57,7 +57,7 @@ def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> CheckRe
     try:
         connection.execute("begin read only")
         try:
-            # Prepared, the text can be one command only.
+            # A prepared statement can hold one command only.
             cursor = connection.execute(query.encode(), prepare=True)
             rows = cursor.fetchmany(2) if cursor.description else None
             columns = len(cursor.description or ())
@@ -75,8 +75,10 @@ def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> CheckRe
         count = "no row" if not rows else "more than one row" if len(rows) > 1 else f"{columns} columns"
         return CheckResult(sql=query, passed=False, detail=f"returned {count}, not a single value")
     (value,) = rows[0]
-    said = "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value!r}, no boolean"
-    return CheckResult(sql=query, passed=value is True, detail=_shorten(f"returned {said}"))
+    shown = (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value!r}, no boolean"
+    )
+    return CheckResult(sql=query, passed=value is True, detail=_shorten(f"returned {shown}"))
 
 
 def _shorten(text: str) -> str:

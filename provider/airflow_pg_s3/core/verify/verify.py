@@ -1,4 +1,4 @@
-"""The verification: it proves a backup, or says what differs, or why nothing could be told; and records that."""
+"""The verification: proves that a backup restores, or reports what differs or why it could not tell."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 TOOL = "airflow-provider-pg-s3"
 _SHOWN = 3
 _WARNINGS_SHOWN = 20
-# What goes wrong outside, and is no bug.
+# Errors from outside, which are no bugs.
 _TROUBLE = (PgS3Error, ClientError, BotoCoreError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyResult:
-    """What came out of it.
+    """The result of a verification.
 
-    :param evidence_uri: where it is recorded; None if S3 refused.
-    :param retry_may_help: whether it could not verify, and may the next time.
+    :param evidence_uri: URI of its record; None if S3 refused to store it.
+    :param retry_may_help: whether the outcome is "could not verify", and a retry may give another one.
     """
 
     stored: StoredManifest
@@ -91,12 +91,12 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
     """Verify a backup and record the outcome beside its manifest, whatever it is.
 
     :param client: boto3 S3 client.
-    :param cancel: set from anywhere to stop.
-    :raises InputError: there is no such backup, or the request makes no sense; nothing is recorded.
+    :param cancel: set from any thread to stop the verification.
+    :raises InputError: there is no such backup, or the request contradicts itself; nothing is recorded.
     :raises IntegrityError: the manifest itself is damaged; nothing is recorded.
     :raises StorageError: the manifest cannot be read; nothing is recorded.
     :raises ServerError: PostgreSQL failed.
-    :raises Cancelled: told to stop; nothing is recorded.
+    :raises Cancelled: the verification was told to stop; nothing is recorded.
     """
     check_request(request)
     bucket, _ = parse_uri(request.backup, parameter="backup")
@@ -105,7 +105,7 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
     began_at, began = datetime.now(UTC), time.monotonic()
     trouble: Exception | None = None
     try:
-        _look(request, client, stored, findings, cancel=cancel, log=log)
+        _examine(request, client, stored, findings, cancel=cancel, log=log)
     except Cancelled:
         raise
     except psycopg.Error as error:
@@ -149,7 +149,7 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
     return result
 
 
-def _look(
+def _examine(
     request: VerifyRequest,
     client: S3Client,
     stored: StoredManifest,
@@ -166,5 +166,5 @@ def _look(
         human(stored.manifest.raw_bytes),
         "restoring it" if by_restore else "its checksums",
     )
-    look = run_restore_test if by_restore else check_objects
-    look(request, stored, client, findings, cancel=cancel, log=log)
+    examine = run_restore_test if by_restore else check_objects
+    examine(request, stored, client, findings, cancel=cancel, log=log)

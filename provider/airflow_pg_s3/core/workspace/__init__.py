@@ -1,13 +1,13 @@
-"""The worker: a private folder, client processes that never outlive their run, room on the disk.
+"""The worker: a private folder, client processes that never outlive their run, free disk space.
 
 ``workspace``
-    The folder of one run, and what must end with it.
+    The folder of one run, and the processes that must end with it.
 ``janitor``
-    The process beside it that ends client programs and removes folders when the worker has died.
+    A separate process that kills client programs and removes the folder when the task has died.
 ``file_lease``
-    File leases, which tell when a writer has closed a file.
+    File leases, which show when a writer has closed a file.
 ``pipes``
     Pipes with larger buffers.
 ``resources``
-    What the machine may run out of: disk, memory, descriptors.
+    Advice if the machine runs out of disk space, memory or descriptors.
 """

@@ -1,4 +1,4 @@
-"""Leases on files (fcntl(2)): the kernel tells whether others have a file open, and lets them wait."""
+"""Leases on files (fcntl(2)): the kernel grants one only if no other process has the file open."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _F_SETSIG = 10
 
 
 def take(path: str | Path, kind: int) -> int:
-    """Take a lease, and return the descriptor that holds it until it is closed.
+    """Take a lease; return the descriptor that keeps it until it is closed.
 
-    :param kind: `F_RDLCK`, granted while nobody has the file open for writing; `F_WRLCK`, while nobody has it open
-        at all.
-    :raises BlockingIOError: somebody has.
-    :raises OSError: the filesystem knows no leases.
+    :param kind: `F_RDLCK`, granted if no process has the file open for writing; `F_WRLCK`, if none has it open at
+        all.
+    :raises BlockingIOError: a process has the file open.
+    :raises OSError: the filesystem does not support leases.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # Who opens the file during the lease makes the kernel signal us; SIGURG is ignored by default.
+        # The kernel signals us when a process opens the file during the lease; SIGURG is ignored by default.
         fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, kind)
     except OSError:

@@ -1,12 +1,12 @@
-"""Ends and removes whatever a workspace leaves behind, whatever happened to the task that owned it.
+"""Kills and removes what a workspace leaves behind, whatever happened to the task that owned it.
 
-Runs as a process of its own (``python -I -S janitor.py FOLDER``), in its own session, so that a SIGKILL of the
-task or of its whole process group does not reach it. It waits for the end of standard input, a pipe whose other
-end only the task holds: it closes when the task is done with the workspace, and when the task dies in any way.
-Then it kills every process that carries the folder's name in its environment, and deletes the folder. A PostgreSQL
-server that works there is asked to end first, as only so it gives its shared memory back.
+The janitor is a process of its own (``python -I -S janitor.py FOLDER``) in its own session, so that a SIGKILL of
+the task or of its whole process group does not reach it. It waits for the end of its standard input, a pipe whose
+other end only the task has. The pipe is closed when the task is done with the workspace, and when the task dies in
+any way. Then the janitor kills every process with the folder's name in its environment, and deletes the folder. A
+PostgreSQL server in the workspace is asked to shut down first, as only then it frees its shared memory.
 
-Imports nothing but the standard library, as it must start quickly and survive alone.
+Imports nothing but the standard library, to start quickly and to depend on nothing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _SERVER_PATIENCE_SECONDS = 5.0
 
 
 def processes_of(folder: str) -> list[int]:
-    """Pids of the processes that were started in the workspace `folder`."""
+    """Return the pids of the processes that were started in the workspace `folder`."""
     return [pid for pid in _pids() if _has(pid, VARIABLE, folder) or _serves(pid, folder)]
 
 
 def processes_with(variable: str, value: str) -> list[int]:
-    """Pids of the processes that were started with `variable` in their environment, and of what they forked."""
+    """Return the pids of processes started with `variable` set to `value`, and of the processes they forked."""
     return [pid for pid in _pids() if _has(pid, variable, value)]
 
 
 def server_option(folder: str) -> str:
-    """The option by which a PostgreSQL server's processes are known to belong to the workspace `folder`.
+    """Return the option by which a PostgreSQL server's processes are known to belong to the workspace `folder`.
 
-    They write their titles over their environment, and root may not be allowed to read other users' environments.
-    The titles, which anybody may read, begin with the cluster's name.
+    Server processes overwrite their environment with their titles, and root may not be allowed to read other
+    users' environments. The titles, which anybody may read, begin with the cluster's name.
     """
     return f"--cluster_name={os.path.basename(folder)}"
 
@@ -60,14 +60,14 @@ def _is_server(pid: int, folder: str) -> bool:
 
 
 def _read(pid: int, name: str) -> bytes:
-    # Gone meanwhile, or another user's.
+    # The process may have ended meanwhile, or be another user's.
     with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
         return file.read()
     return b""
 
 
 def _end_servers(folder: str) -> None:
-    """Ask servers for their immediate shutdown, and wait until they have ended their processes."""
+    """Ask servers for an immediate shutdown, and wait until their processes have ended."""
     deadline = time.monotonic() + _SERVER_PATIENCE_SECONDS
     servers = [pid for pid in _pids() if _is_server(pid, folder)]
     for pid in servers:
@@ -81,15 +81,15 @@ def clean_up(folder: str) -> None:
     """Kill the workspace's processes and delete its folder."""
     _end_servers(folder)
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    # Again until none is left: a process may have forked while the list was made. And then once more: one that is
-    # just being started shows no environment for a moment.
-    looks_left = 2
-    while looks_left and time.monotonic() < deadline:
+    # Repeated until no process is left, as one may have forked while the list was made. And then once more, as a
+    # process that is just starting has no visible environment for a moment.
+    scans_left = 2
+    while scans_left and time.monotonic() < deadline:
         pids = processes_of(folder)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        looks_left = 2 if pids else looks_left - 1
+        scans_left = 2 if pids else scans_left - 1
         time.sleep(0.01)
     shutil.rmtree(folder, ignore_errors=True)
 

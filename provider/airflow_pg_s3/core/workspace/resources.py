@@ -1,4 +1,4 @@
-"""Room on the spool's disk, looked at before something is written there."""
+"""Resources of the machine: free disk space, checked before something is written; advice if one is exhausted."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ADVICE = {
 
 
 def is_resource_exhaustion(error: OSError) -> bool:
-    """Whether the machine has not enough of something, so that trying again later may help."""
+    """True if the machine ran out of disk space, memory, descriptors or processes; a retry may succeed."""
     return error.errno in ADVICE
 
 
 def require_free_space(folder: Path, size: int, *, what: str, instead: str = "") -> None:
-    """Refuse what does not fit.
+    """Refuse to write more than fits on the disk.
 
-    :param size: bytes that are about to be written.
-    :param what: what they are, for the message.
-    :param instead: what else than a bigger disk would help, for the message.
-    :raises InputError: the disk has less room.
+    :param size: number of bytes that are about to be written.
+    :param what: what these bytes are, for the message.
+    :param instead: what would help besides a bigger disk, for the message.
+    :raises InputError: the disk has less free space.
     """
     free = shutil.disk_usage(folder).free
     if size > free:

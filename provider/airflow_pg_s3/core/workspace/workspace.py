@@ -1,4 +1,4 @@
-"""A private folder for one backup or restore, which cannot outlive it."""
+"""A private folder for one run, which cannot outlive it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _LOCK = "owner.lock"
 class Workspace:
     """A folder of mode 0700 and the processes that work in it.
 
-    On leaving the context, for any reason including the death of this process, its processes are killed and the
-    folder is deleted: a janitor process sees to it (see `janitor`). Only when that dies too (the machine stops)
-    is something left, which the next workspace in the same place removes.
+    When the context ends, for any reason including the death of this process, the processes are killed and the
+    folder is deleted, by a janitor process (see `janitor`). Something is left only if the janitor dies too, as
+    when the machine stops; the next workspace in the same parent folder removes it.
 
-    :param parent: folder to make it in; the system's temporary folder if None.
+    :param parent: folder to create it in; None for the system's temporary folder.
     :raises InputError: `parent` is not a writable folder.
-    :raises OSError: the machine lacks disk, or open files.
+    :raises OSError: the machine has run out of disk space, or of open files.
     """
 
     def __init__(self, parent: str | None = None) -> None:
@@ -41,7 +41,7 @@ class Workspace:
     def __enter__(self) -> Workspace:
         _sweep(self._parent)
         self.folder = self._parent.absolute() / f"{_PREFIX}{secrets.token_hex(8)}"
-        # Before there is a folder, so that whoever dies from then on leaves none.
+        # The janitor starts before there is a folder, so that a kill from then on leaves none.
         self._janitor = subprocess.Popen(
             [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)],
             stdin=subprocess.PIPE,
@@ -58,7 +58,7 @@ class Workspace:
                 if is_resource_exhaustion(error):
                     raise
                 raise InputError(f"spool_dir {self._parent} cannot be written: {error.strerror}") from error
-            # It gets its name when it is locked: a sweep takes what nobody has locked for abandoned.
+            # The lock file gets its name only when it is locked: a sweep takes an unlocked one for abandoned.
             self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             os.rename(self.folder / "lock", self.folder / _LOCK)
@@ -81,16 +81,16 @@ class Workspace:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process of this workspace must have in its environment, so that it ends with it."""
+        """Environment variables for the workspace's processes, by which the janitor finds them."""
         return {janitor.VARIABLE: str(self.folder)}
 
     @property
     def server_option(self) -> str:
-        """What a PostgreSQL server of this workspace must have among its arguments, so that it ends with it."""
+        """Argument for a PostgreSQL server in the workspace, by which the janitor finds its processes."""
         return janitor.server_option(str(self.folder))
 
     def make_folder(self, name: str) -> Path:
-        """Make a folder of mode 0700 in the workspace."""
+        """Create a folder of mode 0700 in the workspace."""
         path = self.folder / name
         path.mkdir(mode=0o700)
         return path
@@ -102,7 +102,7 @@ class Workspace:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove workspaces that nobody holds: those of a machine that stopped."""
+    """Remove workspaces that nobody has locked, left when a machine stopped."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.lstat().st_uid != os.geteuid():

@@ -190,7 +190,7 @@ def test_names_without_an_encoding_are_read_as_best_they_can(raw, name):
 )
 def test_a_command_that_pg_dump_would_not_have_written_is_refused(command):
     message = (
-        "the archive's COPY command for the data of public.t (entry 5) is none that pg_dump would have written"
+        "the archive's COPY command for the data of public.t (entry 5) is not one that pg_dump would have written"
     )
     with pytest.raises(IntegrityError, match=f"^{re.escape(message)}$"):
         copy_target(ENTRY._replace(copy=command.encode()))

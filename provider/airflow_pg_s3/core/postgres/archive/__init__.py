@@ -1,11 +1,11 @@
 """Reads pg_dump's archives.
 
 ``toc``
-    Its table of contents, ``toc.dat``: all fields of all entries.
+    The table of contents, ``toc.dat``: all fields of all entries.
 ``table_data``
-    Which file holds which table's rows, and the COPY command that they are for.
+    The table whose rows a file holds, and the COPY command for them.
 ``definitions``, ``schema_script``
-    The commands that pg_restore generates from entries; a whole script of them.
+    The commands that pg_restore generates from entries; the schema as one script.
 ``requirements``
     What an archive needs of a server: roles, extensions, tablespaces, collations.
 ``use_list``

@@ -1,4 +1,4 @@
-"""The commands that pg_restore would run, cut into the entries of the archive that they define."""
+"""The commands that pg_restore would run, grouped by the archive's entries."""
 
 from __future__ import annotations
 
@@ -24,38 +24,37 @@ _HEADER = re.compile(
 class Statement:
     """One command.
 
-    :param said: its words.
+    :param said: its tokens.
     """
 
     text: str
     said: Sequence[Token]
 
     def begins(self, *keywords: str) -> bool:
-        """Whether its first words are these, and others follow."""
+        """True if the command begins with these keywords and has more tokens."""
         pairs = zip(self.said, keywords, strict=False)
         return len(self.said) > len(keywords) and all(word.is_bare(keyword) for word, keyword in pairs)
 
     def encoded(self, codec: str) -> bytes:
-        """Its text as it was in the archive.
-
+        """Return the command as it is in the archive.
         :param codec: Python codec of the archive's encoding.
         """
         return self.text.encode(codec, errors="surrogateescape")
 
     @property
     def on_one_line(self) -> str:
-        """Its text for people, without strings."""
+        """The command on one line, for people, without strings."""
         return redacted_sql(self.text, self.said)
 
     @property
     def new_owner(self) -> str | None:
-        """The role that it gives something to; None if it does something else."""
+        """The role that the command makes an owner; None if it does something else."""
         ends_so = len(self.said) > 3 and self.said[-3].is_bare("OWNER") and self.said[-2].is_bare("TO")
         return self.said[-1].text if ends_so and self.said[0].is_bare("ALTER") else None
 
     @property
     def is_setting(self) -> bool:
-        """Whether it sets what holds for all commands behind it."""
+        """True if the command is a setting for all later commands."""
         if self.begins("SELECT", "PG_CATALOG"):
             return self.said[3].is_bare("SET_CONFIG")
         return self.begins("SET") and not self.begins("SET", "SESSION")
@@ -63,10 +62,10 @@ class Statement:
 
 @dataclass(frozen=True)
 class Definition:
-    """One entry's commands, and those that pg_restore writes between it and the next.
+    """One entry's commands, and those that pg_restore writes between it and the next entry.
 
-    :param dump_id: 0 for what comes before the first entry: settings, and what ``--clean`` drops.
-    :param label: kind and name, for people.
+    :param dump_id: the entry's; 0 for the commands before the first entry, settings and the drops of ``--clean``.
+    :param label: the entry's kind and name, for people.
     """
 
     dump_id: int
@@ -77,12 +76,12 @@ class Definition:
 def definitions_of(
     archive: Path, entries: Iterable[Entry], *, tools: ClientTools, codec: str, options: Sequence[str]
 ) -> list[Definition]:
-    """Ask pg_restore for the commands of entries, but for those that carry data.
+    """Return the commands that pg_restore runs for entries, except those that hold data.
 
     :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
     :param codec: Python codec of the archive's encoding.
-    :param options: of pg_restore.
-    :raises ClientProgramError: pg_restore cannot read it.
+    :param options: pg_restore's options.
+    :raises ClientProgramError: pg_restore cannot read the archive.
     """
     numbers = [entry.dump_id for entry in entries if entry.kind not in HOLDING_DATA]
     chosen = use_list(archive.parent / "definitions.list", numbers)
@@ -91,14 +90,14 @@ def definitions_of(
 
 
 def parse(script: str) -> Iterator[Definition]:
-    """Cut a script of ``pg_restore --verbose`` into definitions."""
-    # The body of a function can look like a header. So each header becomes a statement for a while: what is found
-    # as a statement was one, and where it stands in quotes, it is put back.
+    """Split a script of ``pg_restore --verbose`` into definitions."""
+    # The body of a function can look like a header. So each header is first replaced by a statement. If it is then
+    # found as a statement of its own, it was a header; if it is found within quotes, it is put back.
     token = f"header_{secrets.token_hex(16)}"
     headers = list(_HEADER.finditer(script))
     numbers = iter(range(len(headers)))
     marked = _HEADER.sub(lambda _: f"{token} {next(numbers)};", script)
-    # A database can have it off, and then its archive has.
+    # If standard_conforming_strings is off in a database, it is off in its archive.
     backslashes = "\nSET standard_conforming_strings = off;\n" in script
     definition = Definition(0, "the settings")
     for text in split(marked, backslashes=backslashes):

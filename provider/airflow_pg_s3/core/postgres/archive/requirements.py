@@ -1,7 +1,7 @@
-"""What an archive needs of the server and database that it is restored into.
+"""What an archive needs in the server and database that it is restored into.
 
-It is read out of the commands that pg_restore would run: the table of contents has the definitions, but pg_restore
-puts owners, tablespaces and roles around them in its own words, which its options change.
+The needs are read from the commands that pg_restore would run. The table of contents has the definitions, but
+pg_restore adds commands for owners, tablespaces and roles, which depend on its options.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from airflow_pg_s3.core.postgres.sql_text import Token, split, starts_with, toke
 OWNER = "owners"
 GRANTEE = "privileges"
 NAMED = "policies or user mappings"
-# The members of data would have to be there, and statistics, which are many, name nothing but tables.
+# Entries of data would need their files; statistics, which are many, refer to nothing but tables.
 _WITHOUT_NEEDS = (*HOLDING_DATA, "STATISTICS DATA")
-# In place of a role.
+# Keywords that can stand in place of a role.
 _NOBODY = ("PUBLIC", "CURRENT_USER", "CURRENT_ROLE", "SESSION_USER", "DEFAULT", "NONE")
-# An archive holds tens of thousands of statements, and most are of these two sorts: they are not cut into words.
+# Most of an archive's tens of thousands of statements match the first pattern or do not match the second; these
+# are not tokenized, to save time.
 _PLAIN_CHANGE_OF_OWNER = re.compile(r"ALTER (?:TABLE|SEQUENCE|LARGE OBJECT) [\w.]+ OWNER TO (\w+)")
 _MAY_NEED = re.compile(
     "OWNER|GRANT|REVOKE|PRIVILEGES|POLICY|MAPPING|AUTHORIZATION|ROLE|TABLESPACE|EXTENSION|COLLAT", re.IGNORECASE
@@ -32,15 +33,17 @@ _MAY_NEED = re.compile(
 
 @dataclass
 class Requirements:
-    """What must be there before pg_restore begins.
+    """What must exist before pg_restore begins.
 
-    :param roles: names, with what each is needed for: `OWNER`, `GRANTEE`, `NAMED`.
-    :param acted_as: those that the restoring role must be able to become, if it is no superuser.
-    :param schema_of: the schema that each extension is created in, in the order in which they are.
-    :param tables_of_extensions: schema and name of those whose rows are restored.
-    :param schemas: those that are created.
-    :param collations: names of collations of the schema ``pg_catalog`` that something uses.
-    :param new_collations: the options of collations that are created, in parentheses, by name.
+    :param roles: names of roles, with the purposes that each is needed for: `OWNER`, `GRANTEE`, `NAMED`.
+    :param roles_to_become: roles that the restoring role must be able to become, unless it is a superuser.
+    :param extensions: names of extensions that are created.
+    :param schema_of: the schema that each extension is created in, in the order of creation.
+    :param tables_of_extensions: schema and name of extensions' tables whose rows are restored.
+    :param schemas: names of schemas that are created.
+    :param tablespaces: names of tablespaces that are used.
+    :param collations: names of collations in the schema ``pg_catalog`` that are used.
+    :param new_collations: names of collations that are created, with their options in parentheses.
     """
 
     roles: dict[str, set[str]] = field(default_factory=dict)
@@ -57,13 +60,13 @@ class Requirements:
 def requirements_of(
     archive: Path, toc: Toc, entries: Sequence[Entry], *, tools: ClientTools, options: Sequence[str] = ()
 ) -> Requirements:
-    """Find out what a restore needs.
+    """Return what a restore needs.
 
     :param archive: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
     :param toc: its table of contents.
-    :param entries: what is restored.
-    :param options: of pg_restore; they may leave out owners and privileges.
-    :raises ClientProgramError: pg_restore cannot read it.
+    :param entries: the entries to restore.
+    :param options: pg_restore's options; they may leave out owners and privileges.
+    :raises ClientProgramError: pg_restore cannot read the archive.
     """
     numbers = [entry.dump_id for entry in entries if entry.kind not in _WITHOUT_NEEDS]
     chosen = use_list(archive.parent / "needs.list", numbers)
@@ -79,9 +82,9 @@ def requirements_of(
 
 
 def parse(script: str) -> Requirements:
-    """Read what a script of pg_restore needs."""
+    """Return what a script of pg_restore needs."""
     needs = Requirements()
-    # A database can have it off, and then its archive has.
+    # If standard_conforming_strings is off in a database, it is off in its archive.
     backslashes = "\nSET standard_conforming_strings = off;\n" in script
     for statement in split(script, backslashes=backslashes):
         if match := _PLAIN_CHANGE_OF_OWNER.fullmatch(statement):
@@ -90,88 +93,90 @@ def parse(script: str) -> Requirements:
             continue
         if not _MAY_NEED.search(statement):
             continue
-        said = tokenize(statement, backslashes=backslashes)
-        for role, purpose in _roles(said):
+        tokens = tokenize(statement, backslashes=backslashes)
+        for role, purpose in _roles(tokens):
             needs.roles.setdefault(role, set()).add(purpose)
-        needs.roles_to_become.update(_acted_as(said))
-        head = [word.text.upper() for word in said[:3] if not word.quote]
-        if head[:2] == ["SET", "DEFAULT_TABLESPACE"] and said[-1].text:
-            needs.tablespaces.add(said[-1].text)
+        needs.roles_to_become.update(_roles_to_become(tokens))
+        head = [word.text.upper() for word in tokens[:3] if not word.quote]
+        if head[:2] == ["SET", "DEFAULT_TABLESPACE"] and tokens[-1].text:
+            needs.tablespaces.add(tokens[-1].text)
         elif head[:2] == ["CREATE", "EXTENSION"]:
-            name = _name_behind(said, 2)
+            name = _name_after(tokens, 2)
             needs.extensions.add(name)
-            needs.schema_of[name] = said[-1].text  # WITH SCHEMA
+            needs.schema_of[name] = tokens[-1].text  # WITH SCHEMA
         elif head[:2] == ["CREATE", "COLLATION"]:
-            options = next(index for index, word in enumerate(said) if word.is_bare("("))
-            name = ".".join(word.text for word in said[2:options] if not word.is_bare("."))
-            needs.new_collations[name] = " ".join(word.sql for word in said[options:])
-        needs.collations.update(_system_collations(said))
+            options = next(index for index, word in enumerate(tokens) if word.is_bare("("))
+            name = ".".join(word.text for word in tokens[2:options] if not word.is_bare("."))
+            needs.new_collations[name] = " ".join(word.sql for word in tokens[options:])
+        needs.collations.update(_system_collations(tokens))
     return needs
 
 
-def _roles(said: Sequence[Token]) -> Iterator[tuple[str, str]]:
-    """Yield the roles that a statement names, and what for."""
-    if _is_change_of_owner(said):
-        yield said[-1].text, OWNER
-    elif said[0].is_bare("GRANT", "REVOKE"):
-        yield from ((name, GRANTEE) for name in _grantees(said))
-    elif starts_with(said, "ALTER", "DEFAULT", "PRIVILEGES"):
-        yield said[5].text, GRANTEE  # FOR ROLE name
-        yield from ((name, GRANTEE) for name in _grantees(said))
-    elif starts_with(said, "CREATE", "POLICY"):
-        yield from ((name, NAMED) for name in _names_behind(said, "TO"))
-    elif starts_with(said, "CREATE", "USER", "MAPPING"):
-        yield from ((name, NAMED) for name in _names_behind(said, "FOR"))
-    elif starts_with(said, "SET", "SESSION", "AUTHORIZATION") and not _is_nobody(said[3]):
-        yield said[3].text, GRANTEE
-    elif starts_with(said, "SET", "ROLE") and not _is_nobody(said[2]):  # the option --role
-        yield said[2].text, OWNER
+def _roles(tokens: Sequence[Token]) -> Iterator[tuple[str, str]]:
+    """Yield the roles that a statement names, with their purpose."""
+    if _is_change_of_owner(tokens):
+        yield tokens[-1].text, OWNER
+    elif tokens[0].is_bare("GRANT", "REVOKE"):
+        yield from ((name, GRANTEE) for name in _grantees(tokens))
+    elif starts_with(tokens, "ALTER", "DEFAULT", "PRIVILEGES"):
+        yield tokens[5].text, GRANTEE  # FOR ROLE name
+        yield from ((name, GRANTEE) for name in _grantees(tokens))
+    elif starts_with(tokens, "CREATE", "POLICY"):
+        yield from ((name, NAMED) for name in _names_after(tokens, "TO"))
+    elif starts_with(tokens, "CREATE", "USER", "MAPPING"):
+        yield from ((name, NAMED) for name in _names_after(tokens, "FOR"))
+    elif starts_with(tokens, "SET", "SESSION", "AUTHORIZATION") and not _is_nobody(tokens[3]):
+        yield tokens[3].text, GRANTEE
+    elif starts_with(tokens, "SET", "ROLE") and not _is_nobody(tokens[2]):  # the option --role
+        yield tokens[2].text, OWNER
 
 
-def _acted_as(said: Sequence[Token]) -> Iterator[str]:
-    if _is_change_of_owner(said):
-        # It is in each new database, and may be the right one's already.
-        if not (starts_with(said, "ALTER", "SCHEMA") and said[2].text == "public"):
-            yield said[-1].text
-    elif starts_with(said, "ALTER", "DEFAULT", "PRIVILEGES"):
-        yield said[5].text
-    elif starts_with(said, "SET", "ROLE") and not _is_nobody(said[2]):
-        yield said[2].text
+def _roles_to_become(tokens: Sequence[Token]) -> Iterator[str]:
+    if _is_change_of_owner(tokens):
+        # Every new database has the schema public, which may belong to the right role already.
+        if not (starts_with(tokens, "ALTER", "SCHEMA") and tokens[2].text == "public"):
+            yield tokens[-1].text
+    elif starts_with(tokens, "ALTER", "DEFAULT", "PRIVILEGES"):
+        yield tokens[5].text
+    elif starts_with(tokens, "SET", "ROLE") and not _is_nobody(tokens[2]):
+        yield tokens[2].text
 
 
-def _is_change_of_owner(said: Sequence[Token]) -> bool:
-    return said[0].is_bare("ALTER") and len(said) > 3 and said[-3].is_bare("OWNER") and said[-2].is_bare("TO")
+def _is_change_of_owner(tokens: Sequence[Token]) -> bool:
+    return (
+        tokens[0].is_bare("ALTER") and len(tokens) > 3 and tokens[-3].is_bare("OWNER") and tokens[-2].is_bare("TO")
+    )
 
 
-def _grantees(said: Sequence[Token]) -> Iterator[str]:
-    # TO and FROM are reserved: they are in quotes where they are names.
-    return _names_behind(said, "TO", "FROM")
+def _grantees(tokens: Sequence[Token]) -> Iterator[str]:
+    # TO and FROM are reserved, so that a name like this is quoted.
+    return _names_after(tokens, "TO", "FROM")
 
 
-def _names_behind(said: Sequence[Token], *keywords: str) -> Iterator[str]:
-    """Yield the names in the list behind the first of these key words that is in no parentheses."""
-    at = next((i for i, word in enumerate(said) if word.depth == 0 and word.is_bare(*keywords)), len(said))
-    for name, behind in zip(said[at + 1 :: 2], [*said[at + 2 :: 2], None], strict=False):
+def _names_after(tokens: Sequence[Token], *keywords: str) -> Iterator[str]:
+    """Yield the names in the list after the first of these keywords that is not in parentheses."""
+    at = next((i for i, word in enumerate(tokens) if word.depth == 0 and word.is_bare(*keywords)), len(tokens))
+    for name, follower in zip(tokens[at + 1 :: 2], [*tokens[at + 2 :: 2], None], strict=False):
         if not _is_nobody(name):
             yield name.text
-        if behind is None or not behind.is_bare(","):
+        if follower is None or not follower.is_bare(","):
             return
 
 
-def _name_behind(said: Sequence[Token], at: int) -> str:
-    if [word.text.upper() for word in said[at : at + 3]] == ["IF", "NOT", "EXISTS"]:
+def _name_after(tokens: Sequence[Token], at: int) -> str:
+    if [word.text.upper() for word in tokens[at : at + 3]] == ["IF", "NOT", "EXISTS"]:
         at += 3
-    return said[at].text
+    return tokens[at].text
 
 
-def _system_collations(said: Sequence[Token]) -> Iterator[str]:
-    for index, word in enumerate(said[:-1]):
+def _system_collations(tokens: Sequence[Token]) -> Iterator[str]:
+    for index, word in enumerate(tokens[:-1]):
         if word.is_bare("COLLATE"):
-            name = [follower.text for follower in said[index + 1 : index + 4]]
+            name = [follower.text for follower in tokens[index + 1 : index + 4]]
             if name[:2] == ["pg_catalog", "."]:
                 yield name[2]
             elif name[1:2] != ["."]:
-                yield name[0]  # without its schema, it is the system's
+                yield name[0]  # without a schema, it is one of pg_catalog
 
 
 def _is_nobody(word: Token) -> bool:

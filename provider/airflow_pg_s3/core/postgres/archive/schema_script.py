@@ -1,4 +1,4 @@
-"""A database's definitions as pg_dump and pg_restore write them, cut into entries; text, which is never run."""
+"""A database's definitions as pg_dump and pg_restore write them, split into entries to compare, never to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 TO_BE_FILLED = "MATERIALIZED VIEW DATA"
-"""Kind of the entries that fill views; they come with definitions, but only out of archives."""
+"""Kind of the entries that fill views; pg_restore writes them with the definitions, pg_dump does not."""
 
 _HEADER = re.compile(
     r"^--\n-- (?:Data for |Statistics for )?Name: (.*); Type: (.*); Schema: (.*); "
@@ -17,22 +17,22 @@ _HEADER = re.compile(
     re.MULTILINE,
 )
 _FOOTER = re.compile(r"\n--\n-- PostgreSQL database dump complete\n--\n(?s:.*)\Z")
-# Written before an entry, so behind the one before it, whenever the setting changes.
+# Written before an entry when the setting changes, and so found in the text of the entry before.
 _ACCESS_METHOD = re.compile(r"^SET default_table_access_method = (.*);\n", re.MULTILINE)
 _TABLESPACE = re.compile(r"^SET default_tablespace = .*;\n", re.MULTILINE)
 _STRINGS = re.compile(r"^SET standard_conforming_strings = (on|off);$", re.MULTILINE)
-# Servers from 15.20 and 17.12 on keep it for themselves; a pg_dump that does not know of it writes it.
+# pg_attver is internal to servers from 15.20 and 17.12 on; a pg_dump that does not know it dumps it.
 _NAME = r'(?:"(?:[^"]|"")+"|[^\s".]+)'
 _OF_COLUMN = rf"^ALTER (?:FOREIGN )?TABLE (?:ONLY )?{_NAME}\.{_NAME} ALTER COLUMN {_NAME} SET \("
 _ATTVER_ALONE = re.compile(rf"{_OF_COLUMN}pg_attver=\d+\);\n", re.MULTILINE)
 _ATTVER_BESIDE = re.compile(rf"({_OF_COLUMN})(?:pg_attver=\d+, (.+)|(.+), pg_attver=\d+)(?=\);$)", re.MULTILINE)
-# Where the name of an entry begins with the kind of object that it speaks of.
+# Kinds of entries whose name begins with the kind of object that they are about.
 _OF_OBJECTS = ("ACL", "COMMENT", "SECURITY LABEL")
 _KIND_OF_OBJECT = re.compile(r"((?:[A-Z]+ )+)(.*)")
 _ROLE = r'(?:"(?:[^"]|"")+"|[^\s",;]+)'
 _ROLES_OF_POLICY = re.compile(rf"(?<= TO ){_ROLE}(?:, {_ROLE})+(?= USING \(| WITH CHECK \(|;)")
-# Every database has the schema public. Only a dump of some schemas says so, and what its owner and comment are if
-# they are those of a new one.
+# Every database has the schema public. Only a dump of single schemas creates it, and writes owner and comment even
+# if they are those of a new database.
 _CREATES_PUBLIC = re.compile(
     r'^(?:CREATE SCHEMA "?public"?;|-- \*not\* creating schema, since initdb creates it)\n+', re.MULTILINE
 )
@@ -51,8 +51,8 @@ _SLOT = re.compile(r"(?<= WITH \(connect = false, slot_name = )'\w+'")
 class Entry(NamedTuple):
     """What identifies an entry.
 
-    :param schema: ``-`` for what is in none.
-    :param name: as in the comment above the entry, where line breaks are spaces.
+    :param schema: its schema; ``-`` if it has none.
+    :param name: its name in the comment above it, where line breaks are replaced by spaces.
     """
 
     kind: str
@@ -70,10 +70,10 @@ class Entry(NamedTuple):
 class SchemaText:
     """Definitions by entry.
 
-    :param entries: lines of the statements; several texts where entries have the same kind and name.
-    :param standard_conforming_strings: how its literals are written.
-    :param tells_of_public: whether pg_dump has written owner and comment of the schema public, where these are not
-        what they are in a new database.
+    :param entries: the lines of each entry's statements; several texts if entries share kind, schema and name.
+    :param standard_conforming_strings: the setting under which literals are written.
+    :param tells_of_public: whether pg_dump writes owner and comment of the schema public if they differ from those
+        in a new database.
     """
 
     entries: Mapping[Entry, list[list[str]]]
@@ -82,14 +82,14 @@ class SchemaText:
 
 
 def parse(script: str) -> SchemaText:
-    """Cut a plain script at the comments that introduce its entries."""
+    """Split a plain script at the comments that introduce its entries."""
     entries: defaultdict[Entry, list[list[str]]] = defaultdict(list)
     for entry, tablespace, access_method, text in _cut(_FOOTER.sub("\n", script)):
         text = _SLOT.sub("NONE", _CREATES_PUBLIC.sub("", text)).strip("\n")
         if text in _AS_IN_NEW_DATABASES:
             continue
         lines = _ordered(entry.kind, text.split("\n"))
-        # Partitioned tables have none of their own, and others' would be found there.
+        # Partitioned tables have no access method; the setting of another table would be taken for theirs.
         if entry.kind in ("TABLE", "MATERIALIZED VIEW") and "\nPARTITION BY " not in text:
             lines.append(f"-- access method {access_method}")
         if tablespace:
@@ -106,7 +106,7 @@ def parse(script: str) -> SchemaText:
 
 
 def printable(text: str) -> str:
-    """Replace what is no character in the encoding of the database."""
+    """Replace bytes that are invalid in the database's encoding."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
@@ -115,7 +115,7 @@ def _cut(script: str) -> Iterator[tuple[Entry, str, str, str]]:
     prelude, *parts = _HEADER.split(script)
     before = prelude
     for name, kind, schema, _, tablespace, text in zip(*(parts[i::6] for i in range(6)), strict=True):
-        # The owner is in the statements as well, unless owners are left out.
+        # The owner in the comment is ignored: statements set it, unless owners are left out.
         if settings := _ACCESS_METHOD.findall(before):
             access_method = settings[-1]
         before = text
@@ -126,11 +126,11 @@ def _cut(script: str) -> Iterator[tuple[Entry, str, str, str]]:
 
 
 def _ordered(kind: str, lines: list[str]) -> list[str]:
-    """Sorted where order means nothing, or is not kept: rights, and the columns of an inheriting table."""
+    """Sort lines whose order has no meaning or is not preserved: privileges, and columns of inheriting tables."""
     if kind.endswith("ACL"):
         return sorted(lines)
     if kind == "POLICY":
-        # In the order of the roles' oids, which differs between servers.
+        # Roles are in the order of their oids, which differs between servers.
         return _ROLES_OF_POLICY.sub(_sort_roles, "\n".join(lines), count=1).split("\n")
     if kind == "TABLE" and any(line.startswith("INHERITS (") for line in lines):
         return sorted(line.rstrip(",") for line in lines)

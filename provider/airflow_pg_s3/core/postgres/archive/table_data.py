@@ -1,4 +1,4 @@
-"""Which table each member of a directory archive belongs to, out of the COPY commands in its table of contents."""
+"""The table that each member of a directory archive belongs to, read from the COPY commands of the entries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc
 from airflow_pg_s3.core.postgres.encodings import decode_name
 
 IDENTIFIER = rb'(?:[a-z_][a-z0-9_]*|"[^"]*(?:""[^"]*)*")'
-"""Pattern of a name in SQL, as fmtId of PostgreSQL's string_utils.c writes it."""
+"""Pattern of an identifier, as fmtId in PostgreSQL's string_utils.c writes it."""
 
-_IN_TURN = re.compile(IDENTIFIER)
-# A table without columns has no list, but the space before it.
+_EACH_IDENTIFIER = re.compile(IDENTIFIER)
+# A table without columns has no list, but the space before it is there.
 _COPY = re.compile(
     rb"COPY (%(name)b)\.(%(name)b) (?:\((%(name)b(?:, %(name)b)*)\))? FROM stdin;\n" % {b"name": IDENTIFIER}
 )
@@ -21,9 +21,9 @@ _COPY = re.compile(
 
 @dataclass(frozen=True)
 class CopyTarget:
-    """What a COPY command of an archive names; all of it as bytes, without quotes, in the archive's encoding.
+    """The table and columns in a COPY command of an archive, as unquoted bytes in the archive's encoding.
 
-    :param columns: in the order of the data; none if the table has none.
+    :param columns: names in the order of the data; empty if the table has no columns.
     """
 
     schema: bytes
@@ -32,7 +32,7 @@ class CopyTarget:
 
     @property
     def quoted(self) -> bytes:
-        """The table as SQL."""
+        """The table's qualified name, quoted."""
         return b"%b.%b" % (_quoted(self.schema), _quoted(self.name))
 
     @property
@@ -44,10 +44,10 @@ class CopyTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class TableData:
-    """Where the data of one table goes.
+    """The table that a member's data is loaded into.
 
-    :param columns: in the order of the member's COPY text.
-    :param through_root: the table is the root of a partition whose data the member is.
+    :param columns: names in the order of the member's COPY text.
+    :param through_root: whether the data is a partition's, and is loaded through this root of the partition tree.
     """
 
     schema: str
@@ -59,14 +59,14 @@ class TableData:
 def copy_target(entry: Entry) -> CopyTarget:
     """Read the COPY command of an entry that holds a table's data.
 
-    :raises IntegrityError: it has none that pg_dump would have written.
+    :raises IntegrityError: the entry has no COPY command as pg_dump writes it.
     """
     match = _COPY.fullmatch(entry.copy)
     if match is None:
         raise _no_copy(entry)
     schema, name, columns = match.groups()
     target = CopyTarget(
-        _unquoted(schema), _unquoted(name), tuple(map(_unquoted, _IN_TURN.findall(columns or b"")))
+        _unquoted(schema), _unquoted(name), tuple(map(_unquoted, _EACH_IDENTIFIER.findall(columns or b"")))
     )
     if not all((target.schema, target.name, *target.columns)):
         raise _no_copy(entry)
@@ -76,8 +76,8 @@ def copy_target(entry: Entry) -> CopyTarget:
 def tables_of_members(toc: Toc) -> dict[str, TableData]:
     """Map the names of the files of table data to their tables.
 
-    :param toc: of a directory archive.
-    :raises IntegrityError: a table's data has no COPY command that pg_dump would have written, or no file.
+    :param toc: a directory archive's table of contents.
+    :raises IntegrityError: an entry has no COPY command as pg_dump writes it, or no file.
     """
     tables: dict[str, TableData] = {}
     for entry in toc.entries:
@@ -95,7 +95,7 @@ def _table_data(entry: Entry, codec: str) -> TableData:
         schema=decode_name(target.schema, codec),
         name=decode_name(target.name, codec),
         columns=[decode_name(column, codec) for column in target.columns],
-        # pg_dump says so in a comment, but those of before August 2023 only in the command.
+        # Newer versions of pg_dump also write a comment about this; those of before August 2023 do not.
         through_root=named != [entry.schema, entry.name],
     )
 
@@ -110,7 +110,7 @@ def _unquoted(identifier: bytes) -> bytes:
 
 def _no_copy(entry: Entry) -> IntegrityError:
     return IntegrityError(
-        f"the archive's COPY command for {_shown(entry)} is none that pg_dump would have written"
+        f"the archive's COPY command for {_shown(entry)} is not one that pg_dump would have written"
     )
 
 

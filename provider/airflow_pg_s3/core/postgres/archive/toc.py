@@ -1,11 +1,11 @@
-"""The table of contents of an archive of pg_dump: what it holds, in which order, and what needs what.
+"""The table of contents of a pg_dump archive: its entries, their order, and their dependencies.
 
-All three formats have the same one: ``toc.dat`` in a directory and at the beginning of a tar archive, and the
-beginning of a custom one. Source of the format: PostgreSQL's pg_backup_archiver.c (ReadHead, ReadToc),
+All three formats share it: it is ``toc.dat`` in a directory and at the beginning of a tar archive, and the
+beginning of a custom archive. Source of the format: PostgreSQL's pg_backup_archiver.c (ReadHead, ReadToc),
 pg_backup_directory.c, pg_backup_tar.c and pg_backup_custom.c.
 
-It comes from outside, and pg_restore opens whatever file is named in it. So what pg_dump would not have written
-is refused: pg_restore takes much of that for something else, and some of it for nothing.
+A table of contents is untrusted input, and pg_restore opens every file that it names. So whatever pg_dump would
+not have written is refused: pg_restore misreads much of that, and silently ignores some.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.postgres.encodings import codec_of, decode_name, is_known
 
 PRE_DATA, DATA, POST_DATA = "pre-data", "data", "post-data"
+# Kinds of entries whose data is in members of its own; without that data, they have no commands.
 HOLDING_DATA = ("TABLE DATA", "BLOBS")
 RELATIONS = ("FOREIGN TABLE", "MATERIALIZED VIEW", "TABLE", "VIEW", "SEQUENCE")
 _SECTIONS = {1: None, 2: PRE_DATA, 3: DATA, 4: POST_DATA}
-# What pg_dump of PostgreSQL 12 to 18 writes.
+# The format versions of pg_dump 12 to 18.
 _OLDEST, _NEWEST = (1, 14), (1, 16)
-_CUSTOM, _TAR = 1, 3  # a directory's toc.dat says that it is a tar archive's
+_CUSTOM, _TAR = 1, 3  # toc.dat of a directory archive has the number of the tar format, too
 _NEWEST_COMPRESSION = 3  # zstd
 _OFFSET_FLAGS = range(1, 4)
 _KIND = re.compile(rb"[A-Z]+(?: [A-Z]+)*")
@@ -43,32 +44,31 @@ _INT = struct.Struct("<BI")  # sign and value
 _LARGEST_INT = (1 << 31) - 1
 _LARGEST_OID = (1 << 32) - 1
 TOC = "toc.dat"
-"""Kinds of entries that have members of data, and no commands without these."""
 
 
 class TocCutShort(IntegrityError):
-    """The table of contents goes on behind the end of what there is."""
+    """The data ends before the table of contents does."""
 
 
 class Entry(NamedTuple):
-    """One entry: an object, the data of one, or something about one.
+    """One entry: an object, its data, or a property of it.
 
-    Names are decoded with the archive's encoding; bytes that are not valid in it become surrogates (`Toc.shown`).
-    SQL stays as it is, in that encoding; an empty one is nothing to run. Of ``BLOB METADATA`` the definition is a
-    list of oids, and of an ACL of ``LARGE OBJECTS`` it speaks of the first: pg_restore makes commands of both.
+    Names are decoded with the archive's encoding; bytes that are invalid in it become surrogates (`Toc.shown`).
+    SQL stays bytes in that encoding, empty if there is none. The definition of ``BLOB METADATA`` is a list of
+    oids, and an ACL of ``LARGE OBJECTS`` names only the first one: pg_restore generates commands from both.
 
-    :param dump_id: its number, by which other entries need it.
+    :param dump_id: its number, by which other entries refer to it.
     :param kind: ``TABLE``, ``TABLE DATA``, ``FK CONSTRAINT`` …
-    :param section: of the archive; None for comments, privileges and the like, which follow what they are about.
-    :param name: also what tells it from others of its name: a function's arguments, a constraint's table.
-    :param schema: empty if it is in none.
+    :param section: the archive's section; None for comments, privileges and the like, which follow their object.
+    :param name: its name, with what makes it unique: a function's arguments, a constraint's table.
+    :param schema: its schema; empty if it has none.
     :param definition: the SQL that creates it.
     :param drop: the SQL that drops it.
     :param copy: the COPY command of a table's data.
-    :param access_method: of a table.
-    :param relkind: of a relation, as in ``pg_class``; empty before format 1.16.
-    :param dependencies: dump ids of what must be restored before. Some may be of no entry.
-    :param file: name of the file that has its data; empty if it has none, and in a custom archive.
+    :param access_method: a table's access method.
+    :param relkind: a relation's ``relkind`` in ``pg_class``; empty before format 1.16.
+    :param dependencies: dump ids of what must be restored before it. Some may belong to no entry.
+    :param file: name of the file with its data; empty if it has none, and in a custom archive.
     """
 
     dump_id: int
@@ -94,12 +94,12 @@ class Entry(NamedTuple):
 class Toc:
     """A table of contents.
 
-    :param version: of the archive's format, such as (1, 16).
-    :param is_custom: it is of a custom archive, which has no files.
-    :param database: its name, in the archive's encoding, as `Entry` has names.
-    :param server_version: of the server that was dumped, such as ``15.20 (Debian 15.20-0+deb12u1)``.
+    :param version: version of the archive's format, such as (1, 16).
+    :param is_custom: whether it is of a custom archive, which has no files.
+    :param database: the database's name, decoded like the names in `Entry`.
+    :param server_version: version of the server that was dumped, such as ``15.20 (Debian 15.20-0+deb12u1)``.
     :param encoding: PostgreSQL's name of the archive's encoding.
-    :param entries: in the order of restoring.
+    :param entries: the entries, in pg_restore's order.
     """
 
     version: tuple[int, int]
@@ -122,7 +122,7 @@ class Toc:
 
     @cached_property
     def section_of(self) -> Mapping[int, str]:
-        """Section of each entry by dump id; what has none of its own goes with what it follows.
+        """The section of each entry, by dump id; an entry without one belongs to that of the entry before it.
 
         Source: ProcessArchiveRestoreOptions in pg_backup_archiver.c.
         """
@@ -133,7 +133,7 @@ class Toc:
         return sections
 
     def is_of_extension(self, data: Entry) -> bool:
-        """Whether the table of a ``TABLE DATA`` comes with an extension; of which one, no archive says."""
+        """True if the table of a ``TABLE DATA`` entry belongs to an extension; archives do not record to which."""
         needed = [self.by_id[number].kind for number in data.dependencies if number in self.by_id]
         return self._has_extensions and not {"TABLE", "FOREIGN TABLE"}.intersection(needed)
 
@@ -142,9 +142,9 @@ class Toc:
         return any(entry.kind == "EXTENSION" for entry in self.entries)
 
     def shown(self, name: str) -> str:
-        """Return a name of an entry as manifests have it, and people see it.
+        """Return a name of an entry in the form that manifests have and people see.
 
-        :param name: as `Entry` has it, perhaps with surrogates.
+        :param name: a name from `Entry`, perhaps with surrogates.
         """
         return name if name.isascii() else decode_name(name.encode(self.codec, "surrogateescape"), self.codec)
 
@@ -152,13 +152,13 @@ class Toc:
 def read_toc(file: Path) -> Toc:
     """Read the table of contents of an archive.
 
-    :param file: a directory archive's toc.dat; a custom or tar archive, or as much of its beginning as holds it.
-    :raises IntegrityError: it is damaged, or says what pg_dump would not have written.
-    :raises InputError: it is of a version that is not known here.
+    :param file: a directory archive's toc.dat; or a custom or tar archive, or the beginning of one.
+    :raises IntegrityError: it is damaged, or holds what pg_dump would not have written.
+    :raises InputError: its format version is unknown.
     """
     if file.stat().st_size == 0:
         raise _damaged("is empty")
-    # Not read into memory: what it is made of comes from outside, and so does its size.
+    # Mapped instead of read into memory, as the file is untrusted and may be of any size.
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return parse_toc(data)
 
@@ -182,9 +182,9 @@ def parse_toc(data: bytes | mmap.mmap) -> Toc:
 
 
 def check_files(toc: Toc) -> None:
-    """Look at the file names in the table of contents of a directory archive.
+    """Check the file names in the table of contents of a directory archive.
 
-    :raises IntegrityError: it is of another format, or names a file that pg_dump would not have.
+    :raises IntegrityError: it is of another format, or names a file that pg_dump would not have named.
     """
     if toc.is_custom:
         raise _damaged("is that of a custom archive")
@@ -201,10 +201,10 @@ def _file_of(entry: Entry) -> str:
 
 
 def read_folder(folder: Path) -> Toc:
-    """Read the table of contents of a directory archive, and make sure of all names of files in it.
+    """Read the table of contents of a directory archive, and check all file names in the archive.
 
-    :raises IntegrityError: as `read_toc`, `check_files` and `LargeObjectNames`.
-    :raises InputError: as `read_toc`.
+    :raises IntegrityError: as in `read_toc`, `check_files` and `LargeObjectNames`.
+    :raises InputError: as in `read_toc`.
     """
     toc = read_toc(folder / "toc.dat")
     check_files(toc)
@@ -217,9 +217,9 @@ def read_folder(folder: Path) -> Toc:
 
 
 def list_large_objects(file: Path) -> list[tuple[int, str]]:
-    """Read a list of large objects (``blobs.toc``, ``blobs_123.toc``): oids, and names of the files.
+    """Read a list of large objects (``blobs.toc``, ``blobs_123.toc``): their oids and file names.
 
-    :raises IntegrityError: it holds what pg_dump would not have written.
+    :raises IntegrityError: the list holds what pg_dump would not have written.
     """
     data = file.read_bytes()
     names = LargeObjectNames()
@@ -229,15 +229,15 @@ def list_large_objects(file: Path) -> list[tuple[int, str]]:
 
 
 class LargeObjectNames:
-    """Takes a list of large objects as its bytes come, and refuses what pg_dump would not have written."""
+    """Checks a list of large objects as its bytes arrive; refuses what pg_dump would not have written."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def update(self, chunk: bytes) -> None:
-        """Look at the next bytes.
+        """Check the next bytes.
 
-        :raises IntegrityError: a line that pg_dump would not have written.
+        :raises IntegrityError: pg_dump would not have written a line.
         """
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
@@ -247,9 +247,9 @@ class LargeObjectNames:
             raise _no_large_object(self._rest)
 
     def finish(self) -> None:
-        """Say that all bytes have come.
+        """Check the end of the list.
 
-        :raises IntegrityError: the last line has no end; pg_restore would read it all the same.
+        :raises IntegrityError: the last line is incomplete; pg_restore would read it all the same.
         """
         if self._rest:
             raise _no_large_object(self._rest)
@@ -264,7 +264,7 @@ def _damaged(what: str) -> IntegrityError:
 
 
 def _place_in_tar(data: bytes | mmap.mmap) -> tuple[int, int]:
-    """Where toc.dat begins and ends in a tar archive, whose first member it is."""
+    """Return where toc.dat, the first member, begins and ends in a tar archive."""
     try:
         header = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "ascii", "surrogateescape")
     except tarfile.HeaderError as error:
@@ -275,7 +275,7 @@ def _place_in_tar(data: bytes | mmap.mmap) -> tuple[int, int]:
 
 
 class _Reader:
-    """Reads a table of contents field by field, and nothing that pg_restore might read otherwise."""
+    """Reads a table of contents field by field; refuses whatever pg_restore might read differently."""
 
     def __init__(self, data: bytes | mmap.mmap, at: int, end: int, version: tuple[int, int]) -> None:
         self._data = data
@@ -284,7 +284,7 @@ class _Reader:
         self._version = version
         self._is_custom = False
         self._codec = ""
-        # Of owners, schemas and the like there are few.
+        # Decoded names, as owners, schemas and the like repeat.
         self._names: dict[bytes | None, str] = {None: ""}
 
     def read(self) -> Toc:
@@ -299,7 +299,7 @@ class _Reader:
         if len({entry.dump_id for entry in entries}) < count:
             raise _damaged("has two entries of one number")
         if not self._is_custom and self._at != self._end:
-            raise _damaged("goes on behind its end")
+            raise _damaged("continues after its end")
         return Toc(
             version=self._version,
             is_custom=self._is_custom,
@@ -325,7 +325,7 @@ class _Reader:
             self._int()  # time of the dump
 
     def _encoding(self) -> str:
-        """Look ahead into the first entry, which pg_dump has for this, as names cannot be read without it."""
+        """Read the encoding in advance from the first entry, as names cannot be decoded without it."""
         at, self._codec = self._at, "utf-8"
         first = self._entry()
         self._at = at
@@ -373,7 +373,7 @@ class _Reader:
     def _file(self) -> str:
         if self._is_custom:
             if self._byte() not in _OFFSET_FLAGS:
-                raise _damaged("says in no way of pg_dump where an entry's data is")
+                raise _damaged("does not say as pg_dump does where an entry's data is")
             self._at += _OFFSET_BYTES
             if self._at > self._end:
                 raise IndexError
@@ -397,7 +397,7 @@ class _Reader:
         self._at += _INT.size
         if self._at > self._end:
             raise IndexError
-        # In C it would wrap, and mean something else.
+        # In C, the number would wrap around.
         if sign > 1 or value > _LARGEST_INT:
             raise _damaged("holds a number that pg_dump cannot have written")
         number: int = -value if sign else value
@@ -407,14 +407,14 @@ class _Reader:
         return self._texts(1)[0]
 
     def _texts(self, count: int) -> list[bytes | None]:
-        # One loop with names of its own, as 10,000 tables have a million of these.
+        # A loop with local names, for speed: 10,000 tables have a million texts.
         data, at, end, unpack_from = self._data, self._at, self._end, _INT.unpack_from
         texts: list[bytes | None] = []
         for _ in range(count):
             sign, size = unpack_from(data, at)
             at += 5
             if sign:
-                # pg_restore takes every negative length for NULL, which pg_dump writes as -1.
+                # pg_restore reads every negative length as NULL, but pg_dump writes only -1.
                 if (sign, size) != (1, 1):
                     raise _damaged("holds a length that pg_dump cannot have written")
                 texts.append(None)
@@ -423,9 +423,9 @@ class _Reader:
             if at > end or size > _LARGEST_INT:
                 raise IndexError
             text = data[begin:at]
-            # There the string would end for pg_restore.
+            # For pg_restore the string would end at the NUL.
             if size and b"\0" in text:
-                raise _damaged("holds a NUL, which PostgreSQL knows in no name")
+                raise _damaged("holds a NUL, which no name in PostgreSQL can have")
             texts.append(text)
         self._at = at
         return texts

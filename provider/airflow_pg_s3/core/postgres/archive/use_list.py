@@ -12,16 +12,15 @@ _LISTED = re.compile(rb"^(\d+); ", re.MULTILINE)
 
 
 def use_list(file: Path, dump_ids: Iterable[int]) -> str:
-    """Write down which entries pg_restore is to take, in this order, and return the option that says so."""
+    """Write a list of entries for pg_restore to restore, in this order; return the option that names the file."""
     file.write_text("".join(f"{number};\n" for number in dump_ids))
     return f"--use-list={file}"
 
 
 def listed_ids(archive: Path, *, tools: ClientTools, arguments: Sequence[str] = ()) -> list[int]:
-    """Ask pg_restore which entries some options leave, in the order of restoring.
+    """Return the dump ids of the entries that pg_restore restores with some options, in its order.
 
-    :return: dump ids.
     :raises ClientProgramError: pg_restore cannot read the archive, or does not know the options.
     """
-    # Names are on their entry's line, as pg_restore makes spaces of line breaks.
+    # Each entry has one line, as pg_restore replaces line breaks in names by spaces.
     return [int(number) for number in _LISTED.findall(tools.ask_pg_restore("--list", *arguments, str(archive)))]

@@ -1,15 +1,15 @@
-"""Restores of archives that other tools have made.
+"""Restores of archives made by other tools.
 
 ``source``
-    Opens an archive, and tells which of the two it is.
+    Opens an archive, and chooses one of the two sources below.
 ``archive_source``
-    Archives that pg_restore restores.
+    An archive that pg_restore restores.
 ``plain_source``, ``plain_script``, ``psql``
-    Plain dumps; the script in them; the psql that replays it.
+    A plain dump; the script in it; the psql that replays it.
 ``detect``, ``decompress``, ``untar``
-    Which format a stream is in; gzip and zstd around it; a directory in a tar.
+    Detects a stream's format; gzip and zstd around it; a directory archive packed with tar.
 ``completeness``
-    How a stream ends if it is whole.
+    Checks a stream's end.
 ``contents``
-    What an archive says of its source.
+    Reads an archive's table of contents, and what it records of the source.
 """

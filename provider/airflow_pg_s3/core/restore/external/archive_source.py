@@ -1,4 +1,4 @@
-"""An archive that pg_restore restores as the source: formats custom and tar, or a directory in a tar."""
+"""A source that pg_restore restores: an archive in format custom or tar, or a directory archive in a tar."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class ArchiveSource:
     def plan(self, target: Target) -> ArchiveRestore:
         """Choose pg_restore and the entries; nothing is touched.
 
-        :raises InputError: the request, the archive and the target do not fit.
+        :raises InputError: the request, the archive and the target do not fit together.
         :raises IntegrityError: the archive is damaged.
-        :raises DataConflict: the target holds something.
+        :raises DataConflict: the target holds something that is in the way.
         """
         request, context = self._context.request, self._context
         is_directory = self._external.format is Format.DIRECTORY
@@ -79,25 +79,25 @@ class ArchiveSource:
 
 
 class _Content(Protocol):
-    """The bytes of an archive, where pg_restore can read them."""
+    """An archive's bytes in a form that pg_restore can read."""
 
     path: Path
 
     def header(self) -> bytes:
-        """Its first bytes, or those of its toc.dat."""
+        """Return the archive's first bytes, or those of its toc.dat."""
 
     def read_toc(self) -> Toc:
-        """Read its table of contents, after which `path` has it."""
+        """Read the table of contents; `path` then holds it."""
 
     def for_pg_restore(self, jobs: int) -> tuple[Path | Iterator[bytes], int]:
-        """What pg_restore reads, and by how many jobs it can."""
+        """Return what pg_restore is to read, and the number of jobs that it can use for it."""
 
     def size(self, streamed_bytes: int) -> int:
-        """Bytes of the archive without compression around it."""
+        """Return the archive's size in bytes, without compression around it."""
 
 
 class _Unpacked:
-    """A directory archive in a tar, unpacked into the workspace."""
+    """A directory archive packed with tar, unpacked into the workspace."""
 
     def __init__(self, external: ExternalArchive, context: RestoreContext) -> None:
         self.path = context.workspace.make_folder("archive")
@@ -121,7 +121,7 @@ class _Unpacked:
 
 
 class _Streamed:
-    """An archive of format custom or tar, of which only the beginning is on the disk."""
+    """An archive in format custom or tar; only its beginning is on disk."""
 
     def __init__(self, external: ExternalArchive, context: RestoreContext) -> None:
         self.path = context.workspace.folder / "archive.dump"
@@ -185,7 +185,7 @@ class _PgRestoreLoader:
             "partitions have keys, which pg_restore --clean cannot drop at the first try": (
                 self._contents.has_partition_keys
             ),
-            "pg_restore is newer than the server, and sends a setting that it does not know": (
+            "pg_restore is newer than the server, and sends a setting that the server does not know": (
                 rejects_transaction_timeout(archive.tools, restore.target.version)
             ),
             "it holds subscriptions, which pg_restore --clean would drop with their slots": bool(
@@ -201,7 +201,7 @@ class _PgRestoreLoader:
         self._run(restore, restore.definer.entries_to_load, restore.definer.options, jobs=jobs)
 
     def restore_in_one_transaction(self, restore: ArchiveRestore) -> None:
-        """Let pg_restore drop and restore in a transaction, after it was seen that it can drop."""
+        """Let pg_restore drop and restore in one transaction, after a rehearsal of the drops."""
         request = restore.context.request
 
         def rehearse(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
@@ -210,7 +210,7 @@ class _PgRestoreLoader:
                 restore.definer.define(connection)
 
         restore.in_session(rehearse)
-        # pg_restore has a session of its own, which takes no commands.
+        # These run in another session: pg_restore's own takes no commands.
         run_sql_in(restore.target.params, request.pre_restore_sql)
         self._run(restore, restore.archive.entries, [*restore.archive.options, *_ATOMICALLY], jobs=1)
         restore.finish()
@@ -227,7 +227,7 @@ class _PgRestoreLoader:
             options=options,
         )
         with _advice_on_locks():
-            # Also without entries: so the stream is read to its end.
+            # Without entries there is one run all the same, so that the stream is read to its end.
             for run in divide(entries, jobs=jobs) or [Run(entries=[])]:
                 self._streamed_bytes += pg_restore.run(
                     source,
@@ -240,7 +240,7 @@ class _PgRestoreLoader:
 def _refuse_hollow(request: RestoreRequest, contents: ArchiveSummary) -> None:
     kinds = {entry.kind for entry in contents.entries}
     if "TABLE" in kinds and "TABLE DATA" not in kinds:
-        # pg_dump writes data for each table, also for an empty one.
+        # pg_dump writes a TABLE DATA entry for each table, even for an empty one.
         refuse_loss(request, "holds tables and no rows, as pg_dump --schema-only leaves them out")
 
 

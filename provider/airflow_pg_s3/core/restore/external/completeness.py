@@ -1,4 +1,4 @@
-"""How an archive ends if it is whole. The end of its bytes proves nothing: a dump that died leaves one too."""
+"""Checks of an archive's end. That the bytes end proves nothing: a dump that died looks the same."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _PLAIN_END = re.compile(
 
 
 class NotAnArchive(InputError):
-    """Bytes that are none of pg_dump's formats; the message is what one would say of their object."""
+    """An object is in none of pg_dump's formats; the message is a predicate of the object ("is …")."""
 
 
 def whole_tar(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Pass a tar archive on, its last chunk only if it ends as one.
+    """Yield a tar archive's chunks; the last one only if the archive is complete.
 
-    :raises IntegrityError: it does not.
+    :raises IntegrityError: it is not.
     """
     return _whole(chunks, _check_tar)
 
 
 def whole_plain(chunks: Iterator[bytes], restrict_key: bytes | None) -> Iterator[bytes]:
-    r"""Pass a plain dump on, its last chunk only if it ends as one.
+    r"""Yield a plain dump's chunks; the last one only if the dump is complete.
 
-    :param restrict_key: of the ``\restrict`` that it begins with, which must end it too.
-    :raises IntegrityError: it does not.
+    :param restrict_key: the key of the dump's first line, ``\restrict``, which its ``\unrestrict`` must have too.
+    :raises IntegrityError: it is not.
     """
 
     def check(tail: bytes, size: int) -> None:
@@ -46,7 +46,7 @@ def whole_plain(chunks: Iterator[bytes], restrict_key: bytes | None) -> Iterator
 
 def _check_tar(tail: bytes, size: int) -> None:
     if size % tarfile.BLOCKSIZE or not tail.endswith(_TAR_END):
-        raise IntegrityError("ends too early: the two empty blocks are missing that end a tar archive")
+        raise IntegrityError("ends too early: the two empty blocks at the end of a tar archive are missing")
 
 
 def _whole(chunks: Iterator[bytes], check: Callable[[bytes, int], None]) -> Iterator[bytes]:

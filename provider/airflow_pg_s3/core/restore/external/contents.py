@@ -1,4 +1,4 @@
-"""What an archive holds and where it comes from, as its table of contents says."""
+"""An archive's contents and source, read from its table of contents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.workspace.resources import require_free_space
 
 _FIRST_TRY_BYTES = 1 << 16
-# As each try begins anew: so all of them together take half as long again as the last.
+# Each try begins anew; with this factor, all tries together read a third more than the last one alone.
 _NEXT_TRY = 4
 _LIMIT_BYTES = 1 << 30
 _VERSION = re.compile(r"\d+(?:\.\d+)?")
@@ -26,12 +26,12 @@ _OPTION = re.compile(r" (?P<key>[A-Z_]+) = (?:(?P<word>\w+)|'(?P<text>(?:[^']|''
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveSummary:
-    """An archive's table of contents.
+    """A summary of an archive's table of contents.
 
-    :param entries: those that are restored.
-    :param version: of the server that was dumped, such as ``16.14``.
-    :param server: it with its encoding and locale; None if the archive does not hold those of the database (a dump
-        of some tables).
+    :param entries: the entries to restore.
+    :param version: version of the server that was dumped, such as ``16.14``.
+    :param server: that server, with the database's encoding and locale; None if the archive does not hold these (a
+        dump of some tables).
     """
 
     entries: list[Entry]
@@ -40,21 +40,21 @@ class ArchiveSummary:
 
     @property
     def tables(self) -> int:
-        """Number of tables whose data it holds."""
+        """Number of tables whose data the archive holds."""
         return sum(entry.kind == "TABLE DATA" for entry in self.entries)
 
     @property
     def has_partition_keys(self) -> bool:
-        """Whether partitions in it have keys that belong to those of their tables."""
+        """True if partitions have keys that belong to their partitioned tables' keys."""
         return any(entry.kind == "INDEX ATTACH" for entry in self.entries)
 
 
 def read_beginning(chunks: Iterator[bytes], path: Path) -> Toc:
-    """Take from a stream what holds the table of contents, and little more, and write it to a file.
+    """Write the beginning of a stream to a file, up to the end of the table of contents and little more.
 
-    :param chunks: a custom or tar archive.
-    :raises IntegrityError: the table of contents has no end, or says what pg_dump would not have written.
-    :raises InputError: it is of a version that is not known here, or the disk has no room for it.
+    :param chunks: an archive in format custom or tar.
+    :raises IntegrityError: the table of contents has no end, or holds what pg_dump would not have written.
+    :raises InputError: its format version is unknown, or the disk has no room for it.
     """
     saved, enough = 0, _FIRST_TRY_BYTES
     with path.open("wb", buffering=0) as file:
@@ -73,12 +73,12 @@ def read_beginning(chunks: Iterator[bytes], path: Path) -> Toc:
 
 
 def summarize(archive: Path, toc: Toc, *, tools: ClientTools, options: Sequence[str] = ()) -> ArchiveSummary:
-    """Tell what a table of contents says of the source, and what of it is restored.
+    """Summarize a table of contents: the entries to restore, and what it records of the source.
 
-    :param archive: the archive, or as much of its beginning as `read_beginning` keeps.
-    :param options: of pg_restore; they may leave entries out.
-    :raises ClientProgramError: pg_restore cannot read it.
-    :raises IntegrityError: it is not what pg_dump writes, although pg_restore may read it.
+    :param archive: the archive, or its beginning as `read_beginning` writes it.
+    :param options: pg_restore's options; they may leave entries out.
+    :raises ClientProgramError: pg_restore cannot read the archive.
+    :raises IntegrityError: the table of contents is not as pg_dump writes it, although pg_restore may read it.
     """
     version = _VERSION.match(toc.server_version)
     if version is None:
@@ -92,7 +92,7 @@ def summarize(archive: Path, toc: Toc, *, tools: ClientTools, options: Sequence[
 
 
 def _server(version: str, toc: Toc) -> Server:
-    """Make what CREATE DATABASE says of encoding and locale into a record of the server."""
+    """Return the server, with encoding and locale from the CREATE DATABASE command."""
     command = next((entry.definition for entry in toc.entries if entry.kind == "DATABASE"), b"")
     created = _CREATE.match(command)
     text = command[created.end() :].decode(toc.codec, errors="surrogateescape") if created else ""

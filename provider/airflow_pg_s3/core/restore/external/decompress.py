@@ -1,4 +1,4 @@
-"""gzip and zstd around an archive: decompressed as it streams, in small pieces, to the very end or not at all."""
+"""gzip and zstd around an archive, decompressed in small pieces as it streams; an incomplete one is an error."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ else:
     from backports import zstd
 
 
-# However much a piece of input unpacks to, no more of it is held.
+# Limits memory, however much a piece of input unpacks to.
 _PIECE_BYTES = 1 << 20
 _GZIP_WBITS = 31
-# As `zstd --long=31` writes: 2 GiB. By itself zstd takes no more than 128 MiB.
+# The window of `zstd --long=31`, 2 GiB. By default zstd refuses more than 128 MiB.
 _ZSTD_OPTIONS: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 
 
 class Compression(Enum):
-    """What is around an archive."""
+    """The compression around an archive."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -34,9 +34,9 @@ class Compression(Enum):
 def unwrap(chunks: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
     """Yield what `chunks` unpack to, in pieces of at most 1 MiB; without compression, the chunks themselves.
 
-    :raises IntegrityError: the data is damaged, ends too early, or goes on after its end.
-    :raises NotAnArchive: it cannot be unpacked without a dictionary.
-    :raises PgS3Error: the worker has too little memory for it.
+    :raises IntegrityError: the data is damaged, ends too early, or continues after its end.
+    :raises NotAnArchive: the data cannot be unpacked without a dictionary.
+    :raises PgS3Error: the worker has too little memory for the data.
     """
     if compression is Compression.GZIP:
         return _gunzip(chunks)
@@ -46,7 +46,7 @@ def unwrap(chunks: Iterable[bytes], compression: Compression) -> Iterator[bytes]
 
 
 def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    # Several members in a row are one stream (pigz -i, cat a.gz b.gz); zeros may fill up its last block (tape).
+    # Several gzip members in a row are one stream (pigz -i, cat a.gz b.gz); zeros may fill its last block (tape).
     member: zlib._Decompress | None = None
     members = 0
     for chunk in chunks:
@@ -64,7 +64,7 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 raise IntegrityError(f"cannot be unpacked as gzip: {error}") from error
             if piece:
                 yield piece
-            # A full piece may have left some behind, even where all input is consumed.
+            # After a full piece there may be more output, even if all input is consumed.
             has_more = len(piece) == _PIECE_BYTES
             data = member.unconsumed_tail
             if member.eof:
@@ -85,7 +85,7 @@ def _unzstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
             try:
                 piece = frame.decompress(data, _PIECE_BYTES)
             except zstd.ZstdError as error:
-                raise _explained(error) from error
+                raise _translated(error) from error
             if piece:
                 yield piece
             data = b""
@@ -95,7 +95,7 @@ def _unzstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise IntegrityError("ends too early: its zstd data is not complete")
 
 
-def _explained(error: zstd.ZstdError) -> PgS3Error:
+def _translated(error: zstd.ZstdError) -> PgS3Error:
     if "Dictionary mismatch" in str(error):
         return NotAnArchive("is zstd data made with a dictionary (zstd -D): unpack it first")
     if "not enough memory" in str(error):

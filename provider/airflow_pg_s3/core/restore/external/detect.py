@@ -1,4 +1,4 @@
-"""What an archive of another tool is, told by its first bytes; names prove nothing.
+"""Detection of an archive's format by its first bytes; names prove nothing.
 
 Sources: ``ReadHead`` in PostgreSQL's pg_backup_archiver.c for ``PGDMP``, ``tarCreateHeader`` in its tar.c, POSIX
 ustar, RFC 1952 (gzip), RFC 8878 (zstd).
@@ -27,17 +27,18 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
+# How many of an archive's first bytes are read to detect what it is.
 LOOK_BYTES = 4096
 _ARCHIVE = b"PGDMP"
-# Of a frame, and of one that may be skipped, with which pzstd begins.
+# The magic number of a frame, and that of a skippable frame, which is pzstd's first.
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")
 _BLOCK = tarfile.BLOCKSIZE
 _FORMAT_CUSTOM = 1
-# What pg_dump writes into the tar header of its members, and nobody else.
+# The owner and group in tar headers that pg_dump writes, and no other program.
 _TAR_OWNER = (0o4000, 0o2000)
 _PLAIN = re.compile(rb"(?:\xef\xbb\xbf)?\s*--\s*\n-- PostgreSQL database dump\r?\n")
 _CLUSTER = re.compile(rb"(?:\xef\xbb\xbf)?\s*--\s*\n-- PostgreSQL database cluster dump\r?\n")
-# What people also find in a bucket of backups.
+# Other files that turn up in buckets of backups.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip data within compressed data: unpack it once"),
     (b"\x28\xb5\x2f\xfd", "zstd data within compressed data: unpack it once"),
@@ -57,11 +58,10 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"<", "XML or HTML, perhaps the error message of a download that failed"),
     (b"{", "JSON; the manifest of a backup has a key that ends in .json"),
 )
-"""Of an archive's beginning, the bytes that tell what it is."""
 
 
 class Format(Enum):
-    """pg_dump's formats. A directory is one within a tar archive."""
+    """pg_dump's formats. DIRECTORY is a directory archive packed with tar."""
 
     CUSTOM = "custom"
     TAR = "tar"
@@ -70,7 +70,7 @@ class Format(Enum):
 
 
 def compression_of(beginning: bytes) -> Compression:
-    """Tell the compression from an object's first four bytes."""
+    """Detect the compression by an object's first four bytes."""
     if beginning.startswith(b"\x1f\x8b"):
         return Compression.GZIP
     if _ZSTD.match(beginning):
@@ -79,9 +79,9 @@ def compression_of(beginning: bytes) -> Compression:
 
 
 def format_of(beginning: bytes) -> Format:
-    """Tell pg_dump's format from the first `LOOK_BYTES` of an archive, without compression.
+    """Detect pg_dump's format by the first `LOOK_BYTES` of an archive, without compression.
 
-    :raises NotAnArchive: it is something else; the message says what.
+    :raises NotAnArchive: the bytes are something else; the message says what.
     """
     if beginning.startswith(_ARCHIVE):
         if len(beginning) > 10 and beginning[10] != _FORMAT_CUSTOM:
@@ -95,10 +95,10 @@ def format_of(beginning: bytes) -> Format:
 
 
 def archive_version(toc: bytes) -> tuple[int, int]:
-    """Read the version of the format, which decides who reads it.
+    """Read an archive's format version, which decides which pg_restore can read it.
 
     :param toc: the first bytes of a custom archive, or of a toc.dat.
-    :raises NotAnArchive: it is neither.
+    :raises NotAnArchive: the bytes are neither.
     """
     if not toc.startswith(_ARCHIVE) or len(toc) < len(_ARCHIVE) + 3:
         raise NotAnArchive("has no table of contents of pg_dump")
@@ -106,7 +106,7 @@ def archive_version(toc: bytes) -> tuple[int, int]:
 
 
 def toc_in_tar(beginning: bytes) -> bytes:
-    """Return the beginning of the toc.dat that begins an archive of format tar."""
+    """Return the beginning of toc.dat, which is the first member of an archive in format tar."""
     return beginning[_BLOCK:]
 
 
@@ -115,7 +115,7 @@ def _format_of_tar(beginning: bytes) -> Format:
         first = tarfile.TarInfo.frombuf(beginning[:_BLOCK], "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise NotAnArchive(f"is a tar archive whose first header is damaged: {error}") from error
-    # A directory archive whose toc.dat was packed first begins with the same name and the same bytes.
+    # A directory archive may begin with the same name and bytes, if its toc.dat was packed first.
     if first.name == "toc.dat" and (first.uid, first.gid) == _TAR_OWNER:
         return Format.TAR
     return Format.DIRECTORY
@@ -129,7 +129,7 @@ def _describe(beginning: bytes) -> str:
             return what
     if not beginning:
         return "empty"
-    # Never its content: it may be anybody's data.
+    # The message must not quote the content, which may be anybody's data.
     if b"\0" not in beginning and _is_text(beginning):
         return "text that does not begin as pg_dump's plain format does (-- PostgreSQL database dump)"
     return f"none of pg_dump's formats; it begins with the bytes {beginning[:8].hex(' ')}"
@@ -137,7 +137,7 @@ def _describe(beginning: bytes) -> str:
 
 def _is_text(beginning: bytes) -> bool:
     try:
-        # The last character may be cut in two.
+        # The last character may be incomplete.
         beginning[:-3].decode()
     except UnicodeDecodeError:
         return False
@@ -147,8 +147,8 @@ def _is_text(beginning: bytes) -> bool:
 class ExternalArchive:
     """An object on S3 that is an archive of pg_dump.
 
-    :param chunks: its bytes.
-    :raises NotAnArchive: it is something else.
+    :param chunks: the object's bytes.
+    :raises NotAnArchive: the object is something else.
     """
 
     def __init__(self, uri: str, stored: StoredObject, chunks: Iterator[bytes]) -> None:
@@ -168,13 +168,13 @@ class ExternalArchive:
 
     @property
     def description(self) -> str:
-        """What it is, for the log."""
+        """URI, size, format and compression, for the log."""
         around = "" if self.compression is Compression.NONE else f" in {self.compression.value}"
         return f"{self.uri} ({human(self.stored_bytes)}, format {self.format.value}{around})"
 
     @contextmanager
     def about_it(self) -> Iterator[None]:
-        """Name the object in errors about it."""
+        """Context manager: put the object's URI in front of errors about it."""
         try:
             yield
         except (NotAnArchive, IntegrityError) as error:
@@ -191,7 +191,7 @@ def find_object(client: S3Client, uri: str) -> StoredObject:
     if not key or key.endswith("/"):
         raise InputError(f"backup must name a manifest or an archive, not the folder {uri!r}")
     try:
-        # Not HeadObject, whose refusals say nothing.
+        # Not HeadObject: its errors come without a message.
         answer = client.get_object(Bucket=bucket, Key=key)
         answer["Body"].close()
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""A plain dump: a script for psql, replayed in one transaction that only its whole text commits."""
+"""A plain dump: a script for psql, replayed in one transaction that is committed only after its complete text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VERSION = re.compile(rb"^-- Dumped from database version (\d+(?:\.\d+)?)", re.M
 _RESTRICT = re.compile(rb"^\\restrict (\w+)\r?$", re.MULTILINE)
 _FIRST_COMMAND = re.compile(rb"^(?:CREATE|DROP) +(\w+)", re.MULTILINE)
 _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT = 17
-# Of a dump of some schemas, in which schemas come first.
+# Written when single schemas are dumped; schemas are then the first entries.
 _DROPS_PUBLIC = re.compile(rb'^DROP SCHEMA (?:IF EXISTS )?"?public"?;\r?\n', re.MULTILINE)
 _CREATES_PUBLIC = re.compile(
     rb'^(-- Name: public; Type: SCHEMA; .*\r?\n--\r?\n\r?\n)CREATE SCHEMA "?public"?;', re.MULTILINE
@@ -32,9 +32,9 @@ _UNKNOWN_TO_OLDER = b"\nSET transaction_timeout = 0;"
 class Script:
     """A plain dump.
 
-    :param beginning: its first bytes, some thousands.
-    :param chunks: all of it.
-    :raises InputError: it would create a database of its own.
+    :param beginning: the dump's first few thousand bytes.
+    :param chunks: the whole dump.
+    :raises InputError: the dump would create a database of its own.
     """
 
     def __init__(self, beginning: bytes, chunks: Iterator[bytes]) -> None:
@@ -51,19 +51,19 @@ class Script:
             )
 
     def replay(self, psql: Psql, target: Target, context: RestoreContext, *, has_public: bool) -> int:
-        """Let psql run it, and return its bytes.
+        """Run the dump with psql; return its size in bytes.
 
-        Large objects in it end the transaction early: pg_dump writes a COMMIT behind them.
+        Large objects end the transaction early: pg_dump writes a COMMIT after them.
 
-        :param has_public: the target has the schema public, which then is neither dropped nor created.
+        :param has_public: whether the target has the schema public, which is then neither dropped nor created.
         :raises ClientProgramError: psql failed.
-        :raises PgS3Error: psql ended well, but before the script did.
-        :raises IntegrityError: the script ends too early; psql has not seen its end.
-        :raises Cancelled: told to stop.
+        :raises PgS3Error: psql succeeded, but ended before the script did.
+        :raises IntegrityError: the script is incomplete; its last chunk was withheld from psql.
+        :raises Cancelled: the restore was told to stop.
         """
         token = f"end_{secrets.token_hex(32)}"
         before, after = self._around(psql, token, target.version)
-        poured_bytes = run_with_stdin(
+        fed_bytes = run_with_stdin(
             [
                 psql.path,
                 "--no-psqlrc",
@@ -81,22 +81,22 @@ class Script:
             cancel=context.cancel,
             log=context.log,
         )
-        return poured_bytes - len(before) - len(after)
+        return fed_bytes - len(before) - len(after)
 
     def _around(self, psql: Psql, token: str, target_version: int) -> tuple[bytes, bytes]:
-        # Not --single-transaction: at the end of its input psql would commit, also where the input ends because
-        # this process was killed.
+        # Not --single-transaction: psql would commit at the end of its input, even if the input ends because this
+        # process was killed.
         before = without_limits(target_version) + b";\nBEGIN;\n"
         if self._restrict_key is None and psql.knows_restrict:
-            # A dump of an older pg_dump: no meta-command has any business in it.
+            # The dump is an older pg_dump's: such dumps hold no meta-commands.
             before += b"\\restrict %s\n" % secrets.token_hex(16).encode()
-        # A script can end psql (\q), with status 0. So its end makes the server say the token, in a notice that
-        # the name is too long; nothing is changed by it, and no event trigger fires.
+        # A script can end psql with status 0 (\q). So a command after the script makes the server return the
+        # token, in a notice that the name is too long. The command changes nothing, and fires no event trigger.
         after = f"\nCOMMIT;\nSET client_min_messages = notice;\nSELECT 1 AS {token};\n"
         return before, after.encode()
 
     def _adapted(self, target_version: int, has_public: bool) -> Iterator[bytes]:
-        """The script, without what the target does not need, and would refuse: all of it is at the beginning."""
+        """Return the script without what the target would refuse, all of which is in the first chunk."""
         first = next(self._chunks, b"")
         if target_version // 10000 < _FIRST_MAJOR_WITH_TRANSACTION_TIMEOUT:
             first = first.replace(_UNKNOWN_TO_OLDER, b"", 1)
@@ -106,7 +106,7 @@ class Script:
 
 
 class _Judge:
-    """Waits for the notice that says that the dump's end was reached."""
+    """Waits for the notice with the token, which proves that the dump's end was reached."""
 
     is_hopeless = False
 
@@ -123,6 +123,6 @@ class _Judge:
 
     def check(self, program: ClientProgram) -> None:
         program.check()
-        program.stderr_tail()  # all lines have come
+        program.stderr_tail()  # waits until all lines have been read
         if not self._is_committed:
-            raise PgS3Error("psql ended before the dump's end, and committed nothing of what came last")
+            raise PgS3Error("psql ended before the dump's end, and did not commit its last part")

@@ -1,4 +1,4 @@
-"""A plain dump as the source of a restore: psql replays it as it is."""
+"""A source that psql replays as it is: a plain dump."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class PlainSource:
     def plan(self, target: Target) -> Replay:
         """Choose psql; nothing is touched.
 
-        :raises InputError: an argument has no effect on a plain dump, or psql is missing, or the server is older.
-        :raises DataConflict: the target holds something.
+        :raises InputError: an argument has no effect on a plain dump, psql is missing, or the server is too old.
+        :raises DataConflict: the target holds something that is in the way.
         """
         request = self._context.request
         _refuse_what_has_no_effect(request)
@@ -61,7 +61,7 @@ class Replay:
         return f"psql {self.psql.version}"
 
     def prepare(self) -> None:
-        """Create the target's database, if need be."""
+        """Create the target's database if it is missing."""
         self.target.prepare(None)
 
     def fill(self) -> Amounts:

@@ -1,4 +1,4 @@
-"""psql, which replays plain dumps, and which of its versions a dump can make run commands on the worker."""
+"""The choice of a psql to replay plain dumps with: one that a dump cannot make run commands on the worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres import client_tools
 
-# Vulnerability → major → the first minor without it. Majors below have no fixed version, later ones need none.
+# Vulnerability → major → first fixed minor. Older majors have no fix, newer ones need none.
 # https://www.postgresql.org/support/security/
 FIXED_IN: Mapping[str, Mapping[int, int]] = {
     "CVE-2025-8714": {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0},
@@ -21,10 +21,10 @@ _RESTRICT_SINCE = "CVE-2025-8714"
 
 @dataclass(frozen=True, kw_only=True)
 class Psql:
-    """One psql.
+    """A psql on this worker.
 
-    :param version: such as ``16.14``.
-    :param open_to: the vulnerabilities that it has, of those in `FIXED_IN`.
+    :param version: its version, such as ``16.14``.
+    :param open_to: its vulnerabilities, of those in `FIXED_IN`.
     """
 
     path: str
@@ -33,16 +33,16 @@ class Psql:
 
     @property
     def knows_restrict(self) -> bool:
-        r"""Whether it has ``\restrict``, which turns a script's other meta-commands off."""
+        r"""True if it knows ``\restrict``, which disables a script's other meta-commands."""
         return _RESTRICT_SINCE not in self.open_to
 
 
 def choose_psql(search: Sequence[str], *, allow_unsafe: bool) -> Psql:
-    """Take the newest psql without known vulnerabilities; any version talks to any server.
+    """Return the newest psql without known vulnerabilities; any version works with any server.
 
-    :param search: folders to look in before ``PATH`` and the standard places.
-    :param allow_unsafe: if there is none, take the newest.
-    :raises InputError: there is none; the message says why the ones found are refused.
+    :param search: folders to search before ``PATH`` and the standard folders.
+    :param allow_unsafe: if there is none, return the newest.
+    :raises InputError: there is none; the message says why those found are refused.
     """
     found = _installed(search)
     if not found:
@@ -54,15 +54,15 @@ def choose_psql(search: Sequence[str], *, allow_unsafe: bool) -> Psql:
     if best.open_to and not allow_unsafe:
         versions = "; ".join(f"psql {psql.version} has {' and '.join(psql.open_to)}" for psql in found)
         raise InputError(
-            "a plain dump is a script for psql, and whoever ruled the server that it comes from can make these "
-            f"versions run any command on this worker: {versions}. Install {_fixed_versions()} or later, or dump "
-            "in the format custom (pg_dump -Fc). If you trust that server, give allow_unsafe_psql=True"
+            "a plain dump is a script for psql, and whoever controlled the server that it comes from can make "
+            f"these versions run any command on this worker: {versions}. Install {_fixed_versions()} or later, or "
+            "dump in the format custom (pg_dump -Fc). If you trust that server, give allow_unsafe_psql=True"
         )
     return best
 
 
 def open_to(version: str) -> list[str]:
-    """Name the vulnerabilities of a version of psql."""
+    """Return the vulnerabilities of a version of psql."""
     major, minor = _numbers(version)
     return [
         name
@@ -75,7 +75,7 @@ def _installed(search: Sequence[str]) -> list[Psql]:
     found = []
     for tools in client_tools.installed(search):
         path = tools.path("psql")
-        # It comes in the same package, but only what it says of itself counts.
+        # psql is in the same package, but only its own --version counts.
         try:
             version = client_tools.said_version(path)
         except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""An archive of another tool on S3 as the source of a restore: pg_dump's formats, bare or in gzip or zstd."""
+"""The source for an archive of another tool on S3: any format of pg_dump, perhaps compressed by gzip or zstd."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _DOWNLOADS = 4
 
 @contextmanager
 def open_external_source(client: S3Client, context: RestoreContext) -> Iterator[Source]:
-    """Open the archive that a request names. Errors about its bytes name it.
+    """Open the archive that a request names. Errors about the archive's bytes name its URI.
 
-    :raises InputError: it is none, or the request asks for what only backups of ours offer.
+    :raises InputError: it is not an archive, or the request needs a backup of ours.
     :raises StorageError: S3 failed.
     """
     request = context.request

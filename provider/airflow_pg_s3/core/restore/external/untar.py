@@ -1,6 +1,6 @@
-"""A directory archive of pg_dump that somebody has packed with tar, unpacked into a folder as it streams.
+"""A directory archive packed with tar, unpacked into a folder as it streams.
 
-Nothing in the tar decides where a byte is written but a file's own name, which must be one that pg_dump gives.
+Of the tar, only a file's base name decides where its bytes are written, and it must be a name that pg_dump uses.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ _BLOCK = tarfile.BLOCKSIZE
 _SUFFIX = r"(\.gz|\.lz4|\.zst)?"
 _MEMBER = re.compile(rf"toc\.dat|(\d+|blob_\d+)\.dat{_SUFFIX}|blobs(_\d+)?\.toc")
 _MEMBERS_LIMIT = 1_000_000
-# Extended headers hold names and times; they are read into memory.
+# Limits memory: extended headers, which hold names and times, are read as a whole.
 _EXTENSION_LIMIT_BYTES = 1 << 20
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 
 
 def unpack_directory(chunks: Iterator[bytes], folder: Path) -> int:
-    """Write the archive's members into `folder`, and return their bytes.
+    """Write the archive's members into `folder`; return their size in bytes.
 
-    :param chunks: a tar archive, of POSIX, GNU or the older form.
-    :param folder: an empty one.
-    :raises IntegrityError: it ends too early, is damaged, holds links or devices, or names that lead elsewhere.
-    :raises NotAnArchive: there is no directory archive in it.
+    :param chunks: a tar archive in POSIX, GNU or old format.
+    :param folder: an empty folder.
+    :raises IntegrityError: the tar is incomplete or damaged, or holds links, devices, or names that lead
+        elsewhere.
+    :raises NotAnArchive: the tar holds no directory archive.
     :raises InputError: the disk has no room for a member.
     """
     reader = _Reader(chunks)
@@ -58,14 +59,14 @@ def unpack_directory(chunks: Iterator[bytes], folder: Path) -> int:
 
 
 class _Reader:
-    """Reads a stream of chunks by size."""
+    """Reads exact numbers of bytes from a stream of chunks."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
 
     def pieces(self, size: int) -> Iterator[memoryview]:
-        """Yield the next `size` bytes as they come."""
+        """Yield the next `size` bytes, in pieces as they arrive."""
         while size:
             if not self._rest:
                 chunk = next(self._chunks, None)
@@ -81,18 +82,18 @@ class _Reader:
         return b"".join(self.pieces(size))
 
     def skip(self, size: int) -> None:
-        """Pass over a member with its padding."""
+        """Skip a member and its padding."""
         for _ in self.pieces(size + -size % _BLOCK):
             pass
 
     def drain(self) -> None:
-        """Read to the end, where compressed data has its check sum."""
+        """Read to the end, so that the checksum at the end of compressed data is verified."""
         for _ in self._chunks:
             pass
 
 
 def _next_entry(reader: _Reader) -> tuple[str, int] | None:
-    """Read headers up to the next plain file's; None at the archive's end."""
+    """Read headers up to the next plain file's; return its name and size, None at the archive's end."""
     changes: dict[str, str] = {}
     while True:
         block = reader.read(_BLOCK)
@@ -119,7 +120,7 @@ def _next_entry(reader: _Reader) -> tuple[str, int] | None:
 
 
 def _extension(reader: _Reader, info: tarfile.TarInfo) -> dict[str, str]:
-    """Read what an extended header says of the next file."""
+    """Read the fields of the next file that an extended header replaces."""
     if info.size > _EXTENSION_LIMIT_BYTES:
         raise IntegrityError(f"is a damaged tar archive: an extended header has {info.size} bytes")
     data = reader.read(info.size + -info.size % _BLOCK)[: info.size]
@@ -129,7 +130,7 @@ def _extension(reader: _Reader, info: tarfile.TarInfo) -> dict[str, str]:
         return {}
     changes = {}
     while data:
-        # "30 mtime=1700000000.123456789\n", where 30 counts all of it.
+        # "30 mtime=1700000000.123456789\n", where 30 is the length of the whole record.
         length, _, _ = data.partition(b" ")
         if not length.isdigit() or not 0 < int(length[:9]) <= len(data):
             raise IntegrityError("is a damaged tar archive: an extended header cannot be read")
@@ -140,7 +141,7 @@ def _extension(reader: _Reader, info: tarfile.TarInfo) -> dict[str, str]:
 
 
 def _size(changes: dict[str, str], info: tarfile.TarInfo) -> int:
-    # Sizes over 8 GiB do not fit into the header proper.
+    # A size over 8 GiB is in an extended header.
     text = changes.get("size", str(info.size))
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise IntegrityError(f"is a damaged tar archive: {info.name!r} has a size of {text[:30]!r}")

@@ -1,4 +1,4 @@
-"""An archive on S3 as pg_restore and the loading sessions see it: plain files, taken from packs, and streams."""
+"""An archive on S3, as files for pg_restore (unpacked from packs) and as streams for the loading sessions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _READ_BYTES = 1 << 20
 
 
 class ArchiveFolder:
-    """The archive of one backup, in a workspace.
+    """The archive of one backup, with a folder in a workspace for its files.
 
-    :param base: key prefix that the manifest's objects are relative to.
+    :param base: prefix of the objects' keys, which the manifest gives relative to it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ArchiveFolder:
         self._downloader = downloader
         self._decoder = decoder
         self._fetching = threading.Lock()
-        self._files: set[str] = set()  # members that are whole in the folder
+        self._files: set[str] = set()  # names of the members that are complete files in the folder
         self._counting = threading.Lock()
         self.read_bytes = 0
         self._toc: Toc | None = None
@@ -53,10 +53,10 @@ class ArchiveFolder:
 
     @property
     def toc(self) -> Toc:
-        """The table of contents, fetched when it is first asked for.
+        """The table of contents, fetched on first use.
 
-        :raises IntegrityError: it is not what was backed up, or names files that are none of an archive.
-        :raises InputError: it is of a version that is not known here.
+        :raises IntegrityError: it is not what was backed up, or names files that cannot be in an archive.
+        :raises InputError: its format version is unknown.
         """
         if self._toc is None:
             self.fetch([TOC])
@@ -66,7 +66,7 @@ class ArchiveFolder:
         return self._toc
 
     def fetch(self, names: Collection[str]) -> None:
-        """Make plain files of members that are in packs, and of the others in the same packs.
+        """Write packed members as files, and with them the other members of their packs.
 
         :raises IntegrityError: a pack or member is not what was backed up.
         :raises InputError: the spool's disk has no room for them.
@@ -84,9 +84,9 @@ class ArchiveFolder:
                             raise IntegrityError(f"{objects[0]} does not hold {described(member)}")
 
     def save(self, members: Collection[Member]) -> None:
-        """Make plain files of members, whether they are in packs or not.
+        """Write members as files, whether they are in packs or not.
 
-        :raises IntegrityError: as `fetch` and `read`.
+        :raises IntegrityError: as in `fetch` and `read`.
         :raises InputError: the spool's disk has no room for them.
         """
         self.fetch({member.name for member in members if member.packed})
@@ -98,10 +98,10 @@ class ArchiveFolder:
                 self._files.add(member.name)
 
     def read(self, member: Member, write: Callable[[bytes], object]) -> None:
-        """Read one member, from S3 if it is in no pack, on the caller's thread; several may do so at once.
+        """Read one member on the caller's thread, from S3 unless it is packed; threads may do so at the same time.
 
-        :param write: takes its bytes; what they are is only known to be right when this returns.
-        :raises IntegrityError: it is not what was backed up.
+        :param write: called with the member's bytes. They have proved right only when `read` returns.
+        :raises IntegrityError: the member is not what was backed up.
         """
         verifier = MemberVerifier(member)
 
@@ -128,12 +128,12 @@ class ArchiveFolder:
         require_free_space(self.folder, size, what="what pg_restore reads of the backup as files")
 
     def _fetch_pack(self, objects: Sequence[str], members: Mapping[str, Member]) -> set[str]:
-        """Make files of all members in a pack, and return their names."""
+        """Write all members of a pack as files; return their names."""
         names: set[str] = set()
         with ExitStack() as stack:
 
             def open_member(name: str, size: int) -> _MemberFile:
-                # The name becomes a file's: only the manifest's own names, which were checked, are taken.
+                # The name becomes a file name, so only names from the manifest are accepted: these were checked.
                 if name not in members:
                     raise IntegrityError(f"holds {name!r}, which the manifest does not name")
                 names.add(name)
@@ -151,7 +151,7 @@ class ArchiveFolder:
 
 
 class _MemberFile:
-    """A member that becomes a file."""
+    """A member that is written to a file."""
 
     def __init__(self, member: Member, file: IO[bytes]) -> None:
         self.file = file

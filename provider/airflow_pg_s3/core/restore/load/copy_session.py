@@ -1,4 +1,4 @@
-"""A session that fills tables and large objects. Whatever ends it, a table is whole or as it was before."""
+"""A session that fills tables and large objects. However it ends, each table is complete or unchanged."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from airflow_pg_s3.core.postgres.heartbeat import cut_off, is_stale
 from airflow_pg_s3.core.postgres.sql_text import quote_name
 from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 
-# Calls its argument with all bytes, in order; returns only if they are those that were backed up.
+# Calls its argument with all bytes, in order; raises at the end unless they are what was backed up.
 Feed = Callable[[Callable[[bytes], object]], None]
-# What pg_restore sets (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c), where it affects rows
-# and `ConnectionParameters.set_up` does not set it for all our sessions.
+# Settings of pg_restore (_doSetFixedOutputState in PostgreSQL's pg_backup_archiver.c) that affect rows, except
+# those that `ConnectionParameters.set_up` makes for all our sessions.
 _SETTINGS = {
     "check_function_bodies": "off",
     "xmloption": "content",
@@ -33,14 +33,14 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOptions:
-    """How rows are loaded.
+    """Options for loading rows.
 
-    :param encoding: of the archive, as PostgreSQL names it.
-    :param lc_monetary: the locale that money is in; None for the server's own.
-    :param role: to become; None to stay who we are.
-    :param superuser: the role that disables triggers, if not the one that loads.
-    :param disables_triggers: none of them fires, and no foreign key is checked.
-    :param row_security: heed policies, rather than fail where there are some for us.
+    :param encoding: the archive's encoding, as PostgreSQL names it.
+    :param lc_monetary: the locale of money values; None for the server's own.
+    :param role: the role to SET; None to keep the role that logged in.
+    :param superuser: the role that disables triggers, if it is not the one that loads.
+    :param disables_triggers: whether triggers are disabled, and with them the checks of foreign keys.
+    :param row_security: whether to obey row security policies, instead of failing if one applies.
     """
 
     encoding: str
@@ -52,9 +52,9 @@ class LoadingOptions:
 
 
 def loading_options(archive: OpenedArchive, *, data_only: bool) -> LoadingOptions:
-    """Read what pg_restore's options say of rows.
+    """Read the options for loading rows from pg_restore's options.
 
-    :param data_only: whether the tables were there before; else they have no triggers yet.
+    :param data_only: whether the tables existed before the restore; if not, they have no triggers yet.
     """
     values = dict(archive.given)
     return LoadingOptions(
@@ -68,12 +68,12 @@ def loading_options(archive: OpenedArchive, *, data_only: bool) -> LoadingOption
 
 
 def become(connection: psycopg.Connection[tuple[Any, ...]], role: str) -> None:
-    """Take a role, which `reset role` leaves again."""
+    """Run SET ROLE for the session; `reset role` undoes it."""
     connection.execute(in_session(f"set role {quote_name(role)}", connection))
 
 
 class LoadingSession:
-    """A connection to the target, made when it is needed. Used on one thread; `abort` may come from another."""
+    """A connection to the target, opened on first use. Used by one thread; only `abort` may come from another."""
 
     def __init__(self, target: ConnectionParameters, options: LoadingOptions) -> None:
         self._target = target
@@ -88,7 +88,7 @@ class LoadingSession:
         """The connection, with pg_restore's settings.
 
         :raises InputError: the server refuses the role.
-        :raises psycopg.Error: it cannot be reached.
+        :raises psycopg.Error: the server cannot be reached.
         """
         if self._connection is not None and is_stale(self._connection, self._used):
             self.close()
@@ -101,15 +101,15 @@ class LoadingSession:
         return self._connection
 
     def abort(self) -> None:
-        """Break the connection, whatever it does; the server rolls back what is not committed."""
+        """Break the connection, whatever it is doing; the server rolls back what is not committed."""
         self._is_aborted = True
-        # Its owner must not close it meanwhile: its socket's number could be another file's by then.
+        # Its own thread must not close it meanwhile: the socket's descriptor could be reused by another file.
         with self._closing:
             if self._connection is not None:
                 cut_off(self._connection)
 
     def close(self) -> None:
-        """Leave the server until the connection is needed again."""
+        """Close the connection until it is needed again."""
         with self._closing:
             if self._connection is not None:
                 self._connection.close()
@@ -120,7 +120,7 @@ class LoadingSession:
         settings["row_security"] = "on" if self._options.row_security else "off"
         self._become(connection)
         if psycopg_knows(self._options.encoding):
-            # Last: from then on the server's messages come in the archive's encoding.
+            # This setting is last: from here on the server's messages come in the archive's encoding.
             settings["client_encoding"] = self._options.encoding
         for name, value in settings.items():
             connection.execute("select pg_catalog.set_config(%s, %s, false)", [name, value])
@@ -132,14 +132,14 @@ class LoadingSession:
     def copy(self, table: CopyTarget, feed: Feed, *, name: str, is_new: bool) -> None:
         """Load a table's rows in one transaction.
 
-        :param name: the table's, for people.
-        :param is_new: this restore has made the table, so that nothing is lost by truncating it. Then its rows are
-            written without WAL where ``wal_level`` is minimal, and frozen.
-        :raises CopyError: the server does not take them.
-        :raises IntegrityError: they are not what was backed up.
+        :param name: the table's name for messages.
+        :param is_new: whether this restore has created the table, so that truncating it loses nothing. Its rows
+            are then frozen and, with ``wal_level = minimal``, written without WAL.
+        :raises CopyError: the server does not accept the rows.
+        :raises IntegrityError: the rows are not what was backed up.
         """
         options = b" WITH (FREEZE)" if is_new else b""
-        connection = self.connection  # what goes wrong until here is not about rows
+        connection = self.connection  # an error up to here is not about rows
         try:
             with connection.transaction(), connection.cursor() as cursor:
                 if is_new:
@@ -147,22 +147,22 @@ class LoadingSession:
                 with self._without_triggers(table), cursor.copy(table.command + options) as copy:
                     feed(copy.write)
         except psycopg.Error as error:
-            # Not chained, as its own text quotes rows.
+            # Not chained: the original error's text quotes rows.
             raise copy_error(name, error).with_traceback(error.__traceback__) from None
 
     def fill_large_objects(self, contents: Sequence[tuple[int, bytes]]) -> None:
         """Fill some empty large objects, in one transaction.
 
-        :param contents: oids, and all bytes of each.
+        :param contents: oid and all bytes of each.
         """
         with self.connection.transaction(), self.connection.cursor() as cursor:
-            # In one round trip: psycopg sends them as a pipeline.
+            # One round trip: psycopg sends the statements as a pipeline.
             cursor.executemany("select pg_catalog.lo_put(%s::oid, 0, %b)", contents)
 
     def fill_large_object(self, oid: int, feed: Feed) -> None:
         """Fill an empty large object of any size, in one transaction.
 
-        :raises IntegrityError: its bytes are not what was backed up.
+        :raises IntegrityError: the bytes are not what was backed up.
         """
         offset = 0
 

@@ -1,4 +1,4 @@
-"""Work on a few threads at a time: the largest pieces first, each as soon as what it needs is done."""
+"""A few threads that run tasks in the order of their dependencies, the largest first."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _POLL_SECONDS = 0.05
 
 
 class Resource(Protocol):
-    """What a lane works with, such as a session."""
+    """A resource that a lane owns, such as a session."""
 
     def abort(self) -> None:
-        """Make whatever is under way fail at once; called from another thread."""
+        """Make the current work fail at once; called from another thread."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Release it."""
 
 
 R = TypeVar("R", bound=Resource)
@@ -29,10 +29,10 @@ R = TypeVar("R", bound=Resource)
 class Task(Generic[R]):
     """A piece of work.
 
-    :param key: names it.
-    :param size: bytes; of what can be done, the largest is done first.
-    :param work: called with the resource of a lane, on a thread of that lane.
-    :param after: keys of the tasks that must be done before.
+    :param key: identifies the task.
+    :param size: bytes; of the tasks that are ready, the largest runs first.
+    :param work: called with a lane's resource, on that lane's thread.
+    :param after: keys of the tasks that must be done first.
     """
 
     key: Hashable
@@ -42,10 +42,10 @@ class Task(Generic[R]):
 
 
 class Lanes(Generic[R]):
-    """A fixed number of threads, each with its own resource.
+    """A fixed number of threads ("lanes"), each with a resource of its own.
 
     :param open_resource: called on each lane's thread.
-    :param stop: set when a task fails, or the caller does, so that the others end.
+    :param stop: set when a task or the caller fails, so that the other tasks end.
     """
 
     def __init__(self, count: int, open_resource: Callable[[], R], *, stop: threading.Event) -> None:
@@ -57,11 +57,11 @@ class Lanes(Generic[R]):
         self._error: BaseException | None = None
         self._resources: list[R] = []
 
-    def run(self, tasks: Sequence[Task[R]], *, look: Callable[[], None]) -> None:
-        """Do all tasks; raise the first error, once nothing runs any more.
+    def run(self, tasks: Sequence[Task[R]], *, poll: Callable[[], None]) -> None:
+        """Run all tasks; when all threads have ended, raise the first error.
 
-        :param look: called again and again on the caller's thread; what it raises ends all.
-        :raises graphlib.CycleError: tasks wait for one another; none was begun.
+        :param poll: called every 50 ms on the caller's thread; if it raises, all tasks end.
+        :raises graphlib.CycleError: tasks wait for each other; none has begun.
         """
         self._tasks = tasks
         numbers = {task.key: number for number, task in enumerate(tasks)}
@@ -80,7 +80,7 @@ class Lanes(Generic[R]):
                 started.append(thread)
             for thread in started:
                 while thread.is_alive():
-                    look()
+                    poll()
                     thread.join(_POLL_SECONDS)
         finally:
             self._end(started)
@@ -116,13 +116,13 @@ class Lanes(Generic[R]):
                 resource.close()
         except BaseException as error:
             with self._changed:
-                # The others fail because of the first.
+                # Only the first error is kept: it makes the other tasks fail.
                 if self._error is None and not self._stop.is_set():
                     self._error = error
                 self._abort()
 
     def _next(self) -> int | None:
-        """Number of the largest task that can be done; None if there will be no more."""
+        """Return the number of the largest task that is ready; None if none is left."""
         with self._changed:
             while self._order.is_active() and not self._stop.is_set():
                 for number in self._order.get_ready():

@@ -1,8 +1,8 @@
-"""pg_restore's last login, which fails if the password has expired by then, and which nothing depends on.
+"""pg_restore's last login, which may fail because the password has expired, and on which nothing depends.
 
-With two jobs or more, pg_restore's leader leaves the server before the workers begin. When they have done all, it
-logs in anew "to see if we missed something", with the password that it began with, whatever the password file says
-by then (restore_toc_entries_postfork in PostgreSQL's pg_backup_archiver.c, ConnectDatabase in its pg_backup_db.c).
+With two jobs or more, pg_restore's leader disconnects before the workers begin. When they are done, it logs in
+again "to see if we missed something", with the password that it began with, whatever the password file holds by
+then (restore_toc_entries_postfork in PostgreSQL's pg_backup_archiver.c, ConnectDatabase in its pg_backup_db.c).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# Each message is written whole, but behind "pg_restore: " that may belong to another process.
+# Each message is written as a whole, but the "pg_restore: " before it may be another process's.
 _BEGIN = r"(?:\A|pg_restore: )"
 _ITEM = re.compile(_BEGIN + r"(?:processing|launching|skipping) item (\d+) ")
 _ALL_DONE = re.compile(_BEGIN + r"finished main parallel loop\Z")
@@ -27,9 +27,9 @@ _CHATTER = re.compile(
 
 
 class LastLogin:
-    """Listens to ``pg_restore --verbose``, to tell whether that login is all that failed.
+    """Parses the output of ``pg_restore --verbose``, to find out whether only the last login failed.
 
-    :param items: dump ids of all that it is to restore.
+    :param items: dump ids of all entries that it restores.
     """
 
     def __init__(self, items: Iterable[int]) -> None:
@@ -38,10 +38,10 @@ class LastLogin:
         self.has_failed = False
 
     def takes(self, line: str) -> bool:
-        """Take a line of standard error; return whether nobody else needs to see it."""
+        """Parse a line of standard error; return True if nobody else needs it."""
         self._left.difference_update(int(number) for number in _ITEM.findall(line))
         self._are_workers_done = self._are_workers_done or _ALL_DONE.search(line) is not None
-        # Nothing is left: it would have looked, and done nothing.
+        # Nothing is left: after the login it would have found nothing to do.
         if self._are_workers_done and not self._left and _NO_LOGIN.fullmatch(line):
             self.has_failed = True
             return True

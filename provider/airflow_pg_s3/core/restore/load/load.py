@@ -1,4 +1,4 @@
-"""The load: definitions by pg_restore, rows by COPY of our own, indexes as soon as a table's rows are there."""
+"""The load: definitions by pg_restore, rows by our own COPY, indexes as soon as a table's rows are there."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from airflow_pg_s3.core.restore.load.pg_restore import PgRestore
 from airflow_pg_s3.core.restore.load.plan import Copy, made_by, make_plan
 from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 
-# To start pg_restore takes 20 ms, in which that much is copied twice over.
+# Starting pg_restore takes 20 ms, in which twice as many bytes are copied.
 _BUILD_AT_ONCE_BYTES = 32 << 20
 _LARGE_OBJECTS_AT_ONCE = 500
 _LARGE_OBJECT_BYTES_AT_ONCE = 8 << 20
-# Foreign keys of the target, and what they refer to; of partitioned tables, the partitions, which hold the rows.
-# A database without encoding holds names that are no UTF-8.
+# Tables with foreign keys, and the tables that these refer to. Partitioned tables are replaced by their
+# partitions, which hold the rows. In a database in SQL_ASCII, names need not be UTF-8.
 _FOREIGN_KEYS = """
 with names as (
     select c.oid, convert_to(nspname, encoding) as schema, convert_to(relname, encoding) as name
@@ -48,12 +48,12 @@ _Names = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """A restore of an archive's entries into a database.
+    """The load of an archive's entries into a database.
 
     :param folder: the archive on S3.
-    :param archive: what of it is restored, by whatever means.
-    :param entries: what is restored here, in the order of restoring.
-    :param pg_restore: for definitions, and the rows of small tables.
+    :param archive: the archive, with all entries to restore.
+    :param entries: the entries to restore here, in pg_restore's order; a definer restores the others.
+    :param pg_restore: runs of pg_restore, for definitions and the rows of small tables.
     """
 
     folder: ArchiveFolder
@@ -64,13 +64,13 @@ class Load:
     context: RestoreContext
 
     def run(self) -> None:
-        """Restore all.
+        """Restore all entries.
 
-        :raises InputError: foreign keys of tables that are there refer to each other; nothing was touched.
+        :raises InputError: foreign keys of existing tables form a circle; nothing was touched.
         :raises ClientProgramError: pg_restore failed.
-        :raises CopyError: PostgreSQL does not take a table's rows.
+        :raises CopyError: PostgreSQL does not accept a table's rows.
         :raises IntegrityError: a member is not what was backed up; nothing of it was committed.
-        :raises Cancelled: told to stop.
+        :raises Cancelled: the restore was told to stop.
         """
         references: Mapping[int, set[int]] = {}
         if self._data_only and not self._options.disables_triggers:
@@ -148,14 +148,14 @@ class Load:
             lambda: (self.folder.read_bytes, total),
         )
 
-        def look() -> None:
+        def poll() -> None:
             if self.context.cancel.is_set():
                 raise Cancelled(f"the restore was stopped; {self.target.database!r} is incomplete")
             progress.tick()
 
         options = self._options
         lanes = Lanes(self._jobs, lambda: LoadingSession(self.target, options), stop=self.context.stop)
-        lanes.run([*loading, *building], look=look)
+        lanes.run([*loading, *building], poll=poll)
         progress.end()
 
     def _copy_task(self, copy: Copy, references: Mapping[int, set[int]]) -> Task[LoadingSession]:
@@ -175,11 +175,11 @@ class Load:
                 size = self._member(copy.entry).raw_bytes
                 yield Task(key=key, size=size, work=partial(self._build, entries), after=list(before))
                 if number == 0:
-                    # Constraints lock the table for themselves; indexes do not mind each other.
+                    # ADD CONSTRAINT takes an exclusive lock; several CREATE INDEX can run at the same time.
                     before.append(key)
 
     def _build(self, entries: Sequence[Entry], session: LoadingSession) -> None:
-        # pg_restore takes its place among the connections.
+        # pg_restore connects instead, so that the number of connections stays the same.
         session.close()
         self._run_pg_restore(entries, jobs=1, cancel=self.context.stop)
 
@@ -193,10 +193,10 @@ class Load:
 
 
 def references_between(entries: Iterable[Entry], toc: Toc, target: ConnectionParameters) -> dict[int, set[int]]:
-    """Ask the target for its foreign keys, and which data must be loaded before which.
+    """Read the target's foreign keys, and find out which data must be loaded first.
 
-    :return: data of tables with foreign keys, or that such refer to: each with what must be loaded before.
-    :raises InputError: they refer to each other.
+    :return: dump ids of the data on either side of a foreign key, each with the ids of the data to load before it.
+    :raises InputError: foreign keys form a circle.
     """
     data_of: dict[_Names, list[int]] = {}
     for entry in entries:
@@ -230,30 +230,30 @@ def on_one_lane(
     stop: threading.Event,
     cancelled: str,
 ) -> None:
-    """Work in a session of its own that may wait for locks, and be told to stop meanwhile.
+    """Call a function with a session on another thread, so that it can be cancelled while it waits for a lock.
 
-    :param stop: set when it fails or is stopped.
-    :param cancelled: what to say then.
-    :raises Cancelled: told to stop.
+    :param stop: set when the work fails or is cancelled.
+    :param cancelled: the message of `Cancelled`.
+    :raises Cancelled: `cancel` was set.
     """
 
-    def look() -> None:
+    def poll() -> None:
         if cancel.is_set():
             raise Cancelled(cancelled)
 
     lanes = Lanes(1, lambda: LoadingSession(target, options), stop=stop)
-    lanes.run([Task(key="all", size=0, work=work)], look=look)
+    lanes.run([Task(key="all", size=0, work=work)], poll=poll)
 
 
 def is_large(member: Member) -> bool:
-    """Whether a session of ours loads it: of small ones, which come as files, pg_restore is quicker."""
+    """True if a session of ours loads a member: for small ones, which are in packs, pg_restore is faster."""
     return not member.packed
 
 
 def member_of(entry: Entry, archive: ArchiveFolder) -> Member:
     """Return the member that holds a table's rows.
 
-    :raises IntegrityError: the manifest names none.
+    :raises IntegrityError: the manifest has no such member.
     """
     member = archive.members.get(entry.file)
     if member is None:
@@ -269,14 +269,15 @@ def copy_table(archive: ArchiveFolder, copy: Copy, member: Member, session: Load
     except CopyError as error:
         if not archive.toc.is_of_extension(copy.entry):
             raise
-        told = CopyError(error.table, error.said, error.sqlstate, is_of_extension=True)
-        raise told.with_traceback(error.__traceback__) from None
+        advised = CopyError(error.table, error.said, error.sqlstate, is_of_extension=True)
+        raise advised.with_traceback(error.__traceback__) from None
 
 
 def large_objects_in(lists: Iterable[Entry], archive: ArchiveFolder) -> Iterator[tuple[int, Member]]:
-    """Yield oids and members of the large objects in some lists.
+    """Yield oid and member of each large object in the ``BLOBS`` entries.
 
-    :raises IntegrityError: a list is not what was backed up, or names a file that the manifest does not.
+    :raises IntegrityError: a list of large objects is not what was backed up, or names a file that the manifest
+        lacks.
     """
     for entry in lists:
         archive.save([member_of(entry, archive)])
@@ -289,7 +290,7 @@ def large_objects_in(lists: Iterable[Entry], archive: ArchiveFolder) -> Iterator
 def fill_large_objects(
     archive: ArchiveFolder, members: Sequence[tuple[int, Member]], session: LoadingSession
 ) -> None:
-    """Fill large objects, each of which is whole or empty whatever happens."""
+    """Fill large objects; each ends up complete or empty."""
     ((oid, first), *others) = members
     if not others:
         session.fill_large_object(oid, partial(archive.read, first))
@@ -303,7 +304,7 @@ def fill_large_objects(
 
 
 def grouped(found: Iterable[tuple[int, Member]]) -> Iterator[list[tuple[int, Member]]]:
-    """Group large objects, so that small ones take one round trip together, and those of a pack come together."""
+    """Group large objects: small ones share a round trip, in the order of their packs."""
     group: list[tuple[int, Member]] = []
     size = 0
     for oid, member in found:

@@ -1,4 +1,4 @@
-"""Runs of pg_restore into one database: what it is called with, and which of its errors mean nothing."""
+"""Runs of pg_restore into one database: its arguments, and the errors to ignore."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from airflow_pg_s3.core.restore.target import Target
 
 
 class PgRestore:
-    """pg_restore, with what all its runs of one restore have in common.
+    """pg_restore, with the arguments that all its runs in one restore share.
 
-    Connects, to see which language the server would speak to the program.
+    The constructor connects, to learn the language of the server's messages.
 
     :param archive_format: ``directory``, ``custom`` or ``tar``.
-    :param options: further ones; nothing secret.
-    :raises InputError: as `ConnectionParameters.environment`.
+    :param options: further options; nothing secret.
+    :raises InputError: as in `ConnectionParameters.environment`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class PgRestore:
             f"--format={archive_format}",
             "--no-password",
             f"--dbname={target.params.dbname_argument()}",
-            # What was there before must not get the data a second time.
+            # A table that existed before must not get its data a second time.
             *(["--no-data-for-failed-tables"] if self._is_tolerant else ["--exit-on-error"]),
             *options,
         ]
@@ -63,12 +63,12 @@ class PgRestore:
         dump_ids: Sequence[int],
         cancel: threading.Event,
     ) -> int:
-        """Run it until all is restored; return the bytes that it was given on its standard input.
+        """Restore some entries; return the number of bytes that pg_restore got on its standard input.
 
         :param source: the archive: a folder, a file, or its bytes.
-        :param dump_ids: of the entries to restore, in this order.
+        :param dump_ids: dump ids of the entries to restore, in this order.
         :raises ClientProgramError: pg_restore failed.
-        :raises Cancelled: told to stop.
+        :raises Cancelled: `cancel` was set.
         """
         chosen = use_list(self._folder / f"run-{next(self._numbers)}.list", dump_ids)
         arguments = [f"--jobs={jobs}", *self._arguments, chosen]

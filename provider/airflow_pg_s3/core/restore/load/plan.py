@@ -1,7 +1,8 @@
-"""Divides a restore into runs of pg_restore and, between them, the rows that our own sessions load.
+"""The plan of a load: runs of pg_restore and, between them, the rows that our own sessions load.
 
-Definitions come first, with the rows of small tables, of which pg_restore copies thousands in a second; then large
-tables and large objects, by sessions of our own, with their indexes as soon as the rows are there; then the rest.
+1. Definitions and the rows of small tables: pg_restore copies thousands of these in a second.
+2. Large tables and large objects, by sessions of our own. A table's indexes follow as soon as its rows are there.
+3. The rest.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from airflow_pg_s3.core.postgres.archive.table_data import CopyTarget, copy_targ
 from airflow_pg_s3.core.postgres.archive.toc import POST_DATA, Entry, Toc
 
 PRIVILEGES = ("ACL", "DEFAULT ACL")
-# What pg_restore itself leaves for after the privileges (RESTORE_PASS_POST_ACL in pg_backup_archiver.c), or may.
+# Kinds that pg_restore restores after the privileges, or may (RESTORE_PASS_POST_ACL in pg_backup_archiver.c).
 _AFTER_PRIVILEGES = ("EVENT TRIGGER", "MATERIALIZED VIEW DATA", "STATISTICS DATA")
 _ABOUT_ANOTHER = ("COMMENT", "SECURITY LABEL")
 
@@ -22,12 +23,12 @@ _ABOUT_ANOTHER = ("COMMENT", "SECURITY LABEL")
 class Copy:
     """A table whose rows a session of ours loads.
 
-    :param entry: its ``TABLE DATA``.
-    :param target: what COPY fills.
-    :param is_new: this restore creates the table that COPY fills.
-    :param after: ``TABLE DATA`` to load before.
-    :param builds: what is built as soon as the rows are there, each list by a run of pg_restore, the first before
-        the others.
+    :param entry: the table's ``TABLE DATA`` entry.
+    :param target: the table that COPY fills.
+    :param is_new: whether this restore creates the table that COPY fills.
+    :param after: dump ids of ``TABLE DATA`` to load first.
+    :param builds: entries to build as soon as the rows are there: each list by one run of pg_restore, the first
+        list before the others.
     """
 
     entry: Entry
@@ -39,12 +40,12 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A restore.
+    """The steps of a load.
 
-    :param first: for the first run of pg_restore.
-    :param copies: for sessions of ours.
-    :param large_objects: ``BLOBS``, for sessions of ours, too.
-    :param rest: for the last runs, in this order.
+    :param first: entries for the first run of pg_restore.
+    :param copies: tables that our sessions load.
+    :param large_objects: ``BLOBS`` entries, whose large objects our sessions fill.
+    :param rest: the last runs of pg_restore, in this order.
     """
 
     first: list[Entry]
@@ -70,12 +71,12 @@ def make_plan(
     builds_at_once: Callable[[Entry], bool],
     jobs: int,
 ) -> Plan:
-    """Divide a restore.
+    """Divide a load into its steps.
 
-    :param entries: what is restored, in the order of restoring.
-    :param made: dump ids of the tables that the restore makes, as `made_by` tells.
-    :param is_ours: whether a session of ours loads this ``TABLE DATA``.
-    :param builds_at_once: whether it is worth a run of pg_restore to build its indexes at once.
+    :param entries: the entries to restore, in pg_restore's order.
+    :param made: dump ids of the tables that the restore creates, as `made_by` returns them.
+    :param is_ours: returns whether a session of ours loads a ``TABLE DATA`` entry.
+    :param builds_at_once: returns whether a table is large enough for a run of pg_restore that builds its indexes.
     """
     copies = [_copy(entry, toc, made) for entry in entries if entry.kind == "TABLE DATA" and is_ours(entry)]
     copies = _in_order_of_extensions(copies, made)
@@ -99,12 +100,12 @@ def make_plan(
 
 
 def made_by(entries: Sequence[Entry]) -> set[int]:
-    """Dump ids of the tables that a restore of these entries makes, foreign ones included."""
+    """Return the dump ids of the tables that a restore of these entries creates, foreign tables included."""
     return {entry.dump_id for entry in entries if entry.kind in ("TABLE", "FOREIGN TABLE")}
 
 
 def rows_of_extensions(entries: Sequence[Entry]) -> list[Entry]:
-    """``TABLE DATA`` of tables that a restore of these entries does not make: extensions do."""
+    """Return the ``TABLE DATA`` entries of extensions' tables: no entry creates these."""
     made = made_by(entries)
     return [entry for entry in entries if entry.kind == "TABLE DATA" and made.isdisjoint(entry.dependencies)]
 
@@ -112,9 +113,9 @@ def rows_of_extensions(entries: Sequence[Entry]) -> list[Entry]:
 def divide(entries: Sequence[Entry], *, jobs: int) -> list[Run]:
     """Divide entries into runs of pg_restore, so that GRANTs that need each other do not run at the same time.
 
-    A GRANT that another role than the owner has made runs as that role, which must have got its rights before:
-    those on the schema, and those it passes on. ``pg_restore --jobs`` runs all GRANTs at once, in any order, and
-    then some fail with "permission denied for schema" (restore_toc_entries_parallel in pg_backup_archiver.c).
+    A GRANT made by a role other than the owner runs as that role. The role must have its own rights by then: those
+    on the schema, and those that it passes on. ``pg_restore --jobs`` runs all GRANTs at once, in any order, so
+    that some fail with "permission denied for schema" (restore_toc_entries_parallel in pg_backup_archiver.c).
     """
     privileges = [entry for entry in entries if entry.kind in PRIVILEGES]
     if jobs == 1 or not any(b"SET SESSION AUTHORIZATION" in entry.definition for entry in privileges):
@@ -131,8 +132,8 @@ def divide(entries: Sequence[Entry], *, jobs: int) -> list[Run]:
 def _copy(data: Entry, toc: Toc, made: Collection[int]) -> Copy:
     target = copy_target(data)
     names = [text.encode(toc.codec, errors="surrogateescape") for text in (data.schema, data.name)]
-    # A table of an extension has no TABLE, and rows of the extension's own. Rows of a partition may be loaded
-    # through its root, which others fill as well.
+    # An extension's table has no TABLE entry, and holds rows of the extension's own. A partition's rows may be
+    # loaded through its root, which other partitions' rows go through as well.
     is_new = [target.schema, target.name] == names and any(
         number in made and toc.by_id[number].kind == "TABLE" for number in data.dependencies
     )
@@ -150,9 +151,9 @@ def _is_after_privileges(entry: Entry) -> bool:
 
 
 def _in_order_of_extensions(copies: Sequence[Copy], made: Collection[int]) -> list[Copy]:
-    """Let tables of extensions wait for each other: pg_dump has put them in the order of their foreign keys."""
+    """Make extensions' tables wait for each other, in pg_dump's order, which is that of their foreign keys."""
     if not made:
-        return list(copies)  # data alone
+        return list(copies)  # data_only: every table exists
     ordered: list[Copy] = []
     before: tuple[int, ...] = ()
     for copy in copies:
@@ -164,7 +165,7 @@ def _in_order_of_extensions(copies: Sequence[Copy], made: Collection[int]) -> li
 
 
 def _builds(toc: Toc, rest: Sequence[Entry], copies: Sequence[Copy]) -> Mapping[int, list[list[Entry]]]:
-    """What can be built as soon as the rows of one table are there, by the dump id of its data."""
+    """Return what can be built as soon as a table's rows are there, by the dump id of its ``TABLE DATA``."""
     table_of = {
         number: copy.entry.dump_id
         for copy in copies
@@ -175,14 +176,14 @@ def _builds(toc: Toc, rest: Sequence[Entry], copies: Sequence[Copy]) -> Mapping[
     constraints: dict[int, list[Entry]] = {}
     indexes: dict[int, list[Entry]] = {}
     for entry in rest:
-        # Whatever else it needs may read other tables: a function, an operator class.
+        # An entry that needs anything else (a function, an operator class) might read other tables.
         needed = [number for number in entry.dependencies if number in toc.by_id]
         if len(needed) != 1 or needed[0] not in table_of:
             continue
         data = table_of[needed[0]]
         if entry.kind == "INDEX":
             indexes.setdefault(data, []).append(entry)
-        # Without ONLY, it would apply to inheriting tables as well, whose rows may not be loaded yet.
+        # Without ONLY, the constraint also covers inheriting tables, whose rows may not be loaded yet.
         elif entry.kind == "CONSTRAINT" and entry.definition.startswith(b"ALTER TABLE ONLY "):
             constraints.setdefault(data, []).append(entry)
     return {

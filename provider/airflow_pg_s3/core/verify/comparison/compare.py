@@ -1,4 +1,4 @@
-"""The comparison: is a restored database the one that was backed up?"""
+"""The comparison of a restored database with its backup."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from airflow_pg_s3.core.verify.comparison.workers import Found, Work, do_all
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What was found.
+    """The result of a comparison.
 
-    :param tables: one for every table member of the manifest, in its order.
-    :param differences: everything that is not as in the source, each named; empty = equal.
-    :param warnings: what could not be compared, and why.
+    :param tables: one result for each table member of the manifest, in its order.
+    :param differences: everything that differs from the source; empty if all is equal.
+    :param warnings: sentences about what could not be compared, and why.
     """
 
     tables: list[TableResult]
@@ -47,8 +47,8 @@ class Comparison:
 class RestoredDatabase:
     """A restored database.
 
-    :param tools: the programs that restored it.
-    :param with_roles: owners, privileges and tablespaces were restored as well.
+    :param tools: the client programs that restored it.
+    :param with_roles: whether owners, privileges and tablespaces were restored as well.
     """
 
     params: ConnectionParameters
@@ -67,13 +67,14 @@ def compare(
 ) -> Comparison:
     """Compare a restored database with its backup. Nothing in the database is changed.
 
-    :param archive: with toc.dat fetched.
-    :param jobs: tables read at the same time, each over a connection, large ones over a second one for psql.
-    :param locate: for tables that differ, look for the first row that does, which reads their data from S3.
-    :param cancel: set from anywhere to stop.
-    :raises InputError: the database cannot be connected to.
-    :raises PgS3Error: the database, a program or S3 failed, so nothing is known.
-    :raises Cancelled: told to stop.
+    :param archive: the archive, with toc.dat fetched.
+    :param jobs: number of tables read at the same time, each over a connection; large ones over a second one,
+        psql's.
+    :param locate: find the first differing row of tables that differ, for which their data is read from S3.
+    :param cancel: set from any thread to stop the comparison.
+    :raises InputError: connecting to the database fails.
+    :raises PgS3Error: the database, a program or S3 failed, so that nothing is known.
+    :raises Cancelled: the comparison was told to stop.
     """
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, not {jobs}")
@@ -92,8 +93,8 @@ def compare(
             work = _work(archive, schemas, reader, with_roles=restored.with_roles, locate=locate)
         found = do_all(work, open_reader, jobs=jobs, cancel=cancel, log=log)
     except psycopg.Error as error:
-        said = f"{target.endpoint} cannot be compared: {server_error(error)}"
-        raise ServerError(said).with_traceback(error.__traceback__) from None
+        message = f"{target.endpoint} cannot be compared: {server_error(error)}"
+        raise ServerError(message).with_traceback(error.__traceback__) from None
     in_order = [found.tables[member.name] for member in manifest.members if member.table is not None]
     return Comparison(tables=in_order, differences=found.differences, warnings=found.warnings)
 
@@ -101,7 +102,7 @@ def compare(
 def _work(
     archive: ArchiveFolder, schemas: SchemaReader, reader: CopyReader, *, with_roles: bool, locate: bool
 ) -> list[Work]:
-    """All that is to be compared, in the order in which differences are told."""
+    """Return the pieces of the comparison, in the order in which differences are reported."""
     server = archive.manifest.server
     toc = read_toc(archive.folder / TOC)
     restored = read_tables(reader.connection, server)
@@ -116,7 +117,7 @@ def _work(
         differences, warnings = sequences_and_extensions.compare_extensions(reader.connection, expected, server)
         differences += compare_schemas(expected, found, same_major=same_major)
         warnings += [
-            f"the schema {entry.name}, which an extension is in, was not in the backup, but made before"
+            f"the schema {entry.name}, which holds an extension, is not in the backup, but was created before"
             for entry in schemas_for_extensions(expected, found)
         ]
         differences += sequences_and_extensions.compare_materialized_views(reader.connection, expected, server)
@@ -141,7 +142,7 @@ def _work(
         return sum(member.raw_bytes for member in members)
 
     return [
-        # pg_dump runs beside the reading, so it is not left for the end.
+        # pg_dump can run while rows are read, so it is started first.
         Work(raw_bytes=0, do=compare_schema, is_first=True),
         *(Work(raw_bytes=size(group), do=partial(tables.compare, group)) for group in tables.groups()),
         Work(raw_bytes=0, do=compare_state),

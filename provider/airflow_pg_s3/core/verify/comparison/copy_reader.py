@@ -23,13 +23,13 @@ from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.workspace.pipes import enlarge, read_all
 
 _BLOCK_BYTES = 1 << 18
-# psql hands 1 MiB on at once, psycopg one row: 300 against 50 to 200 MB/s. But to start and connect takes psql as
-# long as psycopg takes for this much.
+# psql passes on 1 MiB at a time, psycopg one row: 300 MB/s against 50 to 200. But in the time that psql takes to
+# start and connect, psycopg reads this much.
 _LARGE_BYTES = 4 << 20
-# Linux takes no argument of more than 128 KiB; so long is the COPY of a table with some 1,600 long columns.
+# Linux allows arguments of up to 128 KiB. The COPY of a table with 1,600 columns of long names can be longer.
 _LONGEST_ARGUMENT = 100_000
 _CANCEL_SECONDS = 5.0
-# What values look like depends on these. pg_dump sets the first six; docs/format.md names all that matter.
+# Settings on which the text of values depends. pg_dump sets the first six; docs/format.md lists all that matter.
 _SETTINGS = {
     "datestyle": "ISO",
     "extra_float_digits": "3",
@@ -38,25 +38,25 @@ _SETTINGS = {
     "row_security": "off",
     "timezone": "UTC",
     "bytea_output": "hex",
-    # Rows of a query, unlike those of a table, come in any order from parallel workers.
+    # Parallel workers return the rows of a query in any order.
     "max_parallel_workers_per_gather": "0",
     "client_min_messages": "error",
 }
 _PSQL_ERROR = re.compile(r"^\S+: +([0-9A-Z]{5}): (.*)", re.MULTILINE)
-# A value that is none of its type, no such table, no such column, a table that is none. All else says nothing
-# about the data that was restored.
+# Invalid value, undefined table, undefined column, wrong object type. Other errors prove nothing about the data
+# that was restored.
 _OF_THE_DATA = ("22", "42P01", "42703", "42809")
 
 
 class UnreadableError(PgS3Error):
-    """The server cannot read what the backup says is there: a table, a column, or a stored value."""
+    """The server cannot read a table, a column or a value that the backup holds."""
 
 
 class CopyReader:
-    """One worker's way to the restored database. For one thread; only `abort` is for others.
+    """One worker's access to the restored database, by one thread; only `abort` may come from another.
 
-    :param manifest: whose encoding and options the data is compared in.
-    :param env: environment for psql, which connects by it.
+    :param manifest: the backup's manifest, for the encoding and the options of the dump.
+    :param env: environment for psql, with what it needs to connect.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class CopyReader:
         self._psql: subprocess.Popen[bytes] | None = None
         self._connection = target.connect()
         self._used = time.monotonic()
-        # COPY sends the rows in it. Names are read as bytes, so that what follows knows no other.
+        # COPY sends rows in this encoding. Names are read as bytes, and used in it too.
         self._encoding = manifest.server.encoding
         self._python_knows_it = manifest.server.codec != "utf-8" or self._encoding in ("UTF8", "SQL_ASCII")
         settings = {**_SETTINGS, "quote_all_identifiers": "off"}
-        # The only option that begins so, and options can be abbreviated.
+        # Options can be abbreviated; no other one begins with --q.
         if any(option.startswith("--q") for option in manifest.dump.options):
             settings["quote_all_identifiers"] = "on"
         settings |= settings_for_values(manifest.dump.lc_monetary)
@@ -85,9 +85,9 @@ class CopyReader:
 
     @property
     def connection(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """The connection, or a new one if it was silent for so long that it may be cut off, as while psql reads.
+        """The connection; a new one if the last may have been dropped, as it was idle for long while psql read.
 
-        :raises InputError: as `ConnectionParameters.connect`.
+        :raises InputError: as in `ConnectionParameters.connect`.
         :raises psycopg.Error: the server cannot be reached.
         """
         if is_stale(self._connection, self._used):
@@ -98,7 +98,7 @@ class CopyReader:
         return self._connection
 
     def close(self) -> None:
-        """Leave the server."""
+        """Disconnect."""
         self._end_psql()
         self._connection.close()
 
@@ -110,7 +110,7 @@ class CopyReader:
             self._connection.cancel_safe(timeout=_CANCEL_SECONDS)
 
     def check(self) -> None:
-        """Raise if told to stop, while something else is read.
+        """Raise if the comparison was stopped.
 
         :raises Cancelled: `abort` was called.
         """
@@ -118,12 +118,12 @@ class CopyReader:
             raise Cancelled("the comparison was stopped")
 
     def copy(self, command: bytes, *, expected_bytes: int) -> Generator[bytes, None, None]:
-        """Yield what a COPY command sends, in blocks.
+        """Yield the output of a COPY command, in blocks.
 
-        :param command: in the encoding of the dump.
-        :param expected_bytes: about how much it will be.
-        :raises UnreadableError: the server cannot execute it on what was restored.
-        :raises PgS3Error: it cannot be executed for another reason.
+        :param command: the command, in the dump's encoding.
+        :param expected_bytes: approximate size of the output.
+        :raises UnreadableError: the server cannot execute the command on what was restored.
+        :raises PgS3Error: the command fails for another reason.
         """
         self.check()
         is_short = len(command) < _LONGEST_ARGUMENT
@@ -132,7 +132,7 @@ class CopyReader:
         return self._by_psycopg(command)
 
     def _by_psql(self, command: bytes) -> Generator[bytes, None, None]:
-        # The environment's PGCLIENTENCODING counts for the first command already, as the names are in it.
+        # PGCLIENTENCODING, unlike a SET, also holds for the first command, whose names are in this encoding.
         env = self._env | {"PGCLIENTENCODING": self._encoding}
         argv: Sequence[str | bytes] = [*self._argv, "-c", self._limits, "-c", self._settings, "-c", command]
         self._target.renew_password(env)
@@ -143,7 +143,7 @@ class CopyReader:
         assert psql.stdout is not None
         assert psql.stderr is not None
         try:
-            self.check()  # abort() may have come just before there was anything to kill
+            self.check()  # abort() may have been called just before there was a psql to kill
             enlarge(psql.stdout.fileno())
             yield from read_all(psql.stdout.fileno())
             message = redacted(psql.stderr.read().decode(errors="replace"))
@@ -162,7 +162,7 @@ class CopyReader:
             psql.wait()
 
     def _by_psycopg(self, command: bytes) -> Generator[bytes, None, None]:
-        # Only now, as psycopg cannot read anything else in some encodings.
+        # Set only for the COPY: in some encodings psycopg can read nothing else.
         self.connection.execute(sql.SQL("set client_encoding = {}").format(sql.Literal(self._encoding)))
         rows: list[bytes] = []
         size = 0

@@ -17,7 +17,7 @@ from airflow_pg_s3.core.repository.verification_record import Difference
 
 _CHUNK_BYTES = 1 << 20
 _MEMBER = re.compile(r"blob_(\d{1,10})\.dat")
-# One byte more than expected tells that there is more, however much it is.
+# Reading one byte more than expected is enough to see that there is more.
 _CONTENTS = "select oid, lo_get(oid, 0, size + 1) from unnest(%s::oid[], %s::int[]) as expected (oid, size)"
 _PROPERTIES = """
 select oid, convert_to(pg_get_userbyid(lomowner), %(encoding)s),
@@ -37,7 +37,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def content_members(manifest: Manifest) -> dict[int, Member]:
-    """Oids of the large objects in a backup, with the members that hold them."""
+    """Return the oids of the large objects in a backup, with their members."""
     matches = ((_MEMBER.fullmatch(member.name), member) for member in manifest.members)
     return {int(match.group(1)): member for match, member in matches if match}
 
@@ -45,7 +45,7 @@ def content_members(manifest: Manifest) -> dict[int, Member]:
 def compare_contents(connection: Connection, group: Mapping[int, Member]) -> Iterator[Difference]:
     """Compare the contents of large objects that exist.
 
-    :raises psycopg.Error: they cannot be read.
+    :raises psycopg.Error: a large object cannot be read.
     """
     (member, *others) = group.values()
     if not others and not member.packed:
@@ -61,21 +61,21 @@ def compare_contents(connection: Connection, group: Mapping[int, Member]) -> Ite
 
 
 def read_oids(connection: Connection) -> set[int]:
-    """Oids of the large objects of a database."""
+    """Return the oids of the large objects in a database."""
     return {oid for (oid,) in connection.execute("select oid from pg_largeobject_metadata", binary=True)}
 
 
 def compare_existence(expected: Set[int], found: Set[int]) -> list[Difference]:
-    """Find large objects that are missing, and that are not in the backup."""
+    """Return large objects that are missing, and those that are not in the backup."""
     missing = [_difference(oid, "is missing") for oid in sorted(expected - found)]
     return missing + [_difference(oid, "is not in the source") for oid in sorted(found - expected)]
 
 
 @dataclass
 class Properties:
-    """What is known of a large object beside its content.
+    """A large object's owner, comment and privileges.
 
-    :param privileges: such as ``SELECT reader``; with ``*`` if it may be granted on.
+    :param privileges: such as ``SELECT reader``; ``SELECT* reader`` with grant option.
     """
 
     owner: str | None = None
@@ -110,8 +110,8 @@ def compare_properties(
 
 
 def read_properties(toc: Toc) -> dict[int, Properties]:
-    """Read what an archive makes of each large object, starting from what it gets by default."""
-    # Since PostgreSQL 17, one entry creates all that have the same owner and privileges.
+    """Read the properties that an archive gives each large object, starting from the defaults."""
+    # Since PostgreSQL 17, one entry creates all large objects with the same owner and privileges.
     created = {
         entry.dump_id: [int(oid) for oid in _OID.findall(entry.definition)]
         for entry in toc.entries
@@ -125,7 +125,7 @@ def read_properties(toc: Toc) -> dict[int, Properties]:
     }
     doubled = any(entry.kind == "STDSTRINGS" and b"'off'" in entry.definition for entry in toc.entries)
     for entry in toc.entries:
-        # An entry about several speaks of the first, and pg_restore repeats it for the others.
+        # An entry about several large objects names the first; pg_restore repeats it for the others.
         about = {oid for number in entry.dependencies for oid in created.get(number, [])}
         text = entry.definition.decode(toc.codec, errors="surrogateescape")
         if entry.kind == "COMMENT" and (match := _COMMENT.search(text)) and int(match.group(1)) in about:

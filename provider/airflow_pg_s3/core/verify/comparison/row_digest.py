@@ -1,4 +1,4 @@
-"""What rows of COPY text are: in their order, in any order, and where they begin to differ."""
+"""Digests of the rows in COPY text: in order, in any order, and the first difference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MODULUS = 1 << 256
 
 
 def digest_in_order(blocks: Iterable[bytes]) -> tuple[str, int]:
-    """SHA-256 and number of rows of COPY text, as the manifest has them of a table."""
+    """Return SHA-256 and number of rows of COPY text, as in a table's manifest entry."""
     sha256, rows = hashlib.sha256(), 0
     for block in blocks:
         sha256.update(block)
@@ -21,9 +21,9 @@ def digest_in_order(blocks: Iterable[bytes]) -> tuple[str, int]:
 
 
 class DigestInAnyOrder:
-    """Adds up the digests of rows: the same for the same rows, whatever order they and their columns have.
+    """Adds up the digests of rows, so that the order of rows and of columns does not matter.
 
-    :param columns: of the text that `write` takes.
+    :param columns: names of the columns in the text given to `write`, in its order.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ class DigestInAnyOrder:
         return self._sum, self._rows
 
     def write(self, block: bytes) -> None:
-        """Take the next bytes of COPY text, with pg_dump's terminator or without."""
+        """Hash the next bytes of COPY text, with or without pg_dump's terminator."""
         *rows, self._rest = (self._rest + block).split(b"\n")
         total = self._sum
         for row in rows:
@@ -57,9 +57,9 @@ class DigestInAnyOrder:
 
 
 class FirstDifference:
-    """Compares a table's member, as its bytes come, with what COPY sends of the restored table.
+    """Compares a table's member, as its bytes arrive, with the COPY output of the restored table.
 
-    :param found: blocks of COPY text; only as much is read as was expected.
+    :param found: blocks of COPY text, of which no more is read than expected.
     """
 
     def __init__(self, found: Iterator[bytes]) -> None:
@@ -68,10 +68,10 @@ class FirstDifference:
         self._held_back = b""
         self._equal_rows = 0
         self.row: int | None = None
-        """Number, from 1, of the first row that differs, is missing or is too much; None if there is none."""
+        """Number, from 1, of the first row that differs, is missing or is surplus; None if there is none."""
 
     def write(self, block: bytes) -> None:
-        """Take the next bytes of the member."""
+        """Compare the next bytes of the member."""
         # The last bytes may be pg_dump's terminator, which COPY does not send.
         joined = self._held_back + block
         keep = len(COPY_TERMINATOR)
@@ -79,7 +79,7 @@ class FirstDifference:
         self._expect(joined[:-keep])
 
     def finish(self) -> None:
-        """Look for rows behind the member's end."""
+        """Check for rows after the member's end."""
         if self.row is None and (self._ahead or next(self._found, b"")):
             self.row = self._equal_rows + 1
 
@@ -96,7 +96,7 @@ class FirstDifference:
 
 
 def _first_different_byte(a: bytes, b: bytes) -> int:
-    # By halves, which compares in C: a loop over a block of some MiB would take seconds.
+    # A binary search compares in C: a loop over a block of some MiB would take seconds.
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,7 +1,7 @@
-"""What differs between the definitions in an archive and those of the database restored from it.
+"""The differences between the definitions in an archive and those of the database restored from it.
 
-Another major version writes the same in other words. What is known of that is here, each difference by itself:
-nothing is left out of the comparison.
+Major versions of PostgreSQL word the same definitions differently. Here is a rule for each known case, so that
+nothing has to be left out of the comparison.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _SHOWN_LINES = 12
 _SHOWN_CHARACTERS = 300
 # pg_dump 15 and before write two spaces.
 _DEFAULT_ACL = re.compile(r"^(ALTER DEFAULT PRIVILEGES .*)  (TO|FROM) ")
-# pg_dump 17 and later name all the privileges on a table of a server before 17, which does not know MAINTAIN.
+# pg_dump 17 and later list all privileges by name for a server before 17, which lacks MAINTAIN.
 _ALL_BUT_MAINTAIN = re.compile(r"(GRANT|REVOKE) SELECT,INSERT,REFERENCES,DELETE,TRIGGER,TRUNCATE,UPDATE ON ")
-# pg_dump 18 says ONLY where 17 and before do not; nothing inherits the options of a column.
+# pg_dump 18 writes ONLY where 17 and before do not; nothing inherits a column's options, so it changes nothing.
 _FOREIGN_TABLE = re.compile(r"^ALTER FOREIGN TABLE ONLY ")
-# Names that 16 and 17 began to quote, as they made keywords of them:
+# Names that are quoted since 16 or 17, where they became keywords:
 # https://www.postgresql.org/docs/17/sql-keywords-appendix.html
 _NEW_KEYWORD = re.compile(
     r'"(json|json_array|json_arrayagg|json_exists|json_object|json_objectagg|json_query|json_scalar|json_serialize'
@@ -33,15 +33,15 @@ _NEW_KEYWORD = re.compile(
 _TOKEN = re.compile(r'"(?:[^"]|"")*"|\'(?:[^\']|\'\')*\'|[\w$]+|\S')
 _QUERIES = ("VIEW", "MATERIALIZED VIEW")
 _ABOUT_PUBLIC = (Entry("SCHEMA", "-", "public"), Entry("COMMENT", "-", "SCHEMA public"))
-# Whose strings are how another server is reached.
+# Kinds whose strings may hold credentials for another server.
 _OF_OTHER_SERVERS = ("FOREIGN DATA WRAPPER", "FOREIGN TABLE", "SERVER", "SUBSCRIPTION", "USER MAPPING")
 
 
 def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool) -> Iterator[Difference]:
-    """Yield what is missing, what was not in the source, and what is other than there.
+    """Yield what is missing, what is not in the source, and what differs.
 
-    :param expected: what the archive says.
-    :param same_major: whether both were written of servers of one major version, by programs of that too.
+    :param expected: the archive's definitions.
+    :param same_major: whether the servers, and the programs that wrote both texts, are of one major version.
     """
     for entry, texts in expected.entries.items():
         if entry.kind == TO_BE_FILLED or (entry in _ABOUT_PUBLIC and not found.tells_of_public):
@@ -57,7 +57,7 @@ def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool
 
 
 def schemas_for_extensions(expected: SchemaText, found: SchemaText) -> list[Entry]:
-    """Schemas that the archive has an extension in, and does not hold: without them it could not be restored."""
+    """Return schemas that the archive lacks but has an extension in; they had to be created for the restore."""
     schemas = {
         line.rpartition(" WITH SCHEMA ")[2]
         for entry, texts in expected.entries.items()
@@ -84,9 +84,9 @@ def _are_equal(entry: Entry, a: Sequence[list[str]], b: Sequence[list[str]], sam
         return True
     if same_major or len(a) != len(b):
         return False
-    say_the_same = _rule(entry)
+    are_equivalent = _rule(entry)
     return all(
-        say_the_same(_each(_NEW_KEYWORD, r"\1", x), _each(_NEW_KEYWORD, r"\1", y))
+        are_equivalent(_each(_NEW_KEYWORD, r"\1", x), _each(_NEW_KEYWORD, r"\1", y))
         for x, y in zip(a, b, strict=True)
     )
 
@@ -107,20 +107,20 @@ def _each(pattern: re.Pattern[str], replacement: str, lines: list[str]) -> list[
 
 
 def _privileges(lines: list[str]) -> list[str]:
-    # They were sorted as they were written.
+    # Lines are sorted again, as they were sorted in their original wording.
     return sorted(_each(_ALL_BUT_MAINTAIN, r"\1 ALL ON ", _each(_DEFAULT_ACL, r"\1 \2 ", lines)))
 
 
 def _are_equal_queries(expected: list[str], found: list[str]) -> bool:
-    """Whether two views are the same but for qualifiers.
+    """True if two views differ in qualifiers only.
 
-    PostgreSQL 16 and later leave them out where a query reads from only one relation. So what is written without
-    must have named a relation that the query reads, and every other word must be the same.
+    PostgreSQL 16 and later omit qualifiers if a query reads from only one relation. So an omitted qualifier must
+    have named a relation that the query reads, and every other token must be the same.
     """
     a, b = (_TOKEN.findall("\n".join(lines)) for lines in (expected, found))
     sources = a[a.index("FROM") :] if "FROM" in a else []
-    # Not schemas, which stand before a dot even where relations are listed.
-    names = {x for x, behind in zip(sources, [*sources[1:], ""], strict=True) if behind != "."}
+    # Schemas are left out: they are followed by a dot in FROM, too.
+    names = {x for x, follower in zip(sources, [*sources[1:], ""], strict=True) if follower != "."}
     i = 0
     for token in b:
         if a[i : i + 1] != [token] and a[i + 1 : i + 3] == [".", token] and a[i] in names:
@@ -132,7 +132,7 @@ def _are_equal_queries(expected: list[str], found: list[str]) -> bool:
 
 
 def _lines(entry: Entry, schema: SchemaText) -> list[tuple[str, str]]:
-    """Lines of an entry, each with what may be shown of it."""
+    """Return an entry's lines, each with the text to show for it."""
     backslashes = not schema.standard_conforming_strings
     return [
         pair
@@ -142,7 +142,7 @@ def _lines(entry: Entry, schema: SchemaText) -> list[tuple[str, str]]:
 
 
 def _diff(expected: Sequence[tuple[str, str]], found: Sequence[tuple[str, str]]) -> str:
-    # The lines are compared, so that which ones differ is told where what differs is hidden.
+    # The original lines are compared, so that lines that differ only in what is hidden are shown, too.
     a, b = ([line for line, _ in pairs] for pairs in (expected, found))
     lines = []
     for tag, a_start, a_end, b_start, b_end in difflib.SequenceMatcher(None, a, b).get_opcodes():
@@ -155,10 +155,10 @@ def _diff(expected: Sequence[tuple[str, str]], found: Sequence[tuple[str, str]])
 
 
 def shown_lines(kind: str, lines: Sequence[str], *, backslashes: bool) -> list[str]:
-    """Hide what opens other servers. For each line there is one.
+    """Return lines with credentials hidden, one for each given line.
 
-    :param kind: of the entry.
-    :param backslashes: they escape in every string (``standard_conforming_strings`` is off).
+    :param kind: kind of the entry.
+    :param backslashes: whether backslashes escape in every string (``standard_conforming_strings`` is off).
     """
     if kind in _OF_OTHER_SERVERS:
         try:
@@ -174,7 +174,7 @@ def shown_lines(kind: str, lines: Sequence[str], *, backslashes: bool) -> list[s
             continue
         start = 0 if is_open or begins_next or first is None else first.end(1)
         shown.append(hidden_from(line, start))
-        # The secret's string goes on in the next line, or begins there.
+        # The secret's string may continue in the next line, or begin there.
         is_within = first is not None and first.re in SECRETS_IN_STRINGS and line.count("'", 0, start) % 2 == 1
         is_open = (is_open or is_within) != (line.count("'", start) % 2 == 1)
         begins_next = not line[start:].strip()

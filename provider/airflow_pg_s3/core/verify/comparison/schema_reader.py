@@ -1,4 +1,4 @@
-"""Runs pg_restore and pg_dump for the definitions in an archive, and those of the database restored from it."""
+"""Reads the definitions in an archive by pg_restore, and those of the restored database by pg_dump."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from airflow_pg_s3.core.postgres.client_tools import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, add_options
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 
-_LOOK_SECONDS = 0.01
-# Options of pg_dump that say in which words, not what: with the first major that has them.
-_ABOUT_WORDS = {
+_POLL_SECONDS = 0.01
+# pg_dump's options that change the wording or leave whole kinds out, with the first major that has them.
+_ABOUT_WORDING = {
     "--disable-dollar-quoting": 13,
     "--no-acl": 13,
     "--no-comments": 13,
@@ -31,7 +31,8 @@ _ABOUT_WORDS = {
     "--no-toast-compression": 14,
     "--quote-all-identifiers": 13,
 }
-# The session's defaults where they are other than these; a pooler between refuses options, so only there.
+# Settings whose session default is already the wanted value. Only the others are sent as options, as a pooler
+# refuses these.
 _SETTINGS = (
     "select name from pg_settings where (name, reset_val) in (select * from unnest(%s::text[], %s::text[]))"
 )
@@ -40,9 +41,9 @@ _SETTINGS = (
 class SchemaReader:
     """Definitions as text, of an archive and of a database.
 
-    :param env: environment of programs that connect to the database.
-    :param with_roles: with owners, privileges and tablespaces.
-    :param cancel: set from anywhere to stop.
+    :param env: environment of the programs, with what they need to connect.
+    :param with_roles: whether to include owners, privileges and tablespaces.
+    :param cancel: set from any thread to stop the comparison.
     """
 
     def __init__(
@@ -63,13 +64,13 @@ class SchemaReader:
         self._cancel = cancel
 
     def archive_schema(self) -> SchemaText:
-        """The archive's definitions."""
+        """Return the archive's definitions."""
         return self._run("pg_restore", ["--schema-only", *self._roles, str(self._archive.folder)])
 
     def database_schema(self, expected: SchemaText, connection: psycopg.Connection[tuple[Any, ...]]) -> SchemaText:
-        """The restored database's definitions, in the words of the archive's as far as pg_dump can be told so.
+        """Return the restored database's definitions, worded like the archive's as far as pg_dump's options allow.
 
-        :param connection: to that database.
+        :param connection: a connection to that database.
         """
         manifest = self._archive.manifest
         arguments = [
@@ -88,13 +89,13 @@ class SchemaReader:
         rows = connection.execute(_SETTINGS, [list(settings), list(settings.values())]).fetchall()
         as_wanted = {name for (name,) in rows}
         env = dict(self._env)
-        odd = " ".join(f"-c {name}={value}" for name, value in settings.items() if name not in as_wanted)
-        add_options(env, odd)
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items() if name not in as_wanted)
+        add_options(env, options)
         self._target.renew_password(env)
         return self._run("pg_dump", arguments, env)
 
     def are_of_one_major(self, connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
-        """Whether both are of servers of one major version, as pg_dump of one major version writes them."""
+        """True if the servers, and the programs that write both definitions, are of one major version."""
         manifest = self._archive.manifest
         servers = (manifest.server.version_num // 10000, connection.info.server_version // 10000)
         programs = (re.split(r"\D", manifest.dump.pg_dump_version)[0], str(self._tools.major))
@@ -106,7 +107,7 @@ class SchemaReader:
         argv = [self._tools.path(program), f"--file={file}", *arguments]
         with running(argv, env={**(env or client_tools.environment()), **workspace.environment}) as process:
             while process.poll() is None:
-                if self._cancel.wait(_LOOK_SECONDS):
+                if self._cancel.wait(_POLL_SECONDS):
                     raise Cancelled("the comparison was stopped")
             process.check()
         script = file.read_bytes().decode(self._archive.manifest.server.codec, errors="surrogateescape")
@@ -115,13 +116,13 @@ class SchemaReader:
 
 
 def about_words(options: Sequence[str], major: int) -> list[str]:
-    """Choose the options for pg_dump that a second dump must be given to use the words of the first.
+    """Choose pg_dump's options for a second dump, so that it is worded like the first.
 
-    :param options: those of the first, which has accepted them: what begins an option can only mean that one.
-    :param major: of the second pg_dump.
+    :param options: the first dump's options. It has accepted them, so that an abbreviation is unambiguous.
+    :param major: major version of the second pg_dump.
     """
     chosen = {"--no-privileges"} if {"-x", "-xO", "-Ox"} & set(options) else set()
     for word in options:
         if len(word) > 2 and word.startswith("--"):
-            chosen |= {name for name, first in _ABOUT_WORDS.items() if name.startswith(word) and first <= major}
+            chosen |= {name for name, first in _ABOUT_WORDING.items() if name.startswith(word) and first <= major}
     return sorted(chosen)

@@ -1,4 +1,4 @@
-"""What a restored database holds beside definitions and rows: sequences' states, filled views, extensions."""
+"""The comparison of sequences' states, filled materialized views and extensions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_pg_s3.core.postgres.sql_text import quote
 from airflow_pg_s3.core.repository.verification_record import Difference
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 
-# One query for so many: 10,000 sequences are not 10,000 round trips.
+# Number of sequences per query, so that 10,000 of them do not take 10,000 round trips.
 _SEQUENCES_AT_ONCE = 200
 _SHOWN = 10
 _SEQUENCES = """
@@ -28,8 +28,8 @@ _MATERIALIZED_VIEWS = """
 select convert_to(nspname, %(encoding)s), convert_to(relname, %(encoding)s)
 from pg_class join pg_namespace n on n.oid = relnamespace where relkind = 'm' and relispopulated
 """
-# What extensions have not named to pg_extension_config_dump(). A sequence of a table that is left out begins anew
-# with it.
+# Tables and sequences that extensions have not registered with pg_extension_config_dump(). Sequences that belong
+# to such a table are left out: they start anew with it.
 _LEFT_TO_EXTENSIONS = """
 with members as (
     select extname, extconfig, c.oid, relkind, convert_to(nspname || '.' || relname, %(encoding)s) as name
@@ -53,7 +53,7 @@ _Names = tuple[str, str]
 
 
 def compare_sequences(reader: CopyReader, toc: Toc, server: Server) -> Iterator[Difference]:
-    """Compare the last values of sequences with those in the archive, and whether these were used."""
+    """Compare the last values of sequences, and whether these were used, with the archive's."""
     expected: dict[_Names, str] = {}
     for entry in toc.entries:
         if entry.kind == "SEQUENCE SET" and (match := _SETVAL.search(entry.definition)):
@@ -72,7 +72,7 @@ def compare_sequences(reader: CopyReader, toc: Toc, server: Server) -> Iterator[
 
 
 def compare_materialized_views(connection: Connection, schema: SchemaText, server: Server) -> Iterator[Difference]:
-    """Compare which materialized views are filled. Their rows are made anew, and need not be the source's.
+    """Compare which materialized views are filled. Their rows are computed anew, and may differ.
 
     :param schema: the archive's definitions.
     """
@@ -95,9 +95,9 @@ def compare_materialized_views(connection: Connection, schema: SchemaText, serve
 def compare_extensions(
     connection: Connection, schema: SchemaText, server: Server
 ) -> tuple[list[Difference], list[str]]:
-    """Compare extensions; those in the archive's definitions are compared with these.
+    """Compare extensions that the definitions do not cover: their versions, and plpgsql's existence.
 
-    :return: differences and warnings: another version is what the server offers, which a restore cannot choose.
+    :return: differences and warnings; another version is only a warning, as a restore cannot choose it.
     """
     found: dict[str, str] = dict(connection.execute("select extname, extversion from pg_extension").fetchall())
     differences, warnings = [], []
@@ -109,14 +109,14 @@ def compare_extensions(
             version not in (None, extension.version) and Entry("EXTENSION", "-", extension.name) in schema.entries
         ):
             warnings.append(
-                f"the extension {extension.name} has version {version}, not {extension.version} as the source: "
-                "the server offers no other by default, so its own objects may differ"
+                f"the extension {extension.name} has version {version}, not the source's {extension.version}: "
+                "the server offers no other by default, so the extension's own objects may differ"
             )
     return differences, warnings
 
 
 def left_to_extensions(connection: Connection, server: Server) -> list[str]:
-    """Say what of an extension's tables and sequences no pg_dump writes, a sentence each extension."""
+    """Return a sentence for each extension with tables or sequences that pg_dump does not dump."""
     sentences = []
     rows = connection.execute(_LEFT_TO_EXTENSIONS, {"encoding": server.encoding}, binary=True)
     for extension, tables, sequences in rows:
@@ -145,7 +145,7 @@ def _decoded(name: bytes, server: Server) -> str:
 
 
 def _shown(name: bytes, server: Server) -> str:
-    """As pg_dump shows a name in a comment, and `Entry` has it."""
+    """Return a name as pg_dump writes it in a comment, and as it is in `Entry`."""
     return _decoded(name, server).replace("\n", " ").replace("\r", " ")
 
 

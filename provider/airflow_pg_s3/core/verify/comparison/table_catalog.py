@@ -1,4 +1,4 @@
-"""The tables of a restored database, and how pg_dump would read them."""
+"""The tables of a restored database, with the COPY commands by which pg_dump would read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_pg_s3.core.postgres.encodings import decode_name
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.postgres.sql_text import quote
 
-# Names as bytes: some encodings are none of Python's, and SQL_ASCII holds whatever was put in.
+# Names are read as bytes: Python lacks some encodings, and SQL_ASCII allows any bytes.
 _TABLES = """
 select c.oid, convert_to(nspname, %(encoding)s), convert_to(relname, %(encoding)s), relkind::text,
     array(select convert_to(attname, %(encoding)s) from pg_attribute
@@ -33,12 +33,13 @@ where relkind in ('r', 'p', 'f') and nspname !~ '^pg_(toast|temp)' and
 class RestoredTable:
     """One table of the restored database.
 
-    :param schema: decoded like the names in a manifest; `quoted` is how the server wants it, in its encoding.
-    :param kind: ``r`` for a table, ``p`` for a partitioned one, ``f`` for a foreign one.
-    :param columns: name → the same quoted, in the server's encoding.
-    :param of_extension: whether it was made by an extension.
-    :param condition: which of its rows are dumped, for tables of extensions: ``WHERE ...``.
-    :param root: oid of the root of its tree of partitions.
+    :param schema: name of its schema, decoded like the names in a manifest.
+    :param quoted: its qualified name, quoted for SQL, in the dump's encoding.
+    :param kind: ``r`` for a table, ``p`` for a partitioned table, ``f`` for a foreign table.
+    :param columns: names of its columns, each with the name quoted for SQL, in the dump's encoding.
+    :param of_extension: whether an extension has created it.
+    :param condition: for extensions' tables, ``WHERE …``: the rows that are dumped.
+    :param root: for partitions, oid of the root of the partition tree.
     """
 
     oid: int
@@ -52,10 +53,10 @@ class RestoredTable:
     root: int | None
 
     def copy_command(self, columns: Sequence[str], *, where: bytes = b"") -> bytes:
-        """COPY as pg_dump runs it.
+        """Return the COPY command that pg_dump runs.
 
-        :param columns: those of `columns`, in the order wanted.
-        :param where: leaves rows out.
+        :param columns: names from `columns`, in the order to read them.
+        :param where: a ``WHERE`` clause that leaves rows out.
         """
         quoted = [self.columns[name] for name in columns]
         where = where or self.condition
@@ -69,9 +70,9 @@ Tables = Mapping[tuple[str, str], RestoredTable]
 
 
 def read_tables(connection: psycopg.Connection[tuple[Any, ...]], server: Server) -> Tables:
-    """List the tables of a database by schema and name.
+    """Return the tables of a database by schema and name.
 
-    :param server: the source, in whose encoding names are told.
+    :param server: the source server, for the encoding of names.
     """
     cursor = connection.execute(_TABLES, {"encoding": server.encoding}, binary=True)
     tables = {}

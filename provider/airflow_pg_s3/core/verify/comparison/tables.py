@@ -1,4 +1,4 @@
-"""The tables' rows: what the manifest says of them against what the restored database holds."""
+"""The comparison of tables' rows: the manifest's digests against those of the restored database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TableComparison:
     """Compares the rows of tables.
 
     :param restored: the tables of the restored database.
-    :param locate: whether to look for the first row that differs.
+    :param locate: whether to find the first row that differs.
     """
 
     archive: ArchiveFolder
@@ -29,7 +29,7 @@ class TableComparison:
     locate: bool
 
     def groups(self) -> list[list[Member]]:
-        """Members to be compared together: those loaded through one root, and every other by itself."""
+        """Return members to compare together: those loaded through the same root, and each other one by itself."""
         by_root: dict[tuple[str, str], list[Member]] = {}
         alone = []
         for member in self.archive.manifest.members:
@@ -58,7 +58,7 @@ class TableComparison:
             return _not_read(group, f"cannot be read: {error}")
 
     def uncalled_for(self, reader: CopyReader) -> Iterator[Difference]:
-        """Find rows in tables of which the backup has none: they were not dumped, or did not exist."""
+        """Yield tables with rows for which the backup holds none: they were not dumped, or did not exist."""
         dumped = {(t.schema_name, t.name) for t in _tables(self.archive.manifest)}
         roots = {self.restored[key].oid for key in _roots(self.archive.manifest) if key in self.restored}
         for key, restored in self.restored.items():
@@ -80,7 +80,7 @@ class TableComparison:
         sha256, rows = digest_in_order(reader.copy(command, expected_bytes=member.raw_bytes))
         if (sha256, rows) == (table.content_sha256, table.rows):
             return _result(member, rows_found=rows, matches=True)
-        # pg_restore has not made it: it adds rows to what the extension has put there, wherever there is room.
+        # The extension has created the table, and filled it: restored rows go wherever there is room.
         if restored.of_extension and rows == table.rows and self._are_same_rows([member], command, reader)[0]:
             return _result(member, rows_found=rows, matches=True)
         first = self._first_difference(member, command, reader) if self.locate else None
@@ -109,7 +109,7 @@ class TableComparison:
         self.archive.read(member, take)
 
     def _compare_root(self, group: Sequence[Member], root: RestoredTable, reader: CopyReader) -> Found:
-        """Compare rows as a set: a partition that is loaded through its root has them in any order, anywhere."""
+        """Compare rows as a set: those loaded through a root may be in any of its partitions, in any order."""
         command = root.copy_command(_table(group[0]).columns, where=self._rows_of_root(root))
         expected_rows = sum(_table(member).rows for member in group)
         matches, rows_found = self._are_same_rows(group, command, reader)
@@ -127,7 +127,7 @@ class TableComparison:
         return found
 
     def _are_same_rows(self, group: Sequence[Member], command: bytes, reader: CopyReader) -> tuple[bool, int]:
-        """Whether a COPY gives the rows of these members, in any order; and how many it gives."""
+        """Return whether a COPY returns the rows of these members, in any order, and how many rows it returns."""
         expected_sum, expected_rows = 0, 0
         for member in group:
             digest = DigestInAnyOrder(_table(member).columns)
@@ -140,7 +140,7 @@ class TableComparison:
         return digest.sum_and_rows == (expected_sum % (1 << 256), expected_rows), digest.sum_and_rows[1]
 
     def _rows_of_root(self, root: RestoredTable) -> bytes:
-        """Leave out partitions that have members of their own."""
+        """Return a ``WHERE`` clause that leaves out partitions that have members of their own."""
         directly = {(t.schema_name, t.name) for t in _tables(self.archive.manifest) if not t.through_root}
         oids = [str(t.oid) for key, t in self.restored.items() if t.root == root.oid and key in directly]
         return b"WHERE tableoid NOT IN (%b)" % ", ".join(oids or ["0"]).encode()

@@ -1,4 +1,4 @@
-"""Pieces of a comparison, done in parallel, each with a connection of its own."""
+"""The pieces of a comparison, done in parallel, with a connection for each job."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 
 @dataclass
 class Found:
-    """What a piece of work has found.
+    """The findings of a piece of work.
 
-    :param tables: results by the name of their member.
+    :param tables: results of tables by member name.
     """
 
     tables: dict[str, TableResult] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Found:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, other: Found) -> None:
-        """Take in what another piece has found."""
+        """Add the findings of another piece."""
         self.tables |= other.tables
         self.differences += other.differences
         self.warnings += other.warnings
@@ -36,8 +36,8 @@ class Found:
 class Work:
     """A piece of work.
 
-    :param raw_bytes: about how much it reads.
-    :param is_first: whether to begin with it.
+    :param raw_bytes: approximate size of what it reads.
+    :param is_first: whether it is begun before all others.
     """
 
     raw_bytes: int
@@ -48,10 +48,10 @@ class Work:
 def do_all(
     work: Sequence[Work], open_reader: Callable[[], CopyReader], *, jobs: int, cancel: threading.Event, log: Log
 ) -> Found:
-    """Do all pieces of work, the largest first; what is found stays in their order.
+    """Do all pieces of work, the largest first; findings are returned in the order of `work`.
 
-    :param open_reader: makes the reader of each of so many jobs, on its own thread.
-    :raises Cancelled: told to stop.
+    :param open_reader: called for each job, on its thread.
+    :raises Cancelled: `cancel` was set.
     """
     found: dict[int, Found] = {}
     total = sum(piece.raw_bytes for piece in work)
@@ -68,7 +68,7 @@ def do_all(
         lambda: (done(), total),
     )
 
-    def look() -> None:
+    def poll() -> None:
         if cancel.is_set():
             raise Cancelled("the comparison was stopped")
         progress.tick()
@@ -77,7 +77,7 @@ def do_all(
         Task(key=number, size=total if piece.is_first else piece.raw_bytes, work=partial(do, number))
         for number, piece in enumerate(work)
     ]
-    Lanes(jobs, open_reader, stop=threading.Event()).run(tasks, look=look)
+    Lanes(jobs, open_reader, stop=threading.Event()).run(tasks, poll=poll)
     progress.end()
     result = Found()
     for number in range(len(work)):

@@ -373,7 +373,7 @@ def test_archives_of_other_tools_are_listed_by_a_pattern_of_their_names(
     assert listed("*.sql.gz") == {"old/dump.sql.gz"}
     assert len(list_backups(pattern="*.tar.gz", limit=2)) == 2
     assert list_backups(pattern="*.tar.gz", before="2020-01-01", fail_if_empty=False) == []
-    with pytest.raises(AirflowFailException, match=r"database='app' cannot be asked for together with a pattern"):
+    with pytest.raises(AirflowFailException, match=r"database='app' cannot be combined with a pattern"):
         list_backups(pattern="*.tar.gz", database="app")
 
 

@@ -16,6 +16,7 @@ from testkit.databases import create_hard_roles
 from testkit.dumps import COMPRESS, FORMATS, dump
 from testkit.postgres import Cluster, all_installations, installations
 from testkit.s3 import S3Server
+from tests.support.sampling import combine, sample
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -33,7 +34,11 @@ def databases(cluster: Cluster) -> set[str]:
 
 @pytest.mark.parametrize(
     ("form", "compression", "jobs"),
-    [("custom", "bare", 3), ("tar", "gzip", 2), ("plain", "zstd", 1), ("directory", "gzip", 3)],
+    sample(
+        [("custom", "bare", 3), ("tar", "gzip", 2), ("plain", "zstd", 1), ("directory", "gzip", 3)],
+        2,
+        "hard archives",
+    ),
 )
 def test_the_hard_database_comes_back_from_every_format(
     pg16: Cluster, hard_archives, portable_hard_database, put, restore, new_name, form, compression, jobs
@@ -43,8 +48,7 @@ def test_the_hard_database_comes_back_from_every_format(
     assert compare_databases(pg16.dsn(portable_hard_database(pg16)), pg16.dsn(target)) == []
 
 
-@pytest.mark.parametrize("compression", COMPRESS)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("form", "compression"), combine(FORMATS, COMPRESS, name="every wrapping"))
 def test_every_format_comes_back_in_every_wrapping(
     pg16: Cluster, small, put, restore, new_name, form: str, compression: str
 ) -> None:
@@ -84,11 +88,14 @@ def test_a_custom_archive_that_was_piped_comes_back(
     assert compare_databases(pg16.dsn(small.name), pg16.dsn(target)) == []
 
 
-@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
-    # A pg_dump that is older than its server's minor writes what restores nowhere: of 15, its own is taken.
-    ("majors", "client"),
-    [((14, 14), 18), ((14, 16), 18), ((15, 15), 15), ((15, 18), 15), ((16, 18), 18), ((18, 18), 18)],
+    ("form", "majors_and_client"),
+    combine(
+        FORMATS,
+        # A pg_dump that is older than its server's minor writes what restores nowhere: of 15, its own is taken.
+        [((14, 14), 18), ((14, 16), 18), ((15, 15), 15), ((15, 18), 15), ((16, 18), 18), ((18, 18), 18)],
+        name="newer pg_dump",
+    ),
     ids=str,
 )
 def test_a_newer_pg_dump_and_newer_servers(
@@ -100,9 +107,9 @@ def test_a_newer_pg_dump_and_newer_servers(
     restore,
     tmp_path: Path,
     form: str,
-    majors: tuple[int, int],
-    client: int,
+    majors_and_client: tuple[tuple[int, int], int],
 ) -> None:
+    majors, client = majors_and_client
     source, target = (cluster_of(major) for major in majors)
     name = new_database(source, small.sql, name="old")
     archive = dump(source, name, form, tmp_path, major=client)

@@ -6,7 +6,8 @@ import argparse
 import re
 
 _VALUE = r"(?:\"([^\"]*)\"|'([^']*)'|\[['\"]?([^]'\"]*)['\"]?\]|(\w+))"
-_OF_AIRFLOW = {
+# What core says of Airflow; what the command line says in its place.
+OF_AIRFLOW = {
     "the option [pg_s3] client_path": "--client-path",
     "postgres_conn_id": "--server",
     "set its schema field, or the operator's database": "name one",
@@ -37,7 +38,7 @@ def in_words_of(command: argparse.ArgumentParser, message: str) -> str:
 
     ``give if_exists="clean"`` becomes ``give --if-exists clean``.
     """
-    for theirs, ours in _OF_AIRFLOW.items():
+    for theirs, ours in OF_AIRFLOW.items():
         message = message.replace(theirs, ours)
     for action in command._actions:
         if not action.option_strings:

@@ -1,9 +1,13 @@
 """Messages of core name the options of a command, where they name arguments of operators."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from airflow_pg_s3 import core
 from airflow_pg_s3.cli.parser import build_parser
-from airflow_pg_s3.cli.wording import in_words_of
+from airflow_pg_s3.cli.wording import OF_AIRFLOW, in_words_of
 
 
 @pytest.mark.parametrize(
@@ -25,3 +29,10 @@ from airflow_pg_s3.cli.wording import in_words_of
 def test_an_argument_becomes_an_option(core, ours):
     command = build_parser().parse_args(["restore", "b", "p"]).command
     assert in_words_of(command, core) == ours
+
+
+def test_what_is_exchanged_is_what_core_says():
+    text = "".join(file.read_text() for file in Path(core.__path__[0]).rglob("*.py"))
+    # Strings in adjacent lines are one.
+    said = re.sub(r"""["']\s*\n\s*f?["']""", "", text).replace("\\'", "'")
+    assert [words for words in OF_AIRFLOW if words not in said] == []

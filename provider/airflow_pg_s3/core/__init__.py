@@ -2,6 +2,7 @@
 
 Each package may import those below it, never one above (``make lint`` enforces that, by import-linter)::
 
+    doctor                  say what would fail in a backup, before it does
     verify                  prove that a backup restores, and record it
     restore                 bring a backup, or another tool's archive, back into a database
     backup    retention     make a backup; decide what is kept, and delete the rest
@@ -11,5 +12,5 @@ Each package may import those below it, never one above (``make lint`` enforces 
     record reporting errors search_path
 
 Each verb is in the file named after it: `backup.backup.back_up`, `restore.restore.restore`,
-`verify.verify.verify`, `retention.prune.prune`.
+`verify.verify.verify`, `retention.prune.prune`, `doctor.doctor.examine`.
 """

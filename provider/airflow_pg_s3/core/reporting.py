@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 INTERVAL_SECONDS = 10.0
+_BAR_SECONDS = 0.1
 
 
 class Log(Protocol):
@@ -20,15 +21,25 @@ class Log(Protocol):
 
 
 class Progress:
-    """A progress line at most every ten seconds, and one at the end.
+    """A progress line at most every ten seconds, and one at the end; a bar, where the log has one.
 
-    :param emit: called with each line.
+    :param log: gets each line; one with a method ``show_progress`` (line, bytes done, bytes in all or None) shows
+        a bar.
     :param line: returns the line, given the seconds since the beginning.
+    :param amounts: bytes done, and bytes in all; None if nobody knows.
     """
 
-    def __init__(self, emit: Callable[[str], object], line: Callable[[float], str]) -> None:
-        self._emit = emit
+    def __init__(
+        self,
+        log: Log,
+        line: Callable[[float], str],
+        amounts: Callable[[], tuple[int, int | None]] = lambda: (0, None),
+    ) -> None:
+        self._say = log.info
+        self._show = getattr(log, "show_progress", None)
         self._line = line
+        self._amounts = amounts
+        self._shown = 0.0
         self._began = time.monotonic()
         self._last = self._began
 
@@ -38,14 +49,18 @@ class Progress:
         return time.monotonic() - self._began
 
     def tick(self) -> None:
-        """Emit a line if the last one is ten seconds old."""
-        if time.monotonic() - self._last >= INTERVAL_SECONDS:
+        """Emit a line, or move the bar, if it is time for that."""
+        now = time.monotonic()
+        if self._show is not None and now - self._shown >= _BAR_SECONDS:
+            self._shown = now
+            self._show(self._line(self.seconds), *self._amounts())
+        elif self._show is None and now - self._last >= INTERVAL_SECONDS:
             self.end()
 
     def end(self) -> None:
         """Emit a line now."""
         self._last = time.monotonic()
-        self._emit(self._line(self.seconds))
+        self._say("%s", self._line(self.seconds))
 
 
 def human(size: float) -> str:

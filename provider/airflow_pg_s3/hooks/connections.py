@@ -23,6 +23,7 @@ from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from airflow_pg_s3.core.errors import InputError, StorageError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
+from airflow_pg_s3.core.repository.codec import identities_in
 from airflow_pg_s3.core.s3 import extra_args
 
 if TYPE_CHECKING:
@@ -165,10 +166,7 @@ def age_identities(conn_id: str | None) -> list[str]:
         text = BaseHook.get_connection(conn_id).password or ""
     except AirflowNotFoundException as error:
         raise _no_such(conn_id) from error
-    if text.startswith("-----BEGIN"):
-        mask_secret(text)
-        return [text]
-    identities = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    identities = identities_in(text)
     if not identities:
         raise InputError(f"the Airflow connection {conn_id!r} holds no age identity in its password")
     for identity in identities:

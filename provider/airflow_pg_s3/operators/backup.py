@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_pg_s3 import arguments
-from airflow_pg_s3.core.backup.backup import BackupResult, back_up
+from airflow_pg_s3.core.backup.backup import back_up
 from airflow_pg_s3.core.backup.request import (
     DEFAULT_COMPRESSION_LEVEL,
     DEFAULT_FULL_EVERY,
@@ -123,24 +123,4 @@ class PgS3BackupOperator(PgS3Operator):
                 producer=connections.producer(context),
             )
             result = back_up(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
-        return self._report(context, _facts(result))
-
-
-def _facts(result: BackupResult) -> dict[str, Any]:
-    manifest = result.manifest
-    return {
-        "uri": result.uri,
-        "key": result.key,
-        "backup_id": manifest.backup_id,
-        "database": manifest.database,
-        "created_at": manifest.created_at.isoformat(),
-        "raw_bytes": manifest.raw_bytes,
-        "stored_bytes": manifest.stored_bytes,
-        "new_stored_bytes": manifest.new_stored_bytes,
-        "chunks": manifest.chunks,
-        "new_chunks": manifest.new_chunks,
-        "tables": manifest.tables,
-        "rows": manifest.rows,
-        "left_out_by": manifest.dump.left_out_by,
-        "duration_seconds": manifest.duration_seconds,
-    }
+        return self._report(context, result.facts)

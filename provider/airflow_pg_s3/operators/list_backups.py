@@ -8,8 +8,9 @@ from typing import Any
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.reporting import aligned, human, human_age
-from airflow_pg_s3.core.repository.catalog import Entry, Selection, select
+from airflow_pg_s3.core.repository.backup_name import parse_time
+from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, backup_table
+from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.listing import BackupRef
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
@@ -90,10 +91,10 @@ class PgS3ListBackupsOperator(PgS3Operator):
             now = datetime.now(UTC)
             if self.pattern:
                 refs = self._archives(repository, self.pattern, selection)
-                rows, table = [_archive_row(ref) for ref in refs], _archive_table(refs, now)
+                rows, table = [archive_row(ref) for ref in refs], archive_table(refs, now)
             else:
                 entries = select(repository, selection, self.log)
-                rows, table = [_backup_row(entry) for entry in entries], _backup_table(entries, now)
+                rows, table = [backup_row(entry) for entry in entries], backup_table(entries, now)
             if not rows and self.fail_if_empty:
                 raise InputError(f"there is no backup {self._what()}: has one been made, and is the prefix right?")
         self.log.info("%d backups %s", len(rows), self._what())
@@ -113,7 +114,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
             raise InputError(f"limit must be at least 1, not {limit}")
         return Selection(
             database=database,
-            before=_parse_time(self.before),
+            before=_time(self.before),
             labels=arguments.as_labels(self.labels),
             verified_only=self.verified_only,
             limit=limit,
@@ -142,75 +143,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
         return " ".join(parts)
 
 
-def _backup_row(entry: Entry) -> dict[str, Any]:
-    verdict = entry.newest_verdict
-    return {
-        "uri": entry.ref.uri,
-        "key": entry.ref.key,
-        "database": entry.database,
-        "created_at": entry.created_at.isoformat(),
-        "size": entry.stored_bytes,
-        "verified": entry.is_verified,
-        "verification": verdict
-        and {"outcome": verdict.outcome, "level": verdict.level, "at": verdict.at.isoformat()},
-        "backup_id": entry.backup_id,
-        "labels": dict(entry.labels),
-        "new_stored_bytes": entry.new_stored_bytes,
-        "raw_bytes": entry.raw_bytes,
-        "tables": entry.tables,
-        "rows": entry.rows,
-        "left_out_by": list(entry.left_out_by),
-    }
-
-
-def _archive_row(ref: BackupRef) -> dict[str, Any]:
-    return {
-        "uri": ref.uri,
-        "key": ref.key,
-        "database": None,
-        "created_at": ref.created_at.isoformat(),
-        "size": ref.object_bytes,
-        "verified": False,
-        "verification": None,
-    }
-
-
-def _backup_table(entries: list[Entry], now: datetime) -> list[str]:
-    return aligned(
-        ("database", "id", "age", "size", "new", "raw size", "tables", "rows", "verification", "labels"),
-        [
-            (
-                entry.database,
-                entry.backup_id,
-                human_age((now - entry.created_at).total_seconds()),
-                human(entry.stored_bytes),
-                human(entry.new_stored_bytes),
-                human(entry.raw_bytes),
-                f"{entry.tables:,}",
-                f"{entry.rows:,}",
-                entry.state(now),
-                ", ".join(f"{name}={value}" for name, value in entry.labels.items()),
-            )
-            for entry in entries
-        ],
-        numbers=("age", "size", "new", "raw size", "tables", "rows"),
-    )
-
-
-def _archive_table(refs: list[BackupRef], now: datetime) -> list[str]:
-    return aligned(
-        ("age", "size", "uri"),
-        [(human_age((now - ref.created_at).total_seconds()), human(ref.object_bytes), ref.uri) for ref in refs],
-        numbers=("age", "size"),
-    )
-
-
-def _parse_time(value: datetime | str | None) -> datetime | None:
+def _time(value: datetime | str | None) -> datetime | None:
     if value is None or value == "":
         return None
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise InputError(f"before must be a time such as 2026-01-31T05:00:00Z, not {value!r}") from error
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return parse_time(value if isinstance(value, str) else value.isoformat(), "before")

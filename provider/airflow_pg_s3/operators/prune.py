@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from itertools import islice
 from typing import Any
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.repository import Repository
+from airflow_pg_s3.core.retention.facts import facts_of
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
-from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE, Pruned, PruneRequest, prune
+from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE, PruneRequest, prune
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
@@ -124,38 +124,7 @@ class PgS3PruneOperator(PgS3Operator):
                 s3_extra_args=extra_args,
             )
             done = prune(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
-        return self._report(context, {"dry_run": dry_run} | _facts(done))
-
-
-def _facts(done: Sequence[Pruned]) -> dict[str, Any]:
-    lists: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("kept", "deleted", "protected", "unreadable", "orphans")
-    }
-    for pruned in done:
-        leftovers = {leftover.backup_id: leftover for leftover in pruned.leftovers}
-        for decision in pruned.decisions:
-            entry = _entry(pruned.database, decision.backup_id, decision.reasons)
-            if decision.outcome == "deleted":
-                leftover = leftovers.get(decision.backup_id)
-                entry["freed_bytes"] = 0 if leftover is None else leftover.freed_bytes
-            lists[decision.outcome].append(entry)
-        for orphan in reversed(pruned.orphans):
-            entry = _entry(pruned.database, orphan.backup_id, [orphan.reason])
-            if orphan.outcome == "deleted":
-                lists["orphans"].append(entry | {"freed_bytes": orphan.freed_bytes})
-            elif orphan.outcome == "protected":
-                lists["protected"].append(entry)
-    return {
-        **{name: list(islice(entries, LISTED)) for name, entries in lists.items()},
-        "counts": {name: len(entries) for name, entries in lists.items()},
-        "freed_bytes": sum(pruned.freed_bytes for pruned in done),
-        "needed_bytes": sum(pruned.needed_bytes for pruned in done),
-        "postponed": {pruned.database: pruned.postponed for pruned in done if pruned.postponed is not None},
-    }
-
-
-def _entry(database: str, backup_id: str, reasons: Iterable[str]) -> dict[str, Any]:
-    return {"database": database, "backup_id": backup_id, "reasons": list(reasons)}
+        return self._report(context, {"dry_run": dry_run} | facts_of(done, listed=LISTED))
 
 
 def _number(value: Any, parameter: str) -> int:

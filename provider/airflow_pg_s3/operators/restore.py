@@ -11,6 +11,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import Cancelled
+from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.thaw import ask_for
 from airflow_pg_s3.core.restore.request import IfExists, RestoreRequest, Selection
 from airflow_pg_s3.core.restore.restore import restore
@@ -28,6 +29,8 @@ class PgS3RestoreOperator(PgS3Operator):
     """Restore a backup into a PostgreSQL database: in parallel, streaming, with every byte checked.
 
     :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it;
+        or ``s3://bucket/prefix/<database>/<name>``, where the name is ``latest``, ``latest-verified``, a time such
+        as ``2026-11-20T03:00`` (the newest backup that is not younger) or the unique beginning of an id;
         or URI of another tool's archive: pg_dump's formats custom, tar and plain, or a directory archive packed
         with tar, uncompressed or compressed by gzip or zstd (templated).
     :param postgres_conn_id: Postgres connection of the target (templated).
@@ -193,7 +196,7 @@ class PgS3RestoreOperator(PgS3Operator):
             database = arguments.as_database(self.database, otherwise="the connection's own")
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = RestoreRequest(
-                backup=self.backup,
+                backup=resolve(client, self.backup, self.log),
                 target=connections.postgres_parameters(self.postgres_conn_id, database),
                 is_target_named=database is not None,
                 if_exists=cast("IfExists", self.if_exists),
@@ -223,30 +226,22 @@ class PgS3RestoreOperator(PgS3Operator):
                 allow_unsafe_psql=self.allow_unsafe_psql,
             )
             if self.thaw:
-                self._wait_for_thaw(self.thaw, client)
+                self._wait_for_thaw(self.thaw, client, request.backup)
             result = restore(request, client, cancel=self._cancel, log=self.log)
-        return self._report(
-            context,
-            {
-                "database": result.database,
-                "backup_id": result.name,
-                "tables": result.amounts.tables,
-                "rows": result.amounts.rows,
-                "raw_bytes": result.amounts.raw_bytes,
-                "duration_seconds": result.duration_seconds,
-                "previous_database": result.previous_database,
-                "warnings": result.warnings,
-            },
-        )
+        return self._report(context, result.facts)
 
-    def go_on(self, context: Mapping[str, Any], event: Any) -> dict[str, Any]:
-        """Check S3 again, and restore; called by Airflow after a deferral."""
+    def go_on(self, context: Mapping[str, Any], event: Any, backup: str) -> dict[str, Any]:
+        """Check S3 again, and restore; called by Airflow after a deferral.
+
+        :param backup: URI of the backup that was asked for, whichever is the latest by now.
+        """
+        self.backup = backup
         return self.execute(context)
 
-    def _wait_for_thaw(self, tier: str, client: S3Client) -> None:
+    def _wait_for_thaw(self, tier: str, client: S3Client, backup: str) -> None:
         days = arguments.as_int(self.thaw_days, "thaw_days")
-        while ask_for(client, self.backup, tier=tier, days=days, cancel=self._cancel, log=self.log):
+        while ask_for(client, backup, tier=tier, days=days, cancel=self._cancel, log=self.log):
             if self.deferrable:
-                self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on")
+                self.defer(trigger=TimeDeltaTrigger(THAW_INTERVAL), method_name="go_on", kwargs={"backup": backup})
             if self._cancel.wait(THAW_INTERVAL.total_seconds()):
                 raise Cancelled("stopped while waiting for S3 to restore archived objects")

@@ -9,9 +9,10 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import IntegrityError
+from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.verification_record import Level
 from airflow_pg_s3.core.verify.request import VerifyRequest
-from airflow_pg_s3.core.verify.verify import VerifyResult, verify
+from airflow_pg_s3.core.verify.verify import verify
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 
@@ -22,8 +23,8 @@ class PgS3VerifyOperator(PgS3Operator):
     The task succeeds if and only if the backup is verified. It fails without a retry if something differs or is
     damaged, and with retries if the verification could not be completed (no server, no S3, no disk).
 
-    :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it
-        (templated).
+    :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it,
+        or ``s3://bucket/prefix/<database>/<name>`` with a name as for `PgS3RestoreOperator` (templated).
     :param postgres_conn_id: Postgres connection of a server to restore into, in a scratch database that is dropped
         again; None for a throwaway PostgreSQL server on the worker (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
@@ -96,7 +97,7 @@ class PgS3VerifyOperator(PgS3Operator):
         with self._final_errors():
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = VerifyRequest(
-                backup=self.backup,
+                backup=resolve(client, self.backup, self.log),
                 # The connection's own database is not used: a scratch database is created on its server.
                 server=connections.postgres_parameters(self.postgres_conn_id, None)
                 if self.postgres_conn_id
@@ -115,27 +116,9 @@ class PgS3VerifyOperator(PgS3Operator):
             try:
                 result = verify(request, client, cancel=self._cancel, log=self.log)
             except IntegrityError as error:
-                raise AirflowFailException(f"{self.backup} FAILED verification: {error}") from None
+                raise AirflowFailException(f"{request.backup} FAILED verification: {error}") from None
         if result.verification.outcome == "failed":
             raise AirflowFailException(result.sentence)
         if result.verification.outcome == "could not verify":
             raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
-        return self._report(context, _facts(self.backup, result))
-
-
-def _facts(uri: str, result: VerifyResult) -> dict[str, Any]:
-    found = result.verification
-    return {
-        "outcome": found.outcome,
-        "uri": uri,
-        "backup_id": result.stored.manifest.backup_id,
-        "database": result.stored.manifest.database,
-        "level": found.level,
-        "tables": found.tables_matching,
-        "rows": found.rows,
-        "duration_seconds": found.duration_seconds,
-        "restore_seconds": found.restore_seconds,
-        "compare_seconds": found.compare_seconds,
-        "evidence": result.evidence_uri,
-        "warnings": found.warnings,
-    }
+        return self._report(context, result.facts(request.backup))

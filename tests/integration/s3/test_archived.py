@@ -197,14 +197,17 @@ def test_a_restore_that_defers_waits_in_the_triggerer(
     copy = new_name(pg18)
     connections.target(pg18, copy)
     operator = PgS3RestoreOperator(
-        task_id="r", backup=done["uri"], postgres_conn_id="pg_target", database=copy, aws_conn_id="aws",
-        spool_dir=str(spool_dir), thaw="Standard", deferrable=True,
+        task_id="r", backup=done["uri"].rpartition("/")[0] + "/latest", postgres_conn_id="pg_target",
+        database=copy, aws_conn_id="aws", spool_dir=str(spool_dir), thaw="Standard", deferrable=True,
     )  # fmt: skip
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute({})
+    # Whichever is the latest by then.
+    assert deferred.value.kwargs == {"backup": done["uri"]}
     for _ in range(5):
         try:
-            assert operator.resume_execution(deferred.value.method_name, {"event": None}, {})["rows"] == 1000
+            waited_for = {"event": None, **deferred.value.kwargs}
+            assert operator.resume_execution(deferred.value.method_name, waited_for, {})["rows"] == 1000
             break
         except TaskDeferred:
             pass

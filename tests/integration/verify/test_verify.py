@@ -263,7 +263,8 @@ def test_a_scratch_database_on_a_server_is_like_the_source_and_dropped_with_its_
             return real(archive, restored, **arguments)
 
         monkeypatch.setattr(restore_test, "compare", look)
-        assert verify(backup=made["uri"], on=pg18)["outcome"] == "verified"
+        done = verify(backup=made["uri"].rpartition("/")[0] + "/latest", on=pg18)
+        assert (done["outcome"], done["uri"]) == ("verified", made["uri"])
         assert seen["encoding"] == "LATIN1"
         assert seen["subscriptions"] == 2
         assert scratch_databases(pg18) == []

@@ -34,6 +34,27 @@ class BackupResult:
     key: str
     manifest: Manifest
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What people and programs want to know of it, in plain values."""
+        manifest = self.manifest
+        return {
+            "uri": self.uri,
+            "key": self.key,
+            "backup_id": manifest.backup_id,
+            "database": manifest.database,
+            "created_at": manifest.created_at.isoformat(),
+            "raw_bytes": manifest.raw_bytes,
+            "stored_bytes": manifest.stored_bytes,
+            "new_stored_bytes": manifest.new_stored_bytes,
+            "chunks": manifest.chunks,
+            "new_chunks": manifest.new_chunks,
+            "tables": manifest.tables,
+            "rows": manifest.rows,
+            "left_out_by": manifest.dump.left_out_by,
+            "duration_seconds": manifest.duration_seconds,
+        }
+
 
 @translate_errors
 def back_up(request: BackupRequest, repository: Repository, *, cancel: threading.Event, log: Log) -> BackupResult:

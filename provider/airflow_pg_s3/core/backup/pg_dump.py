@@ -96,7 +96,11 @@ class PgDump:
             ) as shipper,
             DumpWatch(connection, self.request.source.application_name("pg_dump")) as watch,
         ):
-            progress = Progress(self._log.info, lambda seconds: self._line(spool, uploader, watch, seconds))
+            progress = Progress(
+                self._log,
+                lambda seconds: self._line(spool, uploader, watch, seconds),
+                lambda: (spool.shipped_bytes, self._expected_bytes),
+            )
             # Held no longer than pg_dump needs it: meanwhile the server must keep old row versions.
             with self._snapshot(connection) as snapshot, self._pg_dump(spool, snapshot) as program:
                 self._follow(program, spool, shipper, progress)

@@ -178,15 +178,9 @@ class Spool:
 
     def _give_back(self, member: SpooledMember, count: int) -> None:
         if self.can_punch_holes:
-            with open(member.path, "r+b", buffering=0) as file:
-                mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-                # Only whole blocks are given back: the last one of before may be whole by now.
-                start = member.shipped // _BLOCK * _BLOCK
-                if _libc.fallocate64(file.fileno(), mode, start, member.shipped + count - start) != 0:
-                    number = ctypes.get_errno()
-                    if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
-                        raise OSError(number, os.strerror(number), member.path)
-                    self.can_punch_holes = False
+            # Only whole blocks are given back: the last one of before may be whole by now.
+            start = member.shipped // _BLOCK * _BLOCK
+            self.can_punch_holes = punch_hole(member.path, start, member.shipped + count - start)
 
     def _finish(self, member: SpooledMember) -> None:
         # Before the rename: look() must not take the name for a new one.
@@ -201,6 +195,21 @@ class Spool:
             os.truncate(target, 0)
             os.truncate(target, member.shipped)
         del self._open[member.name]
+
+
+def punch_hole(path: str | Path, start: int, count: int) -> bool:
+    """Give the blocks of some bytes of a file back to the disk; say whether its filesystem can.
+
+    :raises OSError: it can, and failed.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+        if _libc.fallocate64(file.fileno(), mode, start, count) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), path)
+        return False
 
 
 def _has_no_writer(path: str | Path) -> bool:

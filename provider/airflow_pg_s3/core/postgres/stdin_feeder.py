@@ -133,7 +133,7 @@ def run_with_stdin(
         keep = [feeder.writer.fileno()] if feeder is not None else []
         program = stack.enter_context(running(argv, env=env, on_line=judge.see, stdin=stdin, keep=keep))
         progress = Progress(
-            log.info, lambda s: f"fed {human(size())} to {program.name}, {human(size() / max(s, 0.001))}/s"
+            log, lambda s: f"fed {human(size())} to {program.name}, {human(size() / max(s, 0.001))}/s"
         )
 
         def size() -> int:

@@ -277,6 +277,13 @@ def _is_recipient(identity: Any, recipients: Sequence[str]) -> bool | None:
     return str(identity.to_public()) in recipients if hasattr(identity, "to_public") else None
 
 
+def identities_in(text: str) -> list[str]:
+    """The age identities in a text, as age's own files have them: one a line, beside comments; or one SSH key."""
+    if text.startswith("-----BEGIN"):
+        return [text]
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
 def _parse_identity(text: str) -> Any:
     pyrage = _import_pyrage()
     try:

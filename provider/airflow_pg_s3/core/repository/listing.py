@@ -88,6 +88,15 @@ class Listing:
         until = _LATEST if before is None else before.astimezone(UTC).replace(microsecond=0) + _SECOND
         yield from self._descending(_EARLIEST, min(until, _LATEST))
 
+    def beginning_with(self, text: str) -> list[BackupRef]:
+        """List those whose ids begin with a text, newest first."""
+        with s3_errors.translate_errors(self._bucket):
+            pages = s3_requests.list_pages(
+                self._client, Bucket=self._bucket, Prefix=self._base + text, Delimiter="/"
+            )
+            objects = [entry for page in pages for entry in page.get("Contents", [])]
+        return self._refs(objects, _EARLIEST, _LATEST)[::-1]
+
     def _descending(self, since: datetime, until: datetime) -> Iterator[BackupRef]:
         """Yield what began from `since` until just before `until`, newest first."""
         if since >= until:

@@ -105,6 +105,10 @@ class Repository:
         """
         return self._listing(database).newest_first(before)
 
+    def beginning_with(self, database: str, text: str) -> list[BackupRef]:
+        """List the complete backups of one database whose ids begin with a text, newest first."""
+        return self._listing(database).beginning_with(text)
+
     def _listing(self, database: str) -> Listing:
         return Listing(self.client, bucket=self.bucket, base=self.base(database), database=database)
 

@@ -18,6 +18,8 @@
     Creates definitions; does so as a role that is not a superuser; sets owners and privileges.
 ``clean``, ``existing_objects``, ``links_to_other_tables``
     Drops what exists already; keeps some of it; links restored tables to others.
+``download``, ``table_rows``
+    Without a server: the archive as a folder; the rows of one table.
 ``load``
     Definitions by pg_restore, rows by COPY.
 """

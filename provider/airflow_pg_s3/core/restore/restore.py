@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.reporting import Log, human
@@ -38,6 +38,20 @@ class RestoreResult:
     previous_database: str | None
     amounts: Amounts
     duration_seconds: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What people and programs want to know of it, in plain values."""
+        return {
+            "database": self.database,
+            "backup_id": self.name,
+            "tables": self.amounts.tables,
+            "rows": self.amounts.rows,
+            "raw_bytes": self.amounts.raw_bytes,
+            "duration_seconds": self.duration_seconds,
+            "previous_database": self.previous_database,
+            "warnings": self.warnings,
+        }
 
 
 @translate_errors

@@ -4,8 +4,8 @@
     The rules, and which backups they keep.
 ``inventory``, ``prune_plan``
     What there is; what becomes of it.
-``prune``
-    The verb.
+``prune``, ``facts``
+    The verb; what it has done, for programs.
 ``sweep``, ``needed_runs``
     Deletes what deleted and killed backups have left, but for the runs that others refer to.
 """

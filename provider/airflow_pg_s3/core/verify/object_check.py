@@ -92,11 +92,12 @@ def check_objects(
         archive = ArchiveFolder(stored.manifest, stored.base, downloader, decoder, workspace)
         check = _ObjectCheck(archive, stored, downloader, decoder)
         progress = Progress(
-            log.info,
+            log,
             lambda seconds: (
                 f"read {human(downloader.read_bytes)} of {human(stored.manifest.stored_bytes)}, "
                 f"{human(downloader.read_bytes / max(seconds, 0.001))}/s"
             ),
+            lambda: (downloader.read_bytes, stored.manifest.stored_bytes),
         )
         try:
             for _ in _at_once(pool, check.work()):

@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
@@ -48,6 +48,27 @@ class VerifyResult:
     verification: Verification
     evidence_uri: str | None
     retry_may_help: bool
+
+    def facts(self, uri: str) -> dict[str, Any]:
+        """Say what people and programs want to know of it, in plain values.
+
+        :param uri: of the backup's manifest.
+        """
+        found = self.verification
+        return {
+            "outcome": found.outcome,
+            "uri": uri,
+            "backup_id": self.stored.manifest.backup_id,
+            "database": self.stored.manifest.database,
+            "level": found.level,
+            "tables": found.tables_matching,
+            "rows": found.rows,
+            "duration_seconds": found.duration_seconds,
+            "restore_seconds": found.restore_seconds,
+            "compare_seconds": found.compare_seconds,
+            "evidence": self.evidence_uri,
+            "warnings": found.warnings,
+        }
 
     @property
     def sentence(self) -> str:

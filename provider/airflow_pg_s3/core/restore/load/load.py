@@ -140,11 +140,12 @@ class Load:
             return
         total = sum(task.size for task in loading)
         progress = Progress(
-            self.context.log.info,
+            self.context.log,
             lambda seconds: (
                 f"loaded {human(self.folder.read_bytes)} of {human(total)} of the large tables, "
                 f"{human(self.folder.read_bytes / max(seconds, 0.001))}/s"
             ),
+            lambda: (self.folder.read_bytes, total),
         )
 
         def poll() -> None:

@@ -59,11 +59,14 @@ def do_all(
     def do(number: int, reader: CopyReader) -> None:
         found[number] = work[number].do(reader)
 
-    def compared(seconds: float) -> str:
-        done = sum(work[number].raw_bytes for number in list(found))
-        return f"compared {human(done)} of {human(total)}, {human(done / max(seconds, 0.001))}/s"
+    def done() -> int:
+        return sum(work[number].raw_bytes for number in list(found))
 
-    progress = Progress(log.info, compared)
+    progress = Progress(
+        log,
+        lambda s: f"compared {human(done())} of {human(total)}, {human(done() / max(s, 0.001))}/s",
+        lambda: (done(), total),
+    )
 
     def poll() -> None:
         if cancel.is_set():

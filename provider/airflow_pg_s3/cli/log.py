@@ -1,0 +1,106 @@
+"""What a command says while it works, on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from airflow_pg_s3.core.reporting import Log
+
+
+class CommandLog(Log, Protocol):
+    """A log that also takes the error that ends a command."""
+
+    def error(self, message: str) -> None:
+        """Say why the command has failed."""
+
+
+class PlainLog:
+    """Lines.
+
+    :param wording: changes each message into this program's words.
+    """
+
+    def __init__(self, wording: Callable[[str], str], *, quiet: bool) -> None:
+        self._wording = wording
+        self._quiet = quiet
+
+    def info(self, message: str, /, *args: Any) -> None:
+        """Say what happens."""
+        if not self._quiet:
+            self._write(message % args if args else message)
+
+    def warning(self, message: str, /, *args: Any) -> None:
+        """Say what somebody should look at."""
+        self._write(f"warning: {message % args if args else message}")
+
+    def error(self, message: str) -> None:
+        """Say why the command has failed."""
+        self._write(f"error: {message}")
+
+    def _write(self, text: str) -> None:
+        # A terminal that is gone must not keep what was begun from being undone.
+        with contextlib.suppress(OSError):
+            self._print(self._wording(text))
+
+    def _print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class TerminalLog(PlainLog):
+    """Lines, and below them a bar while something is going on.
+
+    :param close: ends the bar.
+    """
+
+    def __init__(self, wording: Callable[[str], str], *, quiet: bool) -> None:
+        # Not above: who writes into a file need not wait for it.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.table import Column
+
+        super().__init__(wording, quiet=quiet)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._progress = Progress(
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None)
+        self._is_shown = False
+
+    def show_progress(self, line: str, done: int, total: int | None) -> None:
+        """Move the bar.
+
+        :param total: None if nobody knows how much is to be done.
+        """
+        if self._quiet:
+            return
+        self._progress.update(self._task, description=line, completed=done, total=total)
+        if not self._is_shown:
+            self._is_shown = True
+            self._progress.start()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def open_log(wording: Callable[[str], str], *, quiet: bool) -> Iterator[CommandLog]:
+    """Open the log that fits standard error."""
+    if not sys.stderr.isatty():
+        yield PlainLog(wording, quiet=quiet)
+        return
+    terminal = TerminalLog(wording, quiet=quiet)
+    try:
+        yield terminal
+    finally:
+        terminal.close()

@@ -1,0 +1,71 @@
+"""Runs a command."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+
+from airflow_pg_s3.cli.exit_code import ExitCode
+from airflow_pg_s3.cli.parser import build_parser
+from airflow_pg_s3.cli.wording import in_words_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name.
+
+    :returns: its exit code; see docs/command-line.md.
+    """
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell completes a command
+        argcomplete = importlib.import_module("argcomplete")
+        argcomplete.autocomplete(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:  # before it has begun
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Who reads has seen enough, as with `| head`. At its end Python would try to write the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+
+
+def _run(arguments: Namespace) -> int:
+    # Not above: --help and completion are quick without them.
+    from airflow_pg_s3.cli.connections import CommandLineConnections
+    from airflow_pg_s3.cli.log import open_log
+    from airflow_pg_s3.cli.output import Output
+    from airflow_pg_s3.cli.session import Session
+    from airflow_pg_s3.cli.stopping import Stopped, end_by, stop_on_signals
+    from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
+
+    wording = partial(in_words_of, arguments.command)
+    with (
+        open_log(wording, quiet=arguments.quiet) as log,
+        stop_on_signals(may_undo=arguments.may_undo) as stop,
+    ):
+        session = Session(
+            connections=CommandLineConnections(arguments, log),
+            out=Output(sys.stdout, is_json=arguments.output == "json"),
+            wording=wording,
+            log=log,
+            cancel=stop.cancel,
+        )
+        command = importlib.import_module(f"airflow_pg_s3.cli.commands.{arguments.module}")
+        try:
+            code: ExitCode = command.run(arguments, session)
+            return code
+        except PgS3Error as error:
+            log.error("; ".join([str(error), *getattr(error, "__notes__", ())]))
+            is_wrong_use = isinstance(error, InputError | DataConflict)
+            code = ExitCode.WRONG_USE if is_wrong_use else ExitCode.FAILED
+        except Stopped:
+            code = ExitCode.FAILED
+    if stop.number is not None:
+        end_by(stop.number)
+    return code

@@ -1,0 +1,130 @@
+"""Options of the command line, each declared once."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import timedelta
+
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+BACKUP_HELP = (
+    "URI of the backup: of its manifest, or s3://BUCKET/PREFIX/DATABASE/NAME, where NAME is latest, "
+    "latest-verified, a time such as 2026-11-20T03:00 (the newest backup that is not younger, UTC) or a unique "
+    "beginning of an id"
+)
+POSTGRES_HELP = (
+    "as psql takes it: a URI such as postgresql://user@host/database, keywords such as 'service=orders', or a "
+    "database's name; what is left out comes from PGHOST, PGUSER … and passwords from PGPASSWORD or ~/.pgpass"
+)
+REPOSITORY_HELP = "where backups lie, s3://BUCKET/PREFIX"
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration such as ``26h``.
+
+    :raises argparse.ArgumentTypeError: it is none.
+    """
+    match = re.fullmatch(r"(\d{1,6})(s|min|h|d)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be a duration such as 90min, 26h or 2d, not {text!r}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def label(text: str) -> tuple[str, str]:
+    """Read a label such as ``release=42``.
+
+    :raises argparse.ArgumentTypeError: it is none.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"must look like NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def add_common(parser: argparse.ArgumentParser, *, has_facts: bool = True) -> None:
+    """Add what every command has: how S3 is reached, and what is written.
+
+    :param has_facts: whether results can be JSON.
+    """
+    s3 = parser.add_argument_group("S3", "Credentials come from where boto3 looks: AWS_PROFILE, ~/.aws, a role …")
+    s3.add_argument("--profile", metavar="NAME", help="profile of ~/.aws/config")
+    s3.add_argument("--region", metavar="NAME", help="region of the bucket")
+    s3.add_argument("--endpoint-url", metavar="URL", help="of a store that is not Amazon's")
+    s3.add_argument(
+        "--s3-extra-args",
+        metavar="FILE",
+        help='JSON file with arguments for requests that accept them, as {"ServerSideEncryption": "aws:kms"}',
+    )
+    written = parser.add_argument_group("output")
+    if has_facts:
+        written.add_argument(
+            "--output",
+            choices=("text", "json"),
+            default="text",
+            help="results for people (default), or JSON",
+        )
+    else:
+        parser.set_defaults(output="text")
+    written.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
+
+
+def add_worker(parser: argparse.ArgumentParser, *, has_programs: bool = True) -> None:
+    """Add what concerns this machine.
+
+    :param has_programs: whether client programs are run.
+    """
+    machine = parser.add_argument_group("this machine")
+    machine.add_argument(
+        "--spool-dir", metavar="FOLDER", help="folder on a local disk to work in (default: $TMPDIR, or /tmp)"
+    )
+    if has_programs:
+        about = "folder with pg_dump and pg_restore, looked at before PATH and the usual places"
+        add_many(machine, "--client-path", "client_path", "FOLDER", about)
+
+
+def add_spool_limit(parser: argparse.ArgumentParser) -> None:
+    """Add how much disk a backup may take."""
+    parser.add_argument(
+        "--spool-limit",
+        type=int,
+        default=1 << 30,
+        metavar="BYTES",
+        help="disk that a backup may take in the spool (default: 1 GiB)",
+    )
+
+
+def add_identity(parser: argparse.ArgumentParser) -> None:
+    """Add what opens an encrypted backup."""
+    about = "file with age identities that open an encrypted backup"
+    add_many(parser, "--identity", "identity", "FILE", about)
+
+
+def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add how much is done at the same time."""
+    parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N", help=f"{what} (default: 2)")
+
+
+def add_many(parser: argparse._ActionsContainer, name: str, dest: str, metavar: str, about: str) -> None:
+    """Add an option that may be repeated."""
+    parser.add_argument(
+        name, dest=dest, action="append", default=[], metavar=metavar, help=f"{about}; may be repeated"
+    )
+
+
+def add_pre_restore_sql(parser: argparse._ActionsContainer) -> None:
+    """Add what runs first."""
+    about = "commands to run before anything is dropped or restored"
+    add_many(parser, "--pre-restore-sql", "pre_restore_sql", "SQL", about)
+
+
+def add_labels(parser: argparse.ArgumentParser, about: str) -> None:
+    """Add labels of backups."""
+    parser.add_argument(
+        "--label",
+        dest="labels",
+        type=label,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"{about}; may be repeated",
+    )

@@ -1,0 +1,47 @@
+"""Lines go to standard error; a terminal gets a bar below them."""
+
+import os
+import pty
+import sys
+
+from airflow_pg_s3.cli.log import open_log
+from airflow_pg_s3.core import reporting
+from airflow_pg_s3.core.reporting import Progress
+
+
+def unchanged(text: str) -> str:
+    return text
+
+
+def test_a_terminal_shows_how_far_it_is(monkeypatch):
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with os.fdopen(theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with open_log(unchanged, quiet=False) as log:
+            progress = Progress(log, lambda _: "read 1 MB of 4 MB", lambda: (1 << 20, 4 << 20))
+            log.info("a line of %s", "[bold] text")
+            progress.tick()
+        written = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "a line of [bold] text" in written
+    assert "25%" in written
+    assert "read 1 MB of 4 MB" in written
+
+
+def test_elsewhere_there_are_plain_lines(capsys, monkeypatch):
+    monkeypatch.setattr(reporting, "INTERVAL_SECONDS", 0.0)
+    with open_log(str.upper, quiet=False) as log:
+        Progress(log, lambda _: "read 100%", lambda: (1, 1)).tick()
+        log.warning("look: %d", 1)
+        log.error("why")
+    assert capsys.readouterr() == ("", "READ 100%\nWARNING: LOOK: 1\nERROR: WHY\n")
+
+
+def test_quiet_leaves_warnings_and_errors(capsys):
+    with open_log(unchanged, quiet=True) as log:
+        log.info("what happens")
+        log.warning("what matters")
+    assert capsys.readouterr().err == "warning: what matters\n"

@@ -1,0 +1,168 @@
+"""What cannot work is one sentence and an exit code; what is imported is what a command needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from airflow_pg_s3.cli.commands import backup as backup_command
+from airflow_pg_s3.cli.main import main
+from airflow_pg_s3.cli.parser import build_parser
+from airflow_pg_s3.core.backup.request import DEFAULT_COMPRESSION_LEVEL, DEFAULT_SPOOL_LIMIT
+from airflow_pg_s3.core.repository.thaw import TIERS
+from airflow_pg_s3.core.repository.verification_record import Level
+from airflow_pg_s3.core.restore.request import IfExists
+from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE
+
+OWN = "airflow_pg_s3"
+PG_S3 = Path(sys.executable).with_name("pg-s3")
+HEAVY = {"airflow", "boto3", "botocore", "psycopg", "pydantic", "rich"}
+MODULES = """
+import sys
+from airflow_pg_s3.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+@pytest.fixture(autouse=True)
+def of_a_shell(monkeypatch, tmp_path, s3_url):
+    for name, value in {
+        "HOME": str(tmp_path),
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": s3_url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def ended(capsys):
+    """(*arguments) → exit code, standard output and standard error of a command."""
+
+    def run(*arguments):
+        try:
+            code = main(arguments)
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("list s3://no-such-bucket/x", 2, "error: the bucket 'no-such-bucket' does not exist"),
+        ("list nowhere", 2, "error: repository must look like s3://bucket/prefix"),
+        ("list", 2, "required: REPOSITORY"),
+        ("lst s3://bkt/x", 2, "invalid choice: 'lst'"),
+        ("list s3://bkt/x --limit 0", 2, "error: --limit must be at least 1"),
+        ("list s3://bkt/x --before yesterday", 2, "error: --before must be a time such as"),
+        ("list s3://bkt/x --max-age soon", 2, "must be a duration such as 90min, 26h or 2d, not 'soon'"),
+        ("list s3://bkt/x --label x", 2, "must look like NAME=VALUE, not 'x'"),
+        ("list s3://bkt/x --profile nobody", 2, "error: S3 cannot be used: The config profile (nobody)"),
+        ("list s3://bkt/x --endpoint-url nowhere", 2, "error: S3 cannot be used: Invalid endpoint"),
+        ("list s3://bkt/x --s3-extra-args /no/file", 2, "error: --s3-extra-args: /no/file cannot be read"),
+        ("show s3://bkt/x/lastest", 2, "error: the bucket 'bkt' does not exist"),
+        ("prune s3://bkt/x", 2, "give one of --keep-last, --keep-hourly"),
+        ("backup x s3://bkt/x --jobs 0", 2, "error: jobs must be at least 1"),
+        ("backup postgresql://[ s3://bkt/x", 2, "error: the PostgreSQL argument is neither a URI"),
+        ("backup service=nowhere s3://bkt/x", 2, 'error: definition of service "nowhere" not found: correct'),
+        ("backup postgresql://u:secret@127.0.0.1:1/x s3://bkt/x", 1, "error: PostgreSQL failed: connection"),
+        ("backup user= s3://bkt/x", 2, "error: the connection names no database: name one"),
+        ("backup x s3://bkt/x postgresql://u:secret@h/d", 2, "unrecognized arguments: postgresql://u:(not"),
+        ("verify s3://bkt/dump.tar", 2, "restore it with pg-s3 restore"),
+        ("verify s3://bkt/x.json --level checksum --check true", 2, "leave out --server, "),
+        ("verify s3://bkt/x.json --identity /no/file", 2, "error: --identity: /no/file cannot be read"),
+        ("restore s3://bkt/x.json x --if-exists replace --table a", 2, "error: --if-exists replace would leave"),
+        (
+            "restore s3://bkt/x.json x --schema-only --data-only",
+            2,
+            "error: --schema-only and --data-only together",
+        ),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_and_an_exit_code(ended, arguments, code, said):
+    was, out, err = ended(*arguments.split(" "))
+    assert (was, out) == (code, ""), err
+    assert said in err
+    assert "Traceback" not in err
+    assert "secret" not in err
+
+
+def test_a_bug_shows_where_it_is(monkeypatch):
+    monkeypatch.setattr(backup_command, "back_up", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["backup", "x", "s3://bkt/x"])
+
+
+def test_a_password_in_the_arguments_is_warned_of_and_never_repeated(ended):
+    _, _, err = ended("backup", "postgresql://u:secret@127.0.0.1:1/x", "s3://bkt/x")
+    assert "warning: the password in the arguments can be read by everybody on this machine" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--help"], set()),
+        (["restore", "--help"], set()),
+        (["list", "nowhere"], {"boto3", "botocore", "psycopg", "pydantic"}),
+    ],
+    ids=["help", "help of a command", "list"],
+)
+def test_a_command_imports_what_it_needs_and_never_airflow(arguments, wanted):
+    done = subprocess.run([sys.executable, "-c", MODULES, *arguments], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.splitlines()[-1].split(" "))
+    assert OWN in imported
+    assert imported & HEAVY == wanted
+
+
+def test_no_command_imports_airflow():
+    program = (
+        "import importlib, pkgutil, sys; sys.modules['airflow'] = None\n"
+        "import airflow_pg_s3.cli.commands as commands\n"
+        "for module in pkgutil.iter_modules(commands.__path__, commands.__name__ + '.'):\n"
+        "    importlib.import_module(module.name); print(module.name.rpartition('.')[2])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert {"backup", "cat", "doctor", "restore", "verify"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("pg-s3 res", "restore "),
+        ("pg-s3 restore --if-exists ", "fail\vclean\vreplace"),
+        ("pg-s3 cat --he", "--he"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(typed, completed):
+    line = {"COMP_LINE": typed, "COMP_POINT": str(len(typed))}
+    asked = os.environ | line | {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SHELL": "bash"}
+    command = f"'{PG_S3}' 8>&1 9>/dev/null"
+    done = subprocess.run(["bash", "-c", command], env=asked, capture_output=True, text=True)
+    assert done.stdout.startswith(completed)
+
+
+def test_what_the_options_repeat_of_core_is_as_core_has_it():
+    """They are declared without importing it."""
+    parse = build_parser().parse_args
+    backup = parse(["backup", "x", "s3://b/x"])
+    assert (backup.compression_level, backup.spool_limit) == (DEFAULT_COMPRESSION_LEVEL, DEFAULT_SPOOL_LIMIT)
+    assert parse(["prune", "s3://b/x"]).orphan_age == DEFAULT_ORPHAN_AGE
+    for value in get_args(IfExists):
+        assert parse(["restore", "b", "x", "--if-exists", value]).if_exists == value
+    for value in get_args(Level):
+        assert parse(["verify", "b", "--level", value]).level == value
+    for value in TIERS:
+        assert parse(["restore", "b", "x", "--thaw", value]).thaw == value

@@ -79,6 +79,16 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--include-globals", action="store_true", help="store roles and tablespaces too, without passwords"
     )
+    parser.add_argument(
+        "--full", action="store_true", help="store everything anew, and refer to no data of earlier backups"
+    )
+    parser.add_argument(
+        "--full-every",
+        type=options.duration,
+        default=options.duration("30d"),
+        metavar="DURATION",
+        help="do so when data that would be referred to is older than this (default: 30d)",
+    )
     options.add_spool_limit(parser)
     options.add_worker(parser)
     options.add_common(parser)

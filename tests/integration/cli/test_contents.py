@@ -88,7 +88,7 @@ def test_a_download_is_what_a_plain_pg_restore_takes(pg18: Cluster, pg_s3, backu
 
 
 def test_a_download_of_a_damaged_backup_leaves_nothing(s3, bucket, pg_s3, backup, leftovers, tmp_path: Path):
-    (large,) = [key for key in leftovers() if ".dat" in key]
+    (large,) = [key for key in leftovers() if key.endswith("/000001.zst")]
     data = bytearray(s3.client().get_object(Bucket=bucket, Key=large)["Body"].read())
     data[len(data) // 2] ^= 1
     s3.client().put_object(Bucket=bucket, Key=large, Body=bytes(data))

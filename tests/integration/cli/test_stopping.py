@@ -16,13 +16,13 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = only_on("moto")
 DATABASE = "stopped by Ctrl-C"
-# More than the smallest part of a multipart upload, and more than travels in a pack.
+# More than travels in a pack.
 FILL = """
 create table one as select i, md5(i::text) || md5((i * 7)::text) as noise from generate_series(1, 600000) as i;
 """
-# `pg-s3`, whose requests of a kind are held until it is told to stop; it says so by a file.
+# `pg-s3`, whose requests of a kind, for runs, are held until it is told to stop; it says so by a file.
 HELD = """
-import sys, time
+import re, sys, time
 from pathlib import Path
 from airflow_pg_s3.cli import connections, stopping
 from airflow_pg_s3.cli.main import main
@@ -32,7 +32,7 @@ stops, made = [], connections.CommandLineConnections.s3
 init = stopping.Stop.__init__
 
 def hold(request, **_):
-    if operation == "UploadPart" or ".dat" in request.url:
+    if re.search(r"/\\d{6}\\.zst$", request.url.partition("?")[0]):
         Path(sign).touch()
         while not stops[0].cancel.is_set():
             time.sleep(0.01)
@@ -106,7 +106,7 @@ def press_ctrl_c(process: subprocess.Popen[str], *, twice: bool) -> str:
 
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_backup_leaves_nothing(held, source, repository, spool_dir, leftovers, processes, twice):
-    process = held("UploadPart", "backup", uri_of(source, DATABASE), repository, "--spool-dir", str(spool_dir))
+    process = held("PutObject", "backup", uri_of(source, DATABASE), repository, "--spool-dir", str(spool_dir))
     said = press_ctrl_c(process, twice=twice)
     assert "error: the backup was stopped before its end; nothing of it is kept" in said
     assert leftovers() == []
@@ -116,7 +116,7 @@ def test_a_backup_leaves_nothing(held, source, repository, spool_dir, leftovers,
 def test_a_backup_whose_terminal_is_closed_leaves_nothing(
     held, source, repository, spool_dir, leftovers, processes
 ):
-    process = held("UploadPart", "backup", uri_of(source, DATABASE), repository, "--spool-dir", str(spool_dir))
+    process = held("PutObject", "backup", uri_of(source, DATABASE), repository, "--spool-dir", str(spool_dir))
     process.stdout.close()
     process.stderr.close()
     os.killpg(process.pid, signal.SIGHUP)

@@ -24,6 +24,8 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
         age_recipients=arguments.age_recipients,
         labels=dict(arguments.labels),
         include_globals=arguments.include_globals,
+        full=arguments.full,
+        full_every=arguments.full_every,
         spool_dir=arguments.spool_dir,
         spool_limit=arguments.spool_limit,
         client_path=session.connections.client_path,

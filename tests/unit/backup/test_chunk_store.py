@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from airflow_pg_s3.core.backup.chunk_store import ChunkStore, KnownChunks, RunWriter
+from airflow_pg_s3.core.backup.chunk_store import ChunkStore, RunWriter
+from airflow_pg_s3.core.backup.known_chunks import KnownChunks
 from airflow_pg_s3.core.repository.codec import Decoder, Encoder
 from airflow_pg_s3.core.repository.members import Chunk
 from airflow_pg_s3.core.s3.upload import Uploader

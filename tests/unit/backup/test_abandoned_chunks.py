@@ -11,7 +11,7 @@ import pytest
 
 from airflow_pg_s3.core.backup import abandoned
 from airflow_pg_s3.core.backup.abandoned import remove_all_but_one
-from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks
+from airflow_pg_s3.core.backup.abandoned_chunks import read_abandoned
 from airflow_pg_s3.core.backup.chunk_store import ChunkStore, RunWriter
 from airflow_pg_s3.core.backup.known_chunks import KnownChunks
 from airflow_pg_s3.core.repository.codec import Encoder
@@ -59,9 +59,7 @@ def killed(repository, writer_of):
 def read(repository, killed, cancel):
     def read(arguments=(), client=None):
         of = Repository(client, f"s3://{repository.bucket}/p") if client else repository
-        taken = AbandonedChunks(of, killed, dict(arguments), LOG)
-        taken.read(cancel)
-        return taken
+        return read_abandoned(of, killed, dict(arguments), cancel, LOG)
 
     return read
 
@@ -132,8 +130,7 @@ def test_runs_that_are_not_given_out_are_not_asked_for_one_after_the_other(
 
     client = SimpleNamespace(get_object=get, meta=s3_client.meta)
     of = SimpleNamespace(client=client, bucket=bucket, base=repository.base, sizes=lambda _: listed | gone)
-    taken = AbandonedChunks(of, killed, {}, LOG)
-    taken.read(cancel)
+    taken = read_abandoned(of, killed, {}, cancel, LOG)
     assert len(asked) < 50
     assert taken.take(DIGESTS[0], lambda: pytest.fail("it is copied")) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]

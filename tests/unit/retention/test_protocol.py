@@ -19,7 +19,7 @@ import pytest
 
 from airflow_pg_s3.core.backup import abandoned, abandoned_chunks, presence
 from airflow_pg_s3.core.backup.abandoned import remove_abandoned, remove_all_but_one
-from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks
+from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks, read_abandoned
 from airflow_pg_s3.core.backup.chunk_store import ChunkStore, RunWriter
 from airflow_pg_s3.core.backup.earlier_chunks import read_earlier
 from airflow_pg_s3.core.backup.known_chunks import KnownChunks
@@ -297,10 +297,7 @@ def make(
     try:
         with StagedBackup(repository, begun, {}, cancel=Cancel(program), log=LOG) as staged:
             staged.wait_for_sweep()
-            taken = None
-            if killed is not None:
-                taken = AbandonedChunks(repository, killed, {}, LOG)
-                taken.read(Cancel(program))
+            taken = read_abandoned(repository, killed, {}, Cancel(program), LOG)
             known = read_earlier(request, repository, facts.now, LOG).known
             writer = RunWriter(store_of(client, staged.folder, taken, known))
             chunks = Chunks()

@@ -26,8 +26,8 @@ def remove_all_but_one(
 ) -> Begun | None:
     """Remove what killed backups left behind, unless this server shows that they may still be running.
 
-    :returns: the one that has stored most of what this one may use. It is to be removed after the commit; as there
-        is never more than one, backups that are killed again and again take no more than twice the space.
+    :returns: of those that may serve this backup, the one that has stored most; it is to be removed after the
+        commit. If more were kept, backups that are killed again and again would take more and more space.
     :raises StorageError: S3 failed.
     """
     killed = list(_killed(repository, request, connection, facts))

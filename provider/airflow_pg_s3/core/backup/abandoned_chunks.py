@@ -128,3 +128,14 @@ class AbandonedChunks:
                 key,
                 error,
             )
+
+
+def read_abandoned(
+    repository: Repository, begun: Begun | None, extra_args: Mapping[str, Any], cancel: threading.Event, log: Log
+) -> AbandonedChunks | None:
+    """Read what a backup that was killed has stored, if there is one; raises as `AbandonedChunks.read`."""
+    if begun is None:
+        return None
+    abandoned = AbandonedChunks(repository, begun, extra_args, log)
+    abandoned.read(cancel)
+    return abandoned

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.backup.abandoned import remove_abandoned, remove_all_but_one
-from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks
+from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks, read_abandoned
 from airflow_pg_s3.core.backup.advisory_lock import confirm_lock, hold_lock
 from airflow_pg_s3.core.backup.dump_plan import DumpPlan, plan_dump
 from airflow_pg_s3.core.backup.manifest_builder import build_manifest
@@ -90,10 +90,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
         ):
             staged.wait_for_sweep()
             _say_begun(plan, repository.uri(staged.folder), log)
-            abandoned = None
-            if killed is not None:
-                abandoned = AbandonedChunks(repository, killed, request.s3_extra_args, log)
-                abandoned.read(cancel)
+            abandoned = read_abandoned(repository, killed, request.s3_extra_args, cancel, log)
             dump = PgDump(plan, workspace, cancel, log)
             shipped = dump.ship(repository, staged, encoder, connection, abandoned)
             manifest = build_manifest(dump, backup_id, encoder, staged, shipped)

@@ -37,6 +37,7 @@ class Abandoned:
     """A backup that was killed.
 
     :param runs: number of its runs.
+    :param run_bytes: length of all of them.
     """
 
     prefix: str
@@ -70,6 +71,8 @@ def kill_one(
         assert task.end()["end"] == "killed"
     query = f"select count(*) from pg_stat_activity where datname = '{DATABASE}'"
     wait_until(lambda: world.cluster.psql(query) == "0\n")
+    sent = {one.key.partition("/")[2] for one in proxy.requests if one.method == "PUT"}
+    wait_until(lambda: sent <= world.stored(prefix).keys())
     proxy.reset()
     found = set(world.stored(prefix)) - before
     runs = [key for key in found if RUN.search(key)]
@@ -145,9 +148,8 @@ def test_the_next_backup_sends_only_the_rest(
 ) -> None:
     caplog.set_level(logging.INFO)
     abandoned = killed[kind]
-    made = back_up(
-        world.copy(abandoned.prefix), age_recipients=RECIPIENTS[kind], identities=[str(IDENTITY)]
-    )  # fmt: skip
+    prefix = world.copy(abandoned.prefix)
+    made = back_up(prefix, age_recipients=RECIPIENTS[kind], identities=[str(IDENTITY)])
     assert len(copies(proxy)) == len(set(copies(proxy))) == abandoned.runs
     in_packs = sum(pack.stored_bytes for pack in made.manifest.packs)
     in_runs = made.manifest.stored_bytes - in_packs

@@ -101,11 +101,20 @@ class Client:
 
         return self._request("PutObject", Key, answer)
 
-    def get_object(self, *, Bucket: str, Key: str, **_: Any) -> Any:
+    def copy_object(self, *, Bucket: str, Key: str, CopySource: Any, **_: Any) -> Any:
+        def answer() -> Any:
+            self._store.put(Key, self._find(CopySource["Key"], "CopyObject").body)
+            return self._answer()
+
+        return self._request("CopyObject", f"{Key} {CopySource['Key']}", answer)
+
+    def get_object(self, *, Bucket: str, Key: str, Range: str = "bytes=0-", **_: Any) -> Any:
+        first, _, last = Range.removeprefix("bytes=").partition("-")
+
         def answer() -> Any:
             stored = self._find(Key, "GetObject")
-            body = {"Body": io.BytesIO(stored.body), "ContentLength": len(stored.body)}
-            return self._answer(LastModified=stored.modified, **body)
+            body = stored.body[int(first) : int(last) + 1 if last else None]
+            return self._answer(LastModified=stored.modified, Body=io.BytesIO(body), ContentLength=len(body))
 
         return self._request("GetObject", Key, answer)
 

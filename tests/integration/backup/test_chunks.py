@@ -217,7 +217,7 @@ def test_a_run_that_is_gone_is_stored_anew(
         client.delete_object(Bucket=bucket, Key=key)
     else:
         body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-        client.put_object(Bucket=bucket, Key=key, Body=body[:-1])
+        client.put_object(Bucket=bucket, Key=key, Body=body[: len(body) // 2])
     second = back_up(pg18, history)
     assert 0 < second["new_chunks"] <= second["chunks"]
     comes_back(history, second)

@@ -10,6 +10,8 @@ import pyrage
 import pytest
 
 from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3.core.repository.members import runs_of
+from airflow_pg_s3.core.repository.repository import read_manifest, read_members
 from tests.integration.faults.world import BEFORE, World
 from tests.support.fault_tally import TALLY, each
 from tests.support.sampling import SEED, TORTURE, sample
@@ -34,16 +36,17 @@ class Victim:
         self.uri = made[0].uri
         self.manifest_key = made[0].key
         self.objects, self.others = ({key: self._get(key) for key in self._keys(backup)} for backup in made)
+        self._ends = {key: len(data) for key, data in self.objects.items()} | self._ends_of_chunks(made[0])
 
     def flips(self) -> Iterator[tuple[str, str, bytes]]:
-        """Bits over all bytes of all objects, among them the first and the last of each."""
+        """Bits over all bytes of all objects that a backup needs, among them the first and the last of each."""
         chance = random.Random(f"{SEED} flips")
-        places = [(key, at) for key, data in self.objects.items() for at in (0, len(data) - 1)]
-        keys, sizes = list(self.objects), [len(data) for data in self.objects.values()]
+        places = [(key, at) for key, end in self._ends.items() for at in (0, end - 1)]
+        keys, sizes = list(self._ends), list(self._ends.values())
         while len(places) < FLIPS:
             # Half of them by size, half by object: else the manifest would hardly be hit.
             (key,) = chance.choices(keys, sizes) if chance.random() < 0.5 else [chance.choice(keys)]
-            places.append((key, chance.randrange(len(self.objects[key]))))
+            places.append((key, chance.randrange(self._ends[key])))
         for key, at in places:
             data = bytearray(self.objects[key])
             data[at] ^= 1 << chance.randrange(8)
@@ -51,9 +54,9 @@ class Victim:
 
     def others_of(self, key: str) -> Iterator[tuple[str, bytes | None]]:
         """What else may be in the place of an object."""
-        data = self.objects[key]
+        data, end = self.objects[key], self._ends[key]
         yield "deleted", None
-        for size in {0, 1, len(data) // 2, len(data) - 1} - {len(data)}:
+        for size in {0, 1, end // 2, end - 1} - {end}:
             yield f"truncated to {size} bytes", data[:size]
         if not RUN.search(key):  # behind the chunks that a backup refers to, a run may go on
             yield "a byte more", data + b"\0"
@@ -78,6 +81,12 @@ class Victim:
     def _keys(self, backup: Any) -> Sequence[str]:
         base = backup.key.rpartition("/")[0]
         return [backup.key, *(f"{base}/{key}" for key in backup.manifest.object_keys())]
+
+    def _ends_of_chunks(self, backup: Any) -> dict[str, int]:
+        """Where the last chunk of each run ends: what follows is for the retry of a killed backup alone."""
+        stored = read_manifest(self._world.client, backup.uri)
+        ends = runs_of(read_members(self._world.client, self._world.bucket, stored))
+        return {stored.base + key: end for key, end in ends.items()}
 
     def _get(self, key: str) -> bytes:
         return self._world.client.get_object(Bucket=self._world.bucket, Key=key)["Body"].read()

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
-from airflow_pg_s3.core.backup.chunk_store import ChunkStore, KnownChunks, RunWriter
+from airflow_pg_s3.core.backup.chunk_store import ChunkStore, RunWriter
+from airflow_pg_s3.core.backup.known_chunks import KnownChunks
 from airflow_pg_s3.core.repository.codec import Decoder, Encoder
 from airflow_pg_s3.core.repository.members import Chunk
+from airflow_pg_s3.core.repository.run_trailer import LONGEST_TRAILER_BYTES, MOST_CHUNKS, read_trailer
 from airflow_pg_s3.core.s3.upload import Uploader
 
 ID, OTHER = "20261122T030000Z-5f3a9c", "20261121T030000Z-00002a"
@@ -70,6 +72,18 @@ def test_new_chunks_lie_behind_one_another_in_runs(store, read, bucket, keys_of)
     ]
     assert (made.chunks, made.new_chunks) == (7, 7)
     assert made.stored_bytes == made.new_stored_bytes == sum(chunk.stored_bytes for chunk in chunks)
+
+
+def test_a_run_lists_its_chunks_at_its_end(store, s3_client, bucket):
+    made = store()
+    writer = RunWriter(made)
+    chunks = [writer.write(memoryview(noise[start : start + 100])) for start in range(0, 10_100, 100)]
+    writer.end_run()
+    made.wait()
+    assert [chunk.key[-10:-4] for chunk in chunks] == ["000001"] * MOST_CHUNKS + ["000002"]
+    for key, listed in ((chunks[0].key, chunks[:MOST_CHUNKS]), (chunks[-1].key, chunks[MOST_CHUNKS:])):
+        run = s3_client.get_object(Bucket=bucket, Key=f"prefix/shop/{key}")["Body"].read()
+        assert read_trailer(key, len(run), run[-LONGEST_TRAILER_BYTES:]) == listed
 
 
 def test_a_repeated_chunk_is_stored_once(store, bucket, keys_of):

@@ -393,6 +393,12 @@ class TestAbandonedBackups:
         put(f"backups/prod/other/{ID}/begun", b'{"instance": "i"}')
         assert [begun.backup_id for begun in repository.abandoned("shop")] == [ID]
 
+    @pytest.mark.parametrize("recipients", [(), ("age1a", "age1b")])
+    def test_say_for_whom_their_chunks_are_encrypted(self, repository, put, recipients):
+        begun = Begun(backup_id=ID, database="shop", instance="i", recipients=recipients)
+        put(f"backups/prod/shop/{ID}/begun", begun.to_json())
+        assert list(repository.abandoned("shop")) == [begun]
+
     @pytest.mark.parametrize("record", [b"", b"[]", b"{}", b"null", b'"x"', b"\xff", b"[" * 5000])
     def test_with_a_record_that_is_none_are_left_alone(self, repository, put, record):
         put(f"backups/prod/shop/{ID}/begun", record)

@@ -6,11 +6,10 @@ each time that is found.
 """
 
 import functools
-import hashlib
 import logging
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -18,16 +17,19 @@ from typing import Any
 
 import pytest
 
-from airflow_pg_s3.core.backup import abandoned, presence
-from airflow_pg_s3.core.backup.abandoned import remove_abandoned
+from airflow_pg_s3.core.backup import abandoned, abandoned_chunks, presence
+from airflow_pg_s3.core.backup.abandoned import remove_abandoned, remove_all_but_one
+from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks, read_abandoned
+from airflow_pg_s3.core.backup.chunk_store import ChunkStore, RunWriter
 from airflow_pg_s3.core.backup.earlier_chunks import read_earlier
+from airflow_pg_s3.core.backup.known_chunks import KnownChunks
 from airflow_pg_s3.core.backup.presence import Presence
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.repository import manifest as manifests
 from airflow_pg_s3.core.repository import sweep_mark
-from airflow_pg_s3.core.repository.manifest import parse_run_key, ranges_of, run_key
-from airflow_pg_s3.core.repository.members import Chunk, Chunks, Member, runs_of
+from airflow_pg_s3.core.repository.manifest import parse_run_key, ranges_of
+from airflow_pg_s3.core.repository.members import Chunks, Member, runs_of
 from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.repository.sweep_mark import SWEEPING, SweepMark
 from airflow_pg_s3.core.retention import inventory, needed_runs, prune, prune_plan, sweep
@@ -268,26 +270,39 @@ class Cancel:
         return False
 
 
-def make(world: World, client: Any, letter: str, content: str, program: Program | None, **dump: Any) -> None:
+def make(
+    world: World,
+    client: Any,
+    letter: str,
+    content: str,
+    program: Program | None,
+    *,
+    full: bool = False,
+    left_out_by: Sequence[str] = (),
+) -> None:
     """Make a backup of some chunks, each of which is a letter, with all that it does on S3."""
     repository = Repository(client, URI)
-    source = SimpleNamespace(database="shop", application_name=lambda name: name)
-    remove_abandoned(repository, source, world, SimpleNamespace(instance="1/1"), LOG)
+    request = SimpleNamespace(
+        full=full,
+        full_every=timedelta(days=30),
+        age_recipients=(),
+        source=SimpleNamespace(database="shop", application_name=lambda name: name),
+        s3_extra_args={},
+    )
+    facts = SimpleNamespace(instance="1/1", now=NOW + timedelta(days=1))
+    killed = remove_all_but_one(repository, request, world, facts, LOG)
     backup_id = ID[letter]
     world.sessions.add(backup_id)
     begun = Begun(backup_id=backup_id, database="shop", instance="1/1")
     try:
         with StagedBackup(repository, begun, {}, cancel=Cancel(program), log=LOG) as staged:
             staged.wait_for_sweep()
-            request = SimpleNamespace(
-                full=False, full_every=timedelta(days=30), age_recipients=(), source=source, s3_extra_args={}
-            )
-            known = read_earlier(request, repository, NOW + timedelta(days=1), LOG).known
+            taken = read_abandoned(repository, killed, {}, Cancel(program), LOG)
+            known = read_earlier(request, repository, facts.now, LOG).known
+            writer = RunWriter(store_of(client, staged.folder, taken, known))
             chunks = Chunks()
-            for number, name in enumerate(content, 1):
-                found = known.use(hashlib.sha256(name.encode()).digest())
-                chunk = found[0] if found else store(client, backup_id, number, name)
-                chunks.append(chunk)
+            for name in content:
+                chunks.append(writer.write(memoryview(name.encode())))
             pack = f"{backup_id}/pack-0001.tar.zst"
             world.store.put(BASE + pack, b"toc!")
             members = [
@@ -298,7 +313,7 @@ def make(world: World, client: Any, letter: str, content: str, program: Program 
             manifest = manifest_of(
                 "shop",
                 backup_id,
-                dump={"pg_dump_version": "18.1", "options": [], "jobs": 1, **dump},
+                dump={"pg_dump_version": "18.1", "options": [], "jobs": 1, "left_out_by": left_out_by},
                 packs=[{"key": pack, "stored_bytes": 4}],
                 members=staged.store_members(members, runs),
                 runs=numbers_of(runs),
@@ -310,14 +325,20 @@ def make(world: World, client: Any, letter: str, content: str, program: Program 
             except PgS3Error:
                 staged.retract()
                 raise
+        if killed is not None:
+            remove_abandoned(repository, killed, LOG)
     finally:
         world.sessions.discard(backup_id)
 
 
-def store(client: Any, backup_id: str, number: int, name: str) -> Chunk:
-    key = run_key(backup_id, number, is_encrypted=False)
-    client.put_object(Bucket="bucket", Key=BASE + key, Body=name.encode())
-    return Chunk(hashlib.sha256(name.encode()).digest(), 1, key, 0, 1)
+def store_of(client: Any, folder: str, taken: AbandonedChunks | None, known: KnownChunks) -> ChunkStore:
+    """Store each chunk as it is, and in a run of its own."""
+
+    def store(key: str, body: bytes) -> None:
+        client.put_object(Bucket="bucket", Key=key, Body=body)
+
+    uploader, encoder = SimpleNamespace(store=store), SimpleNamespace(recipients=(), for_chunks=lambda: bytes)
+    return ChunkStore(uploader, encoder, known, folder=folder, abandoned=taken, run_bytes=1)
 
 
 def numbers_of(runs: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
@@ -337,8 +358,8 @@ def do_prune(client: Any) -> None:
     prune.prune(request, Repository(client, URI), cancel=Cancel(None), log=LOG)
 
 
-def a_backup(letter: str, content: str) -> Callable[[World, Program], None]:
-    return lambda world, program: make(world, program.client, letter, content, program)
+def a_backup(letter: str, content: str, *, full: bool = False) -> Callable[[World, Program], None]:
+    return lambda world, program: make(world, program.client, letter, content, program, full=full)
 
 
 def a_prune(world: World, program: Program) -> None:
@@ -349,7 +370,7 @@ def a_prune(world: World, program: Program) -> None:
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a program nothing happens at the same time, and nothing by chance."""
     monkeypatch.setattr(manifests, "parse", PARSE)
-    for module in (needed_runs, prune, prune_plan, sweep):
+    for module in (abandoned_chunks, needed_runs, prune, prune_plan, sweep):
         monkeypatch.setattr(module, "in_parallel", lambda work, items, **_: map(work, items))
     monkeypatch.setattr(sweep_mark, "secrets", SimpleNamespace(token_hex=lambda _: program_at_work()))
     monkeypatch.setattr(abandoned, "is_alive", lambda world, backup_id, _: backup_id in world.sessions)
@@ -362,6 +383,7 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- searches -----------------------------------------------------------------------------------------------------
 
 Programs = dict[str, Callable[[World, Program], None]]
+Step = Callable[[World], None]
 
 
 def search(programs: Programs, faults: Faults) -> int:
@@ -396,13 +418,20 @@ def search(programs: Programs, faults: Faults) -> int:
     return len(seen)
 
 
-def try_at_random(programs: Programs, faults: Faults, count: int, seed: str = SEED) -> None:
-    """Let some of it happen; raises as `search`."""
+def try_at_random(
+    programs: Programs, faults: Faults, count: int, seed: str = SEED, begin: Sequence[Step] = ()
+) -> None:
+    """Let some of it happen; raises as `search`.
+
+    :param begin: what happens first.
+    """
     chance = random.Random(f"{seed} {sorted(programs)} {faults}")
     for _ in range(count):
         path = []
         world = World(programs, faults)
         try:
+            for step in begin:
+                step(world)
             while options := world.options():
                 # Faults are rare beside requests, and time passes now and then.
                 weights = [
@@ -444,6 +473,29 @@ def test_the_programs_do_what_is_looked_for() -> None:
     alone.close()
 
 
+def test_a_backup_copies_what_one_that_was_killed_has_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what that one had copied of another; and nothing is left of either."""
+    stored: list[str] = []
+    put_object = Client.put_object
+
+    def note(client: Client, **arguments: Any) -> Any:
+        stored.append(arguments["Key"].removeprefix(BASE))
+        return put_object(client, **arguments)
+
+    monkeypatch.setattr(Client, "put_object", note)
+    programs = {letter: a_backup(letter, "xyzq") for letter in "DEF"}
+    world = World(programs, Faults(kills=2))
+    for letter in "DE":
+        until(letter, "PutObject", "members")(world)
+        world.choose(("kill", letter))
+    until("F")(world)
+    # Of D's two runs, E was killed when it had copied both.
+    assert [key for key in stored if parse_run_key(key)] == [f"{ID['D']}/00000{number}.zst" for number in (1, 2)]
+    assert world.required[f"{BASE}{ID['F']}.json"] >= {f"{BASE}{ID['F']}/00000{number}.zst" for number in (1, 2)}
+    assert not [key for key in world.store.objects if key.startswith((f"{BASE}{ID['D']}", f"{BASE}{ID['E']}"))]
+    world.close()
+
+
 @pytest.mark.skipif(not TORTURE, reason="goes through some 100,000 states: make torture")
 @pytest.mark.parametrize("faults", [Faults(kills=1), Faults(cuts=1), Faults(lag=True), Faults(jumps=1)], ids=str)
 def test_whatever_one_backup_and_one_prune_meet(faults: Faults) -> None:
@@ -479,9 +531,6 @@ def test_without_any_of_its_parts_a_backup_lacks_something(
     monkeypatch.setattr(broken, name, instead)
     with pytest.raises(Broken, match="lacks"):
         try_at_random(ONE_OF_EACH, faults, 3000, seed="1")
-
-
-Step = Callable[[World], None]
 
 
 def until(name: str, operation: str = "the end", part: str = "") -> Step:
@@ -548,14 +597,31 @@ IS_SETTLED = Repository.is_settled
                 until("F", "PutObject", "begun"),
             ],
         ),
+        (
+            AbandonedChunks,
+            "_copy",
+            lambda _, key, to: key,
+            [
+                until("D", "PutObject", "members"),
+                let("cut", ID["D"]),
+                until("E", "PutObject", f"{ID['E']}{MANIFEST}"),
+                until("D"),
+            ],
+        ),
     ],
-    ids=["a sweep that was paused", "a backup that was paused", "a backup that is taken back"],
+    ids=[
+        "a sweep that was paused",
+        "a backup that was paused",
+        "a backup that is taken back",
+        "a reference to what was abandoned",
+    ],
 )
 def test_rare_moments(
     monkeypatch: pytest.MonkeyPatch, broken: type, name: str, instead: Callable[..., object], steps: list[Step]
 ) -> None:
     """With the protocol as it is nothing is lost; without a part of it, something is."""
-    programs = TWO_BACKUPS | {"F": a_backup("F", "xyz")}
+    # Which removes at once what killed ones have left, as nothing of it serves.
+    programs = TWO_BACKUPS | {"F": a_backup("F", "xyz", full=True)}
     ends = [until("prune"), until("D"), until("E"), until("F")]
 
     def play() -> None:
@@ -568,6 +634,18 @@ def test_rare_moments(
     monkeypatch.setattr(broken, name, instead)
     with pytest.raises(Broken, match="lacks"):
         play()
+
+
+# The one that is cut off lives on until it looks for its session.
+ABANDONED = {
+    end: [until("D", "PutObject", "members"), let(end, who)] for end, who in (("kill", "D"), ("cut", ID["D"]))
+}
+REPEATED = Faults(kills=2, cuts=2, jumps=2)
+
+
+@pytest.mark.parametrize("end", ABANDONED)
+def test_backups_of_what_was_abandoned_at_random(end: str) -> None:
+    try_at_random(TWO_OF_EACH, REPEATED, 20000 if TORTURE else 100, begin=ABANDONED[end])
 
 
 def test_lists_that_hide_a_backup_in_progress_are_not_safe() -> None:

@@ -14,8 +14,10 @@
     Standbys whose exported snapshots are wrong.
 ``archive_uploader``
     Uploads the archive's members while pg_dump still writes them.
-``chunk_cutter``, ``chunk_store``, ``earlier_chunks``
-    Cuts large members into chunks; stores each of them once; finds those that earlier backups have stored.
+``chunk_cutter``, ``chunk_store``, ``known_chunks``
+    Cuts large members into chunks; stores each of them once; where they lie.
+``earlier_chunks``, ``abandoned_chunks``
+    Finds those that earlier backups have stored; copies those of a backup that was killed.
 ``manifest_builder``, ``staged_backup``
     Builds the manifest; commits the backup, all of it or nothing.
 ``advisory_lock``, ``presence``, ``abandoned``

@@ -8,7 +8,8 @@ from typing import Any
 
 import psycopg
 
-from airflow_pg_s3.core.backup.abandoned import remove_abandoned
+from airflow_pg_s3.core.backup.abandoned import remove_abandoned, remove_all_but_one
+from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks, read_abandoned
 from airflow_pg_s3.core.backup.advisory_lock import confirm_lock, hold_lock
 from airflow_pg_s3.core.backup.dump_plan import DumpPlan, plan_dump
 from airflow_pg_s3.core.backup.manifest_builder import build_manifest
@@ -74,20 +75,29 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
         Heartbeat(connection, "the connection that marks this backup as alive", cancel),
     ):
         plan = plan_dump(request, repository, connection, cancel=cancel, log=log)
-        remove_abandoned(repository, plan.request.source, connection, plan.facts, log)
+        killed = remove_all_but_one(repository, plan.request, connection, plan.facts, log)
         backup_id = new_backup_id(plan.facts.now)
         hold_lock(connection, backup_id)
-        begun = Begun(backup_id=backup_id, database=request.source.database, instance=plan.facts.instance)
+        begun = Begun(
+            backup_id=backup_id,
+            database=request.source.database,
+            instance=plan.facts.instance,
+            recipients=tuple(request.age_recipients),
+        )
         with (
             Workspace(request.spool_dir) as workspace,
             StagedBackup(repository, begun, request.s3_extra_args, cancel=cancel, log=log) as staged,
         ):
             staged.wait_for_sweep()
             _say_begun(plan, repository.uri(staged.folder), log)
+            abandoned = read_abandoned(repository, killed, request.s3_extra_args, cancel, log)
             dump = PgDump(plan, workspace, cancel, log)
-            shipped = dump.ship(repository, staged, encoder, connection)
+            shipped = dump.ship(repository, staged, encoder, connection, abandoned)
             manifest = build_manifest(dump, backup_id, encoder, staged, shipped)
             _commit(staged, manifest, connection)
+        if abandoned is not None:
+            _say_copied(abandoned, log)
+            remove_abandoned(repository, abandoned.begun, log)
     result = BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
     _say_committed(result, request, log)
     return result
@@ -113,6 +123,15 @@ def _say_begun(plan: DumpPlan, folder: str, log: Log) -> None:
         human(plan.facts.size_bytes),
         plan.tools.version,
         folder,
+    )
+
+
+def _say_copied(abandoned: AbandonedChunks, log: Log) -> None:
+    log.info(
+        "%d objects (%s) of backup %s, which was killed, were copied instead of being stored anew",
+        abandoned.copied_runs,
+        human(abandoned.copied_bytes),
+        abandoned.begun.backup_id,
     )
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.backup.chunk_cutter import METHOD
-from airflow_pg_s3.core.backup.chunk_store import KnownChunks
+from airflow_pg_s3.core.backup.known_chunks import KnownChunks
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.backup_id import time_of

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks
 from airflow_pg_s3.core.backup.archive_uploader import ArchiveUploader, UploadedArchive
 from airflow_pg_s3.core.backup.chunk_cutter import average_bytes
 from airflow_pg_s3.core.backup.chunk_store import ChunkStore
@@ -64,10 +65,12 @@ class PgDump:
         staged: StagedBackup,
         encoder: Encoder,
         connection: psycopg.Connection[tuple[Any, ...]],
+        abandoned: AbandonedChunks | None,
     ) -> UploadedArchive:
         """Run pg_dump and ship what it writes; returns when all of it is on S3.
 
         :param connection: to the database, for the snapshot.
+        :param abandoned: what a backup that was killed has stored.
         """
         earlier = read_earlier(self.request, repository, self.facts.now, self._log)
         average = average_bytes(self.facts.size_bytes, earlier.average_bytes)
@@ -86,7 +89,12 @@ class PgDump:
                 spool,
                 uploader,
                 store := ChunkStore(
-                    uploader, encoder, earlier.known, folder=staged.folder, run_bytes=self.request.run_bytes
+                    uploader,
+                    encoder,
+                    earlier.known,
+                    folder=staged.folder,
+                    abandoned=abandoned,
+                    run_bytes=self.request.run_bytes,
                 ),
                 folder=staged.folder,
                 average_bytes=average,

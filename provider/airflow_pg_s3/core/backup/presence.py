@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
@@ -42,7 +41,7 @@ class Presence:
         self._repository = repository
         self._base = repository.base(begun.database)
         self._key = f"{self._base}{begun.backup_id}/{BEGUN}"
-        self._body = json.dumps({"instance": begun.instance}).encode()
+        self._body = begun.to_json()
         self._extra_args = extra_args
         self._cancel = cancel
         self._log = log

@@ -8,6 +8,8 @@
     ``latest``, a time, the beginning of an id: names that stand for a backup; a list of backups as people see it.
 ``manifest``, ``members``, ``verification_record``
     The record of a backup; the list of its members with their chunks; the records of its verifications.
+``run_trailer``
+    The list of its chunks that an object ends with.
 ``thaw``
     Asks S3 for objects in an archive storage class.
 ``codec``, ``pack``

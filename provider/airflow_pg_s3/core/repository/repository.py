@@ -41,6 +41,7 @@ SETTLED = "settled"
 """Name of the object that says that nobody takes the manifest back any more: others may refer to the runs."""
 
 _MANIFEST_LIMIT_BYTES = 1 << 30
+_BEGUN_LIMIT_BYTES = 1 << 20
 
 
 def is_external(uri: str) -> bool:
@@ -53,11 +54,17 @@ class Begun:
     """What is recorded while a backup is being made.
 
     :param instance: the source server that holds the lock (`ServerFacts.instance`).
+    :param recipients: for whom its chunks are encrypted; none if they are not.
     """
 
     backup_id: str
     database: str
     instance: str
+    recipients: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """What `begun` holds."""
+        return json.dumps({"instance": self.instance, "recipients": self.recipients}).encode()
 
 
 class Repository:
@@ -142,15 +149,22 @@ class Repository:
         for folder in folders:
             backup_id = folder.removeprefix(base).rstrip("/")
             if time_of(backup_id) and folder.rstrip("/") not in complete:
-                instance = self._maker(folder + BEGUN)
-                if instance is not None and not self.is_settled(database, backup_id):
-                    yield Begun(backup_id=backup_id, database=database, instance=instance)
+                begun = self._begun(database, backup_id)
+                if begun is not None and not self.is_settled(database, backup_id):
+                    yield begun
 
-    def _maker(self, key: str) -> str | None:
-        """Which server's backup it is, by its record; None if there is none that can be read."""
+    def _begun(self, database: str, backup_id: str) -> Begun | None:
+        """Read the record of a backup that was begun; None if there is none that can be read."""
+        key = f"{self.base(database)}{backup_id}/{BEGUN}"
         try:
-            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read(4096)
-            return str(json.loads(body)["instance"])
+            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read(_BEGUN_LIMIT_BYTES)
+            record = json.loads(body)
+            return Begun(
+                backup_id=backup_id,
+                database=database,
+                instance=str(record["instance"]),
+                recipients=tuple(map(str, record.get("recipients", ()))),
+            )
         except (self.client.exceptions.NoSuchKey, ValueError, KeyError, TypeError, RecursionError):
             return None
         except ClientError as error:

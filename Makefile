@@ -10,8 +10,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s.
-PROCESSES ?= 2
+# Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s. One more than CI has cores, as
+# many tests wait: for a password to expire, a lock, Airflow's scheduler.
+PROCESSES ?= 3
 
 .PHONY: help setup lint format test test-fast floor torture bench scale demo ceph tools postgresql clean
 
@@ -40,7 +41,7 @@ format: $(READY) ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# In the order of their names, unit tests come last: short files, so that both processes end together.
+# In the order of their names, unit tests come last: short files, so that all processes end together.
 test: setup ## all tests: unit, integration, system
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -25,6 +25,18 @@ OURS = "ours, 2 jobs, level 1"
 OUR_RESTORE = "ours, 2 jobs"
 ENCRYPTED = f"{OURS}, encrypted"
 DISCARDED = f"{OURS}, S3 discards"
+READ_LIMIT = "read limit"
+WRITE_LIMIT = "write limit"
+RESTIC_FOLDER = "pg_dump -Fd, restic"
+RESTIC_STREAM = "pg_dump -Fc | restic"
+BORG = "pg_dump -Fc | borg, local"
+# Debian's; encrypts, which it always does, and compresses.
+_RESTIC = "export RESTIC_PASSWORD=bench RESTIC_CACHE_DIR=$S/cache RESTIC_REPOSITORY=s3:$AWS_ENDPOINT_URL/$B/{}\n"
+# Neither encrypts nor sends what it stores.
+_BORG = (
+    "export BORG_REPO=$S/stored BORG_BASE_DIR=$S/base BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes "
+    "BORG_RELOCATED_REPO_ACCESS_IS_OK=yes\n"
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,7 @@ class Place:
 
     :param sink: takes the place of `server` where nothing but the backup is to be measured.
     :param folder: for what they keep on disk; empty before each run.
+    :param state: for what one of them needs the next night; what it stores there is in ``stored``.
     :param identity: of age, and its recipient, for what is encrypted.
     """
 
@@ -43,7 +56,14 @@ class Place:
     database: str
     target: str
     folder: Path
+    state: Path
     identity: tuple[str, str]
+
+    @property
+    def names(self) -> str:
+        """The names that scripts use."""
+        values = {"B": self.bucket, "T": self.target, "S": str(self.state)}
+        return " ".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -65,7 +85,9 @@ class Place:
 class Contender:
     """A way to back up, or to restore.
 
-    :param script: for bash, in an empty folder, with `$B` for the bucket and `$T` for the target database.
+    :param script: for bash, in an empty folder, with `$B` for the bucket, `$T` for the target database, and `$S`
+        for the folder that stays.
+    :param prepare: a script that runs before the first night, and is not measured.
     :param needs: name of the contender whose backup a restore reads; its folder, if it was kept on disk.
     :param stores: key prefix of what it leaves on S3; None if it leaves files.
     :param verb: of ours, with its arguments, instead of a script.
@@ -74,6 +96,7 @@ class Contender:
 
     name: str
     script: str = ""
+    prepare: str = ""
     needs: str = ""
     stores: str | None = None
     verb: tuple[str, Mapping[str, Any]] | None = None
@@ -82,8 +105,7 @@ class Contender:
     def command(self, place: Place, backup_uri: str | None) -> tuple[str, str]:
         """The script, and what it is told on its standard input."""
         if self.verb is None:
-            names = f"B={shlex.quote(place.bucket)} T={shlex.quote(place.target)}"
-            return f"{names}\n{self.script}", ""
+            return f"{place.names}\n{self.script}", ""
         return f"exec {shlex.quote(sys.executable)} -m testkit.task_process", self._told(
             place, *self.verb, backup_uri
         )
@@ -116,7 +138,7 @@ def backups(jobs: int) -> list[Contender]:
         return Contender(name, verb=("backup", arguments), stores=stores, thorough=thorough)
 
     return [
-        Contender("read limit", f"pg_dump -Fd -j{jobs} -Z0 -f dump"),
+        Contender(READ_LIMIT, f"pg_dump -Fd -j{jobs} -Z0 -f dump"),
         Contender(
             "pg_dump -Fc | aws s3 cp",
             "pg_dump -Fc | aws s3 cp --only-show-errors - s3://$B/fc/dump",
@@ -155,7 +177,7 @@ def restores(jobs: int) -> list[Contender]:
         return Contender(name, verb=("restore", {"jobs": jobs}), needs=needs, thorough=thorough)
 
     return [
-        Contender("write limit", f"pg_restore -j{jobs} -d $T $OLDPWD/dump", needs="read limit"),
+        Contender(WRITE_LIMIT, f"pg_restore -j{jobs} -d $T $OLDPWD/dump", needs=READ_LIMIT),
         Contender(
             "aws s3 cp | pg_restore",
             "aws s3 cp --only-show-errors s3://$B/fc/dump - | pg_restore -d $T",
@@ -175,4 +197,53 @@ def restores(jobs: int) -> list[Contender]:
         ours("ours, 2 jobs, encrypted", needs=ENCRYPTED, thorough=True),
         ours("ours, 1 job", jobs=1, thorough=True),
         ours("ours, 4 jobs", jobs=4, thorough=True),
+    ]
+
+
+def of_nights(jobs: int) -> list[Contender]:
+    """Ways to back up that store only what is new, after the limit."""
+    folder, stream = _RESTIC.format("restic-folder"), _RESTIC.format("restic-stream")
+    return [
+        Contender(READ_LIMIT, f"pg_dump -Fd -j{jobs} -Z0 -f dump"),
+        Contender(
+            RESTIC_FOLDER,
+            # In the same place each night, as restic looks for the last backup of a path.
+            f"{folder}pg_dump -Fd -j{jobs} -Z0 -f $S/dump\nrestic backup -q $S/dump\nrm -r $S/dump",
+            prepare=f"{folder}restic init -q",
+            stores="restic-folder/",
+        ),
+        Contender(
+            RESTIC_STREAM,
+            f"{stream}pg_dump -Fc -Z0 | restic backup -q --stdin --stdin-filename dump",
+            prepare=f"{stream}restic init -q",
+            stores="restic-stream/",
+        ),
+        Contender(
+            BORG,
+            f"{_BORG}pg_dump -Fc -Z0 | borg create --compression zstd,1 '::{{now:%Y%m%dT%H%M%S%f}}' -",
+            prepare=f"{_BORG}borg init -e none",
+        ),
+        Contender(OURS, verb=("backup", {"jobs": jobs, "compression_level": 1}), stores="ours/"),
+    ]
+
+
+def of_mornings(jobs: int) -> list[Contender]:
+    """Ways to restore the last of what `of_nights` has left."""
+    folder, stream = _RESTIC.format("restic-folder"), _RESTIC.format("restic-stream")
+    return [
+        Contender(WRITE_LIMIT, f"pg_restore -j{jobs} -d $T $OLDPWD/dump", needs=READ_LIMIT),
+        Contender(
+            "restic, pg_restore -j",
+            f"{folder}restic restore -q latest --target .\npg_restore -j{jobs} -d $T .$S/dump",
+            needs=RESTIC_FOLDER,
+        ),
+        Contender(
+            "restic | pg_restore", f"{stream}restic dump -q latest dump | pg_restore -d $T", needs=RESTIC_STREAM
+        ),
+        Contender(
+            "borg | pg_restore",
+            f'{_BORG}borg extract --stdout "::$(borg list --last 1 --short)" | pg_restore -d $T',
+            needs=BORG,
+        ),
+        Contender(OUR_RESTORE, verb=("restore", {"jobs": jobs}), needs=OURS),
     ]

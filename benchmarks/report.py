@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from benchmarks.goals import Goal
-from benchmarks.results import Shape
+from benchmarks.nights import MONTH
+from benchmarks.results import Row, Shape
 
 MB = 1_000_000
 COLUMNS = (
@@ -46,6 +49,9 @@ def _tables(name: str, shape: Shape) -> Iterator[str]:
         f"{facts['major']}, {facts['date']}; {facts['cores']} cores of {facts['cpu']}, {facts['memory_gib']} GiB, "
         f"Linux {facts['kernel']}, databases and spools on {facts['files']}; {facts['s3']}.",
     )
+    if name == MONTH:
+        yield from _month_table(shape)
+        return
     for phase in dict.fromkeys(row.phase for row in shape.rows):
         rows = [row for row in shape.rows if row.phase == phase]
         yield from ("", line((phase, *COLUMNS)), "|---" + "|---:" * len(COLUMNS) + "|")
@@ -64,6 +70,32 @@ def _tables(name: str, shape: Shape) -> Iterator[str]:
                 f"{row.servers('requests'):.0f}",
             )
             yield line(cells)
+
+
+def _month_table(shape: Shape) -> Iterator[str]:
+    yield from ("", line(("nights", "first: seconds", "MB stored", "others: seconds (median)", "MB stored, all")))
+    yield "|---" + "|---:" * 4 + "|"
+    for contender, (first, *others) in _nights_of(shape).items():
+        cells = (
+            f"{first.seconds:.1f}",
+            f"{first.stored_bytes / MB:.1f}",
+            f"{statistics.median(row.seconds for row in others):.1f}",
+            f"{sum(row.stored_bytes for row in others) / MB:.1f}",
+        )
+        yield line((contender, *cells))
+    yield from ("", line(("restore of the last", "seconds")), "|---|---:|")
+    for row in shape.rows:
+        if row.phase == "restore":
+            yield line((row.contender, f"{row.seconds:.1f}"))
+
+
+def _nights_of(shape: Shape) -> dict[str, list[Row]]:
+    """The nights of each contender, in their order."""
+    found: dict[str, list[Row]] = {}
+    for row in shape.rows:
+        if row.phase.startswith("night "):
+            found.setdefault(row.contender, []).append(row)
+    return found
 
 
 def say(text: str) -> None:
@@ -111,8 +143,33 @@ def plot(name: str, shape: Shape, folder: Path) -> None:
         axes.set_xlabel("seconds")
         axes.set_title(f"{phase}, {name}")
         figure.tight_layout()
-        figure.savefig(folder / f"{phase}-{name}.png".replace(" ", "-"), dpi=110)
+        figure.savefig(
+            folder / f"{phase}-{name}.png".replace(", ", "-").replace(" ", "-").replace("%", "percent"), dpi=110
+        )
         pyplot.close(figure)
+
+
+def plot_month(name: str, shape: Shape, folder: Path) -> None:
+    """A picture of what has been stored by each night: a line a contender that stores."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 4.5))
+    for contender, nights in _nights_of(shape).items():
+        totals = list(accumulate(night.stored_bytes / MB for night in nights))
+        if totals[0]:
+            color = "#2a6f97" if contender.startswith("ours") else None
+            axes.plot(totals, label=contender, color=color, linewidth=2.5 if color else 1.2)
+    axes.set_xlabel("night")
+    axes.set_ylabel("MB stored by then")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    axes.set_title(name)
+    figure.tight_layout()
+    figure.savefig(folder / f"{name}.png".replace(" ", "-"), dpi=110)
+    pyplot.close(figure)
 
 
 def plot_levels(shape: Shape, folder: Path) -> None:

@@ -6,6 +6,8 @@ objects
     10,000 tables and 100,000 large objects: backup, then verification (restore and comparison).
 catalogue
     100,000 backups in one repository: listing and prune.
+chunks
+    1,000 backups of 100,000 chunks each, which they share: prune.
 fleet
     50 databases as mapped tasks of the DAG pg_s3_fleet, under `airflow standalone` and with a pool.
 """
@@ -23,10 +25,11 @@ import time
 import urllib.error
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_pg_s3.core.backup.backup import back_up
 from airflow_pg_s3.core.backup.request import BackupRequest
@@ -34,7 +37,7 @@ from airflow_pg_s3.core.postgres.connection import parameters
 from airflow_pg_s3.core.repository.backup_id import new_backup_id
 from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.manifest import Manifest
-from airflow_pg_s3.core.repository.repository import Repository, read_manifest
+from airflow_pg_s3.core.repository.repository import Repository
 from benchmarks.measure import Measured, ceph_requests, measure
 from benchmarks.report import line, machine, say
 from benchmarks.shapes import LARGE_OBJECTS
@@ -44,8 +47,13 @@ from testkit.postgres import Cluster
 from testkit.s3 import Ceph
 from testkit.task_process import told
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
+FULL_EVERY = 30
+RUNS, CHUNKS_PER_RUN = 12_500, 8
 Facts = Mapping[str, Any]
 
 
@@ -120,20 +128,24 @@ def objects(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
         yield _facts(f"{what}: verification on the same server, 2 jobs", verified)
 
 
-def catalogue(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
-    """Many backups of one database."""
-    client = place.server.client(max_pool_connections=16)
-    repository = Repository(client, place.repository)
+def _small_backup(place: Place, client: S3Client) -> Manifest:
     place.cluster.create_database("small")
     request = BackupRequest(
         source=parameters(database="small", keywords=place.cluster.keywords),
         client_path=[str(place.cluster.pg_bin)],
     )
-    made = back_up(request, repository, cancel=threading.Event(), log=logging.getLogger("scale"))
-    original = read_manifest(client, made.uri).manifest
+    repository = Repository(client, place.repository)
+    return back_up(request, repository, cancel=threading.Event(), log=logging.getLogger("scale")).manifest
+
+
+def catalogue(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
+    """Many backups of one database."""
+    client = place.server.client(max_pool_connections=16)
+    repository = Repository(client, place.repository)
+    original = _small_backup(place, client)
 
     def copy(number: int) -> None:
-        at = original.created_at - datetime.timedelta(hours=number + 1)
+        at = original.created_at - timedelta(hours=number + 1)
         backup_id = new_backup_id(at)
         text = original.model_copy(update={"created_at": at}).model_dump_json(by_alias=True)
         # Its objects' keys as well: a manifest that speaks of another backup's objects is refused.
@@ -153,6 +165,47 @@ def catalogue(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
     yield _facts(f"{what}: the newest 100", place.run("listing", database="small", limit=100))
     yield _facts(f"{what}: all", place.run("listing", database="small"))
     yield _facts(f"{what}: prune, dry run", place.run("prune", database="small", dry_run=True, retention=KEPT))
+
+
+def chunks(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
+    """Backups of many chunks: a full one each thirty nights, after which each night replaces a hundredth."""
+    client = place.server.client(max_pool_connections=16)
+    original = _small_backup(place, client)
+    ids = [new_backup_id(original.created_at - timedelta(days=given.nights - n)) for n in range(given.nights)]
+
+    def store(number: int) -> None:
+        age = number % FULL_EVERY
+        runs = {ids[number - age]: _ranges(one for one in range(1, RUNS + 1) if one * 37 % 100 >= age)}
+        runs |= {ids[night]: [(1, RUNS // 100)] for night in range(number - age + 1, number + 1)}
+        made = original.model_copy(
+            update={"created_at": original.created_at - timedelta(days=given.nights - number)}
+        )
+        manifest = Manifest.model_validate_json(
+            made.model_dump_json(by_alias=True, exclude={"runs"})
+            .replace(original.backup_id, ids[number])
+            .replace("{", f'{{"runs": {json.dumps(runs)},', 1)
+        )
+        client.put_object(Bucket=place.bucket, Key=f"scale/small/{ids[number]}.json", Body=manifest.to_json())
+
+    say(f"making {given.nights} backups of {RUNS * CHUNKS_PER_RUN:,} chunks")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(store, range(given.nights)))
+    newest = select(
+        Repository(client, place.repository), Selection(database="small", limit=9), logging.getLogger()
+    )
+    assert ids[-1] in {entry.backup_id for entry in newest}, "the copies are no backups"
+    what = f"{given.nights:,} backups of {RUNS * CHUNKS_PER_RUN:,} chunks"
+    yield _facts(f"{what}: prune, dry run", place.run("prune", database="small", dry_run=True, retention=KEPT))
+
+
+def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 def fleet(place: Place, given: argparse.Namespace) -> Iterator[Facts]:
@@ -258,6 +311,7 @@ PARTS: dict[str, Callable[[Place, argparse.Namespace], Iterator[Facts]]] = {
     "size": size,
     "objects": objects,
     "catalogue": catalogue,
+    "chunks": chunks,
     "fleet": fleet,
 }
 
@@ -272,6 +326,7 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=10_000)
     parser.add_argument("--large-objects", type=int, default=100_000)
     parser.add_argument("--backups", type=int, default=100_000)
+    parser.add_argument("--nights", type=int, default=1_000)
     parser.add_argument("--databases", type=int, default=50)
     parser.add_argument("--tenant-megabytes", type=int, default=5)
     parser.add_argument("--slots", type=int, default=8)

@@ -113,6 +113,8 @@ class Shelf:
                 "format": 1,
                 "backup_id": stored.manifest.backup_id,
                 "manifest_sha256": stored.sha256,
+                "stored_bytes": stored.manifest.stored_bytes,
+                "new_stored_bytes": stored.manifest.new_stored_bytes,
                 "verifications": found,
             }
         )

@@ -60,6 +60,8 @@ def evidence(body: bytes, backup_id: str, outcome: str = "verified", level: str 
         format=1,
         backup_id=backup_id,
         manifest_sha256=hashlib.sha256(body).hexdigest(),
+        stored_bytes=1,
+        new_stored_bytes=1,
         verifications=[verification],
     ).to_json()
 

@@ -227,7 +227,10 @@ def test_the_evidence_says_what_where_when_and_how_long(
     evidence = evidence_of(backup)
     (found,) = evidence.verifications
     assert evidence.is_verified
-    assert evidence.manifest_sha256 == read_manifest(s3.client(), backup["uri"]).sha256
+    stored = read_manifest(s3.client(), backup["uri"])
+    assert evidence.manifest_sha256 == stored.sha256
+    assert evidence.stored_bytes == stored.manifest.stored_bytes == backup["stored_bytes"]
+    assert evidence.new_stored_bytes == backup["new_stored_bytes"] > 0
     assert (found.level, found.compare_seconds) == ("restore", done["compare_seconds"])
     assert re.fullmatch(THROWAWAY, found.where)
     assert found.server_version.split(".")[0] == found.pg_restore_version.split(".")[0] == "16"

@@ -28,7 +28,8 @@ from airflow_pg_s3.core.s3.errors import AccessDenied
 from tests.support.stored_backups import sealed_json
 
 BEGAN = datetime(2026, 11, 22, 6, tzinfo=UTC)
-STORED = StoredManifest(SimpleNamespace(backup_id="20261122T030000Z-5f3a9c"), "some/prefix/shop/", "0" * 64)
+MANIFEST = SimpleNamespace(backup_id="20261122T030000Z-5f3a9c", stored_bytes=42, new_stored_bytes=7)
+STORED = StoredManifest(MANIFEST, "some/prefix/shop/", "0" * 64)
 KEY = "some/prefix/shop/20261122T030000Z-5f3a9c.verified.json"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 
 from psycopg import sql
 
@@ -11,9 +12,7 @@ from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.backup_name import resolve
-from airflow_pg_s3.core.repository.repository import read_manifest, read_members
-from airflow_pg_s3.core.restore.table_rows import StoredTable, find_table, read_rows
-from airflow_pg_s3.core.s3.requests import parse_uri
+from airflow_pg_s3.core.restore.table_rows import StoredTable, TableRequest, read_table
 
 
 def run(arguments: Namespace, session: Session) -> ExitCode:
@@ -23,25 +22,22 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
         raise InputError("--header goes with --format csv: COPY text has none")
     identities = session.connections.identities()
     client, _ = session.connections.s3()
-    uri = resolve(client, arguments.backup, session.log)
-    stored = read_manifest(client, uri)
-    bucket, _ = parse_uri(uri, parameter="backup")
-    found = find_table(stored.manifest, read_members(client, bucket, stored), arguments.table)
-    session.log.info("to load it in psql: %s", _load_command(found, arguments))
-    out = session.out.stream.buffer
-    csv = CsvText(out.write, [name.encode(found.codec) for name in found.table.columns])
-    if arguments.header:
-        csv.write_header()
-    read_rows(
-        stored,
-        client,
-        uri,
-        found,
-        csv.write if is_csv else out.write,
+    request = TableRequest(
+        backup=resolve(client, arguments.backup, session.log),
+        table=arguments.table,
         identities=identities,
         spool_dir=arguments.spool_dir,
-        cancel=session.cancel,
     )
+    out = session.out.stream.buffer
+
+    def begin(found: StoredTable) -> Callable[[bytes], object]:
+        session.log.info("to load it in psql: %s", _load_command(found, arguments))
+        csv = CsvText(out.write, [name.encode(found.codec) for name in found.table.columns])
+        if arguments.header:
+            csv.write_header()
+        return csv.write if is_csv else out.write
+
+    read_table(request, client, begin, cancel=session.cancel)
     out.flush()
     return ExitCode.DONE
 

@@ -77,8 +77,6 @@ class ArchiveUploader:
         folder: str,
         average_bytes: int,
         jobs: int,
-        small_bytes: int = SMALL_BYTES,
-        pack_bytes: int = PACK_BYTES,
     ) -> None:
         self.shipped: list[UploadedMember] = []
         self._spool = spool
@@ -87,8 +85,6 @@ class ArchiveUploader:
         self._encoder = store.encoder
         self._folder = folder
         self._average_bytes = average_bytes
-        self._small_bytes = small_bytes
-        self._pack_bytes = pack_bytes
         self._packs = 0
         # No queues: SimpleQueue.get() with a timeout may wait for ever (CPython 3.11), and Queue's lock stays
         # locked if a signal's exception comes while this thread puts something in.
@@ -148,7 +144,7 @@ class ArchiveUploader:
 
     def _is_large(self, member: SpooledMember) -> bool:
         # pg_restore reads toc.dat and the lists of large objects only uncompressed: packs become plain files.
-        return member.size > self._small_bytes and not member.name.endswith(".toc") and member.name not in _LAST
+        return member.size > SMALL_BYTES and not member.name.endswith(".toc") and member.name not in _LAST
 
     def _hand_out(self, member: SpooledMember, target: _Waiting) -> None:
         member.assigned = True
@@ -212,7 +208,7 @@ class ArchiveUploader:
         def pieces() -> Iterator[bytes]:
             member: SpooledMember | None = first
             packed_bytes = 0
-            while member is not None and packed_bytes < self._pack_bytes and len(stored) < RUN_BYTES:
+            while member is not None and packed_bytes < PACK_BYTES and len(stored) < RUN_BYTES:
                 digest = MemberHasher()
                 yield tar_header(member.name, member.size)
                 yield from self._read(member, digest)

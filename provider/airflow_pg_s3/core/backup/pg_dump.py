@@ -99,8 +99,6 @@ class PgDump:
                 folder=staged.folder,
                 average_bytes=average,
                 jobs=self.request.jobs,
-                small_bytes=self.request.small_bytes,
-                pack_bytes=self.request.pack_bytes,
             ) as shipper,
             DumpWatch(connection, self.request.source.application_name("pg_dump")) as watch,
         ):

@@ -10,7 +10,6 @@ from typing import Any
 from airflow_pg_s3.core.backup.chunk_store import RUN_BYTES
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
-from airflow_pg_s3.core.repository.pack import PACK_BYTES, SMALL_BYTES
 
 DEFAULT_SPOOL_LIMIT = 1 << 30
 DEFAULT_COMPRESSION_LEVEL = 1
@@ -32,7 +31,6 @@ class BackupRequest:
     :param full: store all anew, also what earlier backups have stored.
     :param full_every: do so when what would be referred to is older than this.
     :param run_bytes: stored bytes after which an object of chunks ends.
-    :param small_bytes: members up to this size travel in packs.
     """
 
     source: ConnectionParameters
@@ -50,8 +48,6 @@ class BackupRequest:
     full: bool = False
     full_every: timedelta = DEFAULT_FULL_EVERY
     run_bytes: int = RUN_BYTES
-    small_bytes: int = SMALL_BYTES
-    pack_bytes: int = PACK_BYTES
 
 
 def check_request(request: BackupRequest) -> None:

@@ -114,12 +114,16 @@ class Evidence(Record):
     """All that verifications of one backup have found.
 
     :param manifest_sha256: of the manifest that it speaks of.
+    :param stored_bytes: that the backup consists of; so many were to be read.
+    :param new_stored_bytes: those of them that it has stored itself; the others lie in earlier backups' folders.
     :param verifications: the newest first.
     """
 
     format: Literal[1]
     backup_id: BackupId
     manifest_sha256: Sha256
+    stored_bytes: Count
+    new_stored_bytes: Count
     verifications: Annotated[list[Verification], Field(min_length=1)]
 
     @property
@@ -263,5 +267,7 @@ def followed_by(evidence: Evidence | None, stored: StoredManifest, verification:
         format=1,
         backup_id=stored.manifest.backup_id,
         manifest_sha256=stored.sha256,
+        stored_bytes=stored.manifest.stored_bytes,
+        new_stored_bytes=stored.manifest.new_stored_bytes,
         verifications=[verification, *kept],
     )

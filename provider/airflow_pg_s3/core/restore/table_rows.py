@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
-from airflow_pg_s3.core.repository.manifest import Manifest, Table
+from airflow_pg_s3.core.repository.manifest import Table
 from airflow_pg_s3.core.repository.members import Member
-from airflow_pg_s3.core.repository.repository import StoredManifest
+from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
 from airflow_pg_s3.core.restore.backup_source import open_backup
+from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRequest:
+    """Which table to read.
+
+    :param backup: URI of the manifest.
+    :param table: such as ``public.orders``, as `pg-s3 show` has it; without a schema, public's.
+    :param identities: age identities that may open an encrypted backup.
+    """
+
+    backup: str
+    table: str
+    identities: Sequence[str] = ()
+    spool_dir: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,55 +51,54 @@ class StoredTable:
     codec: str
 
 
-def find_table(manifest: Manifest, members: Iterable[Member], name: str) -> StoredTable:
-    """Find a table by its name.
-
-    :param name: such as ``public.orders``, as `pg-s3 show` and manifests have it; without a schema, public's.
-    :raises InputError: the backup holds no rows of it; the message has names that are near.
-    """
-    found: dict[str, list[Member]] = {}
-    for member in members:
-        if member.table is not None:
-            found.setdefault(f"{member.table.schema_name}.{member.table.name}", []).append(member)
-    chosen = found.get(name) or found.get(f"public.{name}")
-    if not chosen:
-        near = difflib.get_close_matches(name, found)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it holds those of {len(found)} other tables"
-        raise InputError(f"backup {manifest.backup_id} holds no rows of a table {name!r}: {hint}")
-    tables = [member.table for member in chosen if member.table is not None]
-    if any(table.columns != tables[0].columns for table in tables):
-        raise InputError(f"the partitions of {name} have their columns in different orders: restore the table")
-    return StoredTable(table=tables[0], members=chosen, codec=manifest.server.codec)
-
-
 @translate_errors
-def read_rows(
-    stored: StoredManifest,
+def read_table(
+    request: TableRequest,
     client: S3Client,
-    uri: str,
-    table: StoredTable,
-    write: Callable[[bytes], object],
+    begin: Callable[[StoredTable], Callable[[bytes], object]],
     *,
-    identities: Sequence[str],
-    spool_dir: str | None,
     cancel: threading.Event,
 ) -> None:
     """Read the rows of a table as COPY text, which is what ``COPY … TO STDOUT`` sent when they were dumped.
 
-    :param uri: of the manifest.
-    :param write: takes it, in pieces that end anywhere; it is only known to be right when this returns.
-    :raises IntegrityError: it is not what was backed up.
+    :param begin: is given the table, and returns what takes its rows, in pieces that end anywhere; all of them are
+        right only if this returns.
+    :param cancel: set from anywhere to stop.
+    :raises InputError: the backup holds no rows of it; the message has names that are near.
+    :raises IntegrityError: what S3 holds is not what was backed up.
     :raises StorageError: S3 failed.
     """
-    refuse_archived(client, uri, cancel=cancel)
+    stored = read_manifest(client, request.backup)
+    refuse_archived(client, request.backup, cancel=cancel)
     with (
-        Workspace(spool_dir) as workspace,
-        open_backup(stored, client, uri, workspace, identities=identities, jobs=1, stop=cancel) as archive,
+        Workspace(request.spool_dir) as workspace,
+        open_backup(
+            stored, client, request.backup, workspace, identities=request.identities, jobs=1, stop=cancel
+        ) as archive,
     ):
+        table = _find(archive, request.table)
+        write = begin(table)
         for member in table.members:
             rows = _Rows(write)
             archive.read(member, rows.write)
             rows.finish(member.name)
+
+
+def _find(archive: ArchiveFolder, name: str) -> StoredTable:
+    manifest = archive.manifest
+    found: dict[str, list[Member]] = {}
+    for member in archive.members.values():
+        if member.table is not None:
+            found.setdefault(f"{member.table.schema_name}.{member.table.name}", []).append(member)
+    members = found.get(name) or found.get(f"public.{name}")
+    if not members:
+        near = difflib.get_close_matches(name, found)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it holds those of {len(found)} other tables"
+        raise InputError(f"backup {manifest.backup_id} holds no rows of a table {name!r}: {hint}")
+    tables = [member.table for member in members if member.table is not None]
+    if any(table.columns != tables[0].columns for table in tables):
+        raise InputError(f"the partitions of {name} have their columns in different orders: restore the table")
+    return StoredTable(table=tables[0], members=members, codec=manifest.server.codec)
 
 
 class _Rows:

@@ -18,6 +18,6 @@
     Cuts large members into chunks; stores each of them once; finds those that earlier backups have stored.
 ``manifest_builder``, ``staged_backup``
     Builds the manifest; commits the backup, all of it or nothing.
-``advisory_lock``, ``presence``, ``abandoned``
-    What marks a running backup, on the server and on S3; removes what killed ones left.
+``advisory_lock``, ``abandoned``
+    What marks a running backup on the server; removes what killed ones left.
 """

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from airflow_pg_s3.core.backup import abandoned, abandoned_chunks, presence
+from airflow_pg_s3.core.backup import abandoned, abandoned_chunks
 from airflow_pg_s3.core.backup.abandoned import remove_abandoned, remove_all_but_one
 from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks
 from airflow_pg_s3.core.backup.chunk_store import ChunkStore, RunWriter
@@ -26,7 +26,7 @@ from airflow_pg_s3.core.backup.known_chunks import KnownChunks
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.repository import manifest as manifests
-from airflow_pg_s3.core.repository import sweep_mark
+from airflow_pg_s3.core.repository import presence, sweep_mark
 from airflow_pg_s3.core.repository.manifest import parse_run_key, ranges_of
 from airflow_pg_s3.core.repository.members import Chunks, Member, runs_of
 from airflow_pg_s3.core.repository.presence import Presence

@@ -35,6 +35,9 @@ class Connections(Protocol):
     def s3(self) -> tuple[S3Client, dict[str, Any]]:
         """A boto3 client, and the extra arguments for what is stored."""
 
+    def s3_of_copy(self) -> tuple[S3Client, dict[str, Any]]:
+        """The same for where a copy goes."""
+
     def identities(self) -> list[str]:
         """Age identities that may open encrypted backups."""
 
@@ -60,16 +63,17 @@ class CommandLineConnections:
         :raises InputError: it cannot be made, or the extra arguments make no sense.
         """
         given = self._arguments
-        try:
-            session = boto3.Session(profile_name=given.profile, region_name=given.region)
-            client = session.client(
-                "s3", endpoint_url=given.endpoint_url, config=Config(max_pool_connections=_POOL)
-            )
-        except (BotoCoreError, ValueError) as error:
-            raise InputError(f"S3 cannot be used: {error}") from error
-        arguments = extra_args.checked(client, _read_json(given.s3_extra_args))
-        extra_args.apply_to_all(client, arguments)
-        return client, arguments
+        return _s3(given.profile, given.region, given.endpoint_url, _read_json(given.s3_extra_args, ""))
+
+    def s3_of_copy(self) -> tuple[S3Client, dict[str, Any]]:
+        """Make a client for where a copy goes; raises as `s3`."""
+        given = self._arguments
+        return _s3(
+            given.to_profile or given.profile,
+            given.to_region or given.region,
+            given.to_endpoint_url or given.endpoint_url,
+            _read_json(given.to_s3_extra_args, "to-"),
+        )
 
     def identities(self) -> list[str]:
         """Read the files with identities.
@@ -85,6 +89,19 @@ class CommandLineConnections:
         return folders
 
 
+def _s3(
+    profile: str | None, region: str | None, endpoint_url: str | None, given: dict[str, Any]
+) -> tuple[S3Client, dict[str, Any]]:
+    try:
+        session = boto3.Session(profile_name=profile, region_name=region)
+        client = session.client("s3", endpoint_url=endpoint_url, config=Config(max_pool_connections=_POOL))
+    except (BotoCoreError, ValueError) as error:
+        raise InputError(f"S3 cannot be used: {error}") from error
+    arguments = extra_args.checked(client, given)
+    extra_args.apply_to_all(client, arguments)
+    return client, arguments
+
+
 def _identities_of(file: str) -> list[str]:
     found = identities_in(_read(file, "--identity"))
     if not found:
@@ -92,15 +109,16 @@ def _identities_of(file: str) -> list[str]:
     return found
 
 
-def _read_json(file: str | None) -> dict[str, Any]:
+def _read_json(file: str | None, prefix: str) -> dict[str, Any]:
+    option = f"--{prefix}s3-extra-args"
     if file is None:
         return {}
     try:
-        value = json.loads(_read(file, "--s3-extra-args"))
+        value = json.loads(_read(file, option))
     except ValueError as error:
-        raise InputError(f"--s3-extra-args: {file} is no JSON: {error}") from error
+        raise InputError(f"{option}: {file} is no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise InputError(f"--s3-extra-args: {file} must hold a JSON object")
+        raise InputError(f"{option}: {file} must hold a JSON object")
     return value
 
 

@@ -295,6 +295,24 @@ def _download(parser: argparse.ArgumentParser) -> None:
     options.add_common(parser)
 
 
+def _copy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
+    parser.add_argument(
+        "repository", metavar="REPOSITORY", help="where the copy goes, s3://BUCKET/PREFIX; other than where it is"
+    )
+    parser.add_argument("--to-profile", metavar="NAME", help="profile for REPOSITORY (default: that of --profile)")
+    parser.add_argument("--to-region", metavar="NAME", help="region of REPOSITORY (default: that of --region)")
+    parser.add_argument(
+        "--to-endpoint-url", metavar="URL", help="store of REPOSITORY (default: that of --endpoint-url)"
+    )
+    parser.add_argument(
+        "--to-s3-extra-args",
+        metavar="FILE",
+        help='JSON file with arguments for what is stored, as {"StorageClass": "GLACIER_IR"}',
+    )
+    options.add_common(parser)
+
+
 def _cat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
     parser.add_argument("table", metavar="TABLE", help="such as public.orders; without a schema, public's")
@@ -330,6 +348,7 @@ _COMMANDS = (
     _Command("restore", "restore", "restore a backup into a database", _restore, may_undo=True),
     _Command("cat", "cat", "write the rows of one table to standard output", _cat, may_undo=False),
     _Command("download", "download", "download a backup as a folder for pg_restore", _download, may_undo=True),
+    _Command("copy", "copy", "copy a backup into another repository", _copy, may_undo=False),
     _Command("prune", "prune", "delete the backups that no rule keeps", _prune, may_undo=True),
     _Command("completion", "completion", "write what makes a shell complete pg-s3", _completion, may_undo=False),
 )

@@ -39,6 +39,7 @@ def shell(shop: Cluster, environment, repository, tmp_path: Path):
     def run(command: str) -> str:
         server = f"postgresql://{shop.user}@{shop.host}:{shop.port}/"
         command = command.replace("s3://my-backups/production", repository)
+        command = command.replace("s3://my-second-backups/production", f"{repository}/second")
         command = command.replace("postgresql://app@db/", server)
         done = subprocess.run(
             ["bash", "-c", command], env=environment | further, cwd=folder, capture_output=True, text=True

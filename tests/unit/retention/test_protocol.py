@@ -17,19 +17,19 @@ from typing import Any
 
 import pytest
 
-from airflow_pg_s3.core.backup import abandoned, abandoned_chunks, presence
+from airflow_pg_s3.core.backup import abandoned, abandoned_chunks
 from airflow_pg_s3.core.backup.abandoned import remove_abandoned, remove_all_but_one
 from airflow_pg_s3.core.backup.abandoned_chunks import AbandonedChunks, read_abandoned
 from airflow_pg_s3.core.backup.chunk_store import ChunkStore, RunWriter
 from airflow_pg_s3.core.backup.earlier_chunks import read_earlier
 from airflow_pg_s3.core.backup.known_chunks import KnownChunks
-from airflow_pg_s3.core.backup.presence import Presence
 from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.repository import manifest as manifests
-from airflow_pg_s3.core.repository import sweep_mark
+from airflow_pg_s3.core.repository import presence, sweep_mark
 from airflow_pg_s3.core.repository.manifest import parse_run_key, ranges_of
 from airflow_pg_s3.core.repository.members import Chunks, Member, runs_of
+from airflow_pg_s3.core.repository.presence import Presence
 from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.repository.sweep_mark import SWEEPING, SweepMark
 from airflow_pg_s3.core.retention import inventory, needed_runs, prune, prune_plan, sweep

@@ -20,6 +20,6 @@
     Finds those that earlier backups have stored; copies those of a backup that was killed.
 ``manifest_builder``, ``staged_backup``
     Builds the manifest; commits the backup, all of it or nothing.
-``advisory_lock``, ``presence``, ``abandoned``
-    What marks a running backup, on the server and on S3; removes what killed ones left.
+``advisory_lock``, ``abandoned``
+    What marks a running backup on the server; removes what killed ones left.
 """

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from airflow_pg_s3.core.backup.presence import Presence
-from airflow_pg_s3.core.errors import DataConflict, PgS3Error, StorageError
+from airflow_pg_s3.core.errors import DataConflict, PgS3Error
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.manifest import Manifest, MembersFile, members_key
 from airflow_pg_s3.core.repository.members import Member, write_members
-from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
+from airflow_pg_s3.core.repository.presence import Presence
+from airflow_pg_s3.core.repository.repository import Begun, Repository
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
-
-_ATTEMPTS = 3
 
 
 class StagedBackup:
@@ -57,7 +52,7 @@ class StagedBackup:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._presence.end()
         if self._committed and error is None:
-            self._settle()
+            self._presence.settle()
         if not self._remove_on_exit:
             return
         try:
@@ -125,34 +120,7 @@ class StagedBackup:
         self._committed = True
 
     def _make_sure_that_all_is_there(self, manifest: Manifest) -> None:
-        """Look for all objects, at a time from which on no prune deletes any.
-
-        However long this backup was paused: a prune that took it for abandoned has deleted what is missing now,
-        and one that begins after `wait_for_sweep` sees that it is being made, as `begun` is young at the commit.
-        """
         required = {key: self._run_bytes.get(key, 1) for key in manifest.object_keys()}
         required |= {record.key: record.stored_bytes for record in manifest.packs}
         required[manifest.members_key] = manifest.members.stored_bytes
-        for _ in range(_ATTEMPTS):
-            self._presence.renew()
-            self._presence.wait_for_sweep()
-            missing = self._repository.missing_objects({self.base + key: size for key, size in required.items()})
-            if missing:
-                raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
-            if self._presence.is_young():
-                return
-        raise StorageError(
-            f"it took too long to see that all objects of {self._repository.uri(self.folder)} are there"
-        )
-
-    def _settle(self) -> None:
-        """Say that the manifest stays: until then, no other backup refers to what this one has stored.
-
-        If it cannot be said, the next backup stores anew what has changed since an older one.
-        """
-        client, bucket = self._repository.client, self._repository.bucket
-        with contextlib.suppress(PgS3Error):
-            s3_requests.put_record(client, bucket, self.folder + SETTLED, b"{}", self._extra_args)
-        # Not needed any more, and harmless if it stays.
-        with contextlib.suppress(ClientError, BotoCoreError):
-            client.delete_object(Bucket=bucket, Key=self.folder + BEGUN)
+        self._presence.confirm({self.base + key: size for key, size in required.items()})

@@ -16,6 +16,6 @@
     Bytes as they are stored: compressed, encrypted; small members together.
 ``digest``, ``member_verifier``, ``chunk_reader``
     Computes a member's digest when it is written; checks it when it is read; reads chunks, and checks each.
-``removal``, ``sweep_mark``
-    Deletes manifests, and objects; keeps backups and those who delete out of each other's way.
+``removal``, ``sweep_mark``, ``presence``
+    Deletes manifests, and objects; keeps those who delete and those who make backups out of each other's way.
 """

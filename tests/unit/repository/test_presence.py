@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from airflow_pg_s3.core.backup import presence
-from airflow_pg_s3.core.backup.presence import Presence
 from airflow_pg_s3.core.errors import Cancelled, StorageError
+from airflow_pg_s3.core.repository import presence
+from airflow_pg_s3.core.repository.presence import Presence
 from airflow_pg_s3.core.repository.repository import Begun, Repository
 from airflow_pg_s3.core.s3.errors import OutcomeUnknown
 from tests.support.simulated_s3 import Client, Request, Store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
@@ -9,15 +10,16 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pg_s3.core.errors import StorageError
+from airflow_pg_s3.core.errors import PgS3Error, StorageError
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository import sweep_mark
-from airflow_pg_s3.core.repository.repository import BEGUN, Begun, Repository
+from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.errors import OutcomeUnknown
 
 _RENEW_SECONDS = 1800.0
 _PATIENCE_SECONDS = 5.0
+_ATTEMPTS = 3
 _YOUNG = timedelta(hours=1)
 
 
@@ -40,7 +42,8 @@ class Presence:
     ) -> None:
         self._repository = repository
         self._base = repository.base(begun.database)
-        self._key = f"{self._base}{begun.backup_id}/{BEGUN}"
+        self._folder = f"{self._base}{begun.backup_id}/"
+        self._key = self._folder + BEGUN
         self._body = begun.to_json()
         self._extra_args = extra_args
         self._cancel = cancel
@@ -56,6 +59,16 @@ class Presence:
         :raises StorageError: it cannot be stored.
         """
         s3_requests.put_if_absent(
+            self._repository.client, self._repository.bucket, self._key, self._body, self._extra_args
+        )
+        self._thread.start()
+
+    def resume(self) -> None:
+        """Store `begun`, whether or not an earlier attempt has.
+
+        :raises StorageError: it cannot be stored.
+        """
+        s3_requests.put_record(
             self._repository.client, self._repository.bucket, self._key, self._body, self._extra_args
         )
         self._thread.start()
@@ -107,6 +120,40 @@ class Presence:
         sweep_mark.wait_for_sweep(
             self._repository.client, self._repository.bucket, self._base, cancel=self._cancel, log=self._log
         )
+
+    def confirm(self, required: Mapping[str, int]) -> None:
+        """Make sure that objects are there, at a time from which on no prune deletes any.
+
+        However long this backup was paused: a prune that took it for abandoned has deleted what is missing now,
+        and one that begins after `wait_for_sweep` sees that it is being made, as `begun` is young at the commit.
+
+        :param required: how many bytes each must have at least, by key.
+        :raises StorageError: one is not there.
+        :raises Cancelled: told to stop.
+        """
+        for _ in range(_ATTEMPTS):
+            self.renew()
+            self.wait_for_sweep()
+            missing = self._repository.missing_objects(required)
+            if missing:
+                raise StorageError(f"{len(missing)} objects are not as they were stored, such as {missing[0]}")
+            if self.is_young():
+                return
+        raise StorageError(
+            f"it took too long to see that all objects of {self._repository.uri(self._folder)} are there"
+        )
+
+    def settle(self) -> None:
+        """Say that the manifest stays: until then, no other backup refers to what this one has stored.
+
+        If it cannot be said, the next backup stores anew what has changed since an older one.
+        """
+        client, bucket = self._repository.client, self._repository.bucket
+        with contextlib.suppress(PgS3Error):
+            s3_requests.put_record(client, bucket, self._folder + SETTLED, b"{}", self._extra_args)
+        # Not needed any more, and harmless if it stays.
+        with contextlib.suppress(ClientError, BotoCoreError):
+            client.delete_object(Bucket=bucket, Key=self._key)
 
     def _keep_renewing(self) -> None:
         while not self._is_over.wait(_RENEW_SECONDS):

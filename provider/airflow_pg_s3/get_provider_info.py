@@ -29,6 +29,12 @@ def get_provider_info() -> dict[str, object]:
                 ],
             }
         ],
+        "hooks": [
+            {
+                "integration-name": "PostgreSQL backups on S3",
+                "python-modules": ["airflow_pg_s3.hooks.pg_s3"],
+            }
+        ],
         "sensors": [
             {
                 "integration-name": "PostgreSQL backups on S3",

@@ -1,1 +1,1 @@
-"""What the core takes, out of Airflow: `connections` translates connections, `repositories` names."""
+"""What the core takes, out of Airflow: `connections`, `repositories` by name; and the hook, `pg_s3`."""

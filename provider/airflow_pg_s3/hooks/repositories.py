@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.hooks.connections import s3_client
+from airflow_pg_s3.hooks import connections
 
 DEFAULT_AWS_CONN_ID = "aws_default"
 _OPTION = "the option [pg_s3] repositories"
@@ -88,7 +88,7 @@ def open_repository(
         repository = found.uri
         if aws_conn_id == DEFAULT_AWS_CONN_ID:
             aws_conn_id = found.aws_conn_id
-    client, arguments = s3_client(aws_conn_id, s3_extra_args)
+    client, arguments = connections.s3_client(aws_conn_id, s3_extra_args)
     return Repository(client, repository), arguments
 
 

@@ -47,6 +47,8 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_pg_s3.triggers.freshness"],
             }
         ],
+        # Read by Airflow 3.2 and later.
+        "cli": ["airflow_pg_s3.airflow_cli.definition.get_commands"],
         "config": {
             "pg_s3": {
                 "description": "Where backups are, and settings of the worker machines.",

@@ -9,6 +9,9 @@ from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, lazy_load_com
 
 def get_commands() -> list[CLICommand]:
     """Return ``airflow pg-s3``, which parses its own arguments."""
+    arguments = Arg(  # type: ignore[no-untyped-call]
+        ("arguments",), metavar="COMMAND ...", nargs=argparse.REMAINDER, help="and its arguments"
+    )
     return [
         ActionCommand(
             name="pg-s3",
@@ -16,6 +19,6 @@ def get_commands() -> list[CLICommand]:
             description="Back PostgreSQL up to S3, list, restore and verify backups, with Airflow's connections.",
             epilog="Commands: doctor, backup, list, show, verify, restore, cat, download, prune; each has --help.",
             func=lazy_load_command("airflow_pg_s3.airflow_cli.command.run"),
-            args=(Arg(("arguments",), metavar="COMMAND ...", nargs=argparse.REMAINDER, help="and its arguments"),),
+            args=(arguments,),
         )
     ]

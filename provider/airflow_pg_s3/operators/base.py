@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import Asset, BaseOperator
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
+from airflow_pg_s3.operators.output import Output
 from airflow_pg_s3.task_errors import final_error
 
 
@@ -32,6 +33,11 @@ class PgS3Operator(BaseOperator):
         self.s3_extra_args = arguments.without_secrets(s3_extra_args)
         self._s3_secrets = arguments.secrets_of(s3_extra_args)
         self._cancel = threading.Event()
+
+    @property
+    def output(self) -> Output:
+        """Reference to what the task returns, and to its items."""
+        return Output(operator=self)
 
     def on_kill(self) -> None:
         """Make `execute` undo its work and fail. Airflow gives it five seconds for that."""

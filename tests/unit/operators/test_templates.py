@@ -1,12 +1,15 @@
 """Templates: what can be rendered, what Airflow shows of it, and which files it reads."""
 
 import inspect
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
+from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_pg_s3.hooks import pg_s3 as hook
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
@@ -101,6 +104,25 @@ def test_the_key_of_sse_c_is_rendered_and_not_among_what_airflow_shows(asked, ru
     task = run(PgS3RestoreOperator, {"key": "k" * 32}, backup=f"{FIRST}/a/1.json", s3_extra_args=SSE_C)
     assert task.s3_extra_args == {"SSECustomerAlgorithm": "AES256"}
     assert asked[0]["hook"].s3_extra_args == {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+
+
+def test_an_item_of_what_a_task_returns_is_an_argument(asked, monkeypatch):
+    with DAG("d", schedule=None) as dag:
+        listed = PgS3ListBackupsOperator(task_id="latest", repository=FIRST)
+        restore = PgS3RestoreOperator(
+            task_id="r", backup=listed.output[0]["uri"], post_restore_sql=f"select '{listed.output[0]['key']}'"
+        )
+    assert restore.upstream_task_ids == {"latest"}
+    # What Airflow stores of the DAG is the same each time it is parsed.
+    stored = json.dumps(DagSerialization.to_dict(dag))
+    assert "xcom_pull" in stored
+    assert " object at 0x" not in stored
+    returned = [{"uri": f"{FIRST}/a/1.json", "key": "a/1.json"}]
+    ti = SimpleNamespace(xcom_pull=lambda **_: returned, task_id="r")
+    context = {"ti": ti, "task_instance": ti, "expanded_ti_count": None}
+    monkeypatch.setattr("airflow.sdk.definitions.xcom_arg.PlainXComArg.resolve", lambda *_: returned)
+    restore.render_template_fields(context)
+    assert (restore.backup, restore.post_restore_sql) == (f"{FIRST}/a/1.json", "select 'a/1.json'")
 
 
 @pytest.mark.parametrize("kind", [PgS3RestoreOperator, PgS3VerifyOperator])

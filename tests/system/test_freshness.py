@@ -92,7 +92,7 @@ def test_a_deferred_sensor_is_resumed_by_its_trigger_when_the_backup_has_come(sh
         return look(repository, **asked)
 
     monkeypatch.setattr(triggers, "look", look_while_it_comes)
-    state, (facts,) = run_sensor(verified=False, timeout=3600)
+    state, (facts,) = run_sensor(verified_only=False, timeout=3600)
     assert state == "success"
     assert looked == ["shop"] * 3
     assert facts["uri"] == shelf.uri("shop", facts["backup_id"])
@@ -107,15 +107,15 @@ def test_a_deferred_sensor_ends_at_its_timeout(shelf, run_sensor, arguments, exp
 
 def test_airflow_keeps_the_triggers_arguments(monkeypatch):
     """As the triggerer gets them from the database."""
-    made = triggers.BackupFreshnessTrigger(
+    made = triggers.PgS3BackupFreshnessTrigger(
         repository="s3://b/x",
         database="shop",
         max_age_seconds=60.0,
-        verified=True,
+        verified_only=True,
         aws_conn_id=None,
         poke_interval=1.0,
         deadline="2026-11-22T03:00:00+00:00",
     )
     path, arguments = made.serialize()
     stored = Trigger(classpath=path, kwargs=arguments)
-    assert triggers.BackupFreshnessTrigger(**stored.kwargs).serialize() == made.serialize()
+    assert triggers.PgS3BackupFreshnessTrigger(**stored.kwargs).serialize() == made.serialize()

@@ -24,7 +24,7 @@ from airflow_pg_s3.get_provider_info import get_provider_info
 from airflow_pg_s3.sensors import freshness as sensors
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 from airflow_pg_s3.triggers import freshness as triggers
-from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
+from airflow_pg_s3.triggers.freshness import PgS3BackupFreshnessTrigger
 
 FACTS = {"uri": "s3://b/x.json", "backup_id": "20261122T030000Z-5f3a9c"}
 FRESH = Freshness(is_fresh=True, message="the newest is young", facts=FACTS)
@@ -48,7 +48,7 @@ def find(monkeypatch):
 
         for module in (sensors, triggers):
             monkeypatch.setattr(module, "look", look)
-            monkeypatch.setattr(module.connections, "s3_client", lambda conn_id, extra_args: (None, {}))
+            monkeypatch.setattr(module, "open_repository", lambda repository, conn_id, extra_args: (None, {}))
         return looks
 
     return find
@@ -87,20 +87,20 @@ def trigger(seconds=3600.0, **arguments):
         "repository": "s3://bucket/prefix",
         "database": "shop",
         "max_age_seconds": 60.0,
-        "verified": True,
+        "verified_only": True,
         "aws_conn_id": "aws",
         "poke_interval": 0.0,
         "deadline": (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(),
     }
-    return BackupFreshnessTrigger(**defaults | arguments)
+    return PgS3BackupFreshnessTrigger(**defaults | arguments)
 
 
 class TestTheSensor:
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_returns_the_facts_of_a_young_backup_without_waiting(self, find, deferrable):
         looks = find(FRESH)
-        assert sensor(deferrable=deferrable, verified=False).execute({}) == FACTS
-        assert [(asked["max_age"], asked["verified"]) for asked in looks] == [(timedelta(hours=26), False)]
+        assert sensor(deferrable=deferrable, verified_only=False).execute({}) == FACTS
+        assert [(asked["max_age"], asked["verified_only"]) for asked in looks] == [(timedelta(hours=26), False)]
 
     def test_pokes_until_there_is_one(self, find):
         looks = find(STALE, STALE, FRESH)
@@ -157,14 +157,14 @@ class TestTheSensor:
             "repository": "s3://bucket/prefix",
             "database": "shop",
             "max_age_seconds": 93600.0,
-            "verified": True,
+            "verified_only": True,
             "aws_conn_id": "account",
             "s3_extra_args": {},
             "poke_interval": 7.0,
             "silent_fail": False,
         }
         module, _, name = path.rpartition(".")
-        assert getattr(importlib.import_module(module), name) is BackupFreshnessTrigger
+        assert getattr(importlib.import_module(module), name) is PgS3BackupFreshnessTrigger
 
     def test_defers_after_an_error_of_s3_where_these_are_silent(self, find):
         find(StorageError("S3 failed"))
@@ -230,7 +230,7 @@ class TestTheTrigger:
     def test_is_made_anew_from_what_it_says_of_itself(self, find):
         find(FRESH)
         _, arguments = trigger().serialize()
-        again = BackupFreshnessTrigger(**json.loads(json.dumps(arguments)))
+        again = PgS3BackupFreshnessTrigger(**json.loads(json.dumps(arguments)))
         assert again.serialize() == trigger(deadline=arguments["deadline"]).serialize()
         assert event_of(again)["status"] == "fresh"
 

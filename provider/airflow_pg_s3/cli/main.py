@@ -7,12 +7,19 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.parser import build_parser
-from airflow_pg_s3.cli.wording import in_words_of
+from airflow_pg_s3.cli.wording import OF_AIRFLOW, in_words_of
+
+if TYPE_CHECKING:
+    from airflow_pg_s3.cli.connections import Connections
+    from airflow_pg_s3.cli.log import CommandLog
+
+    Connect = Callable[[Namespace, CommandLog], Connections]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:  # the shell completes a command
         argcomplete = importlib.import_module("argcomplete")
         argcomplete.autocomplete(parser)
-    arguments = parser.parse_args(argv)
+    return run(parser.parse_args(argv), _connect, OF_AIRFLOW)
+
+
+def run(arguments: Namespace, connect: Connect, words: Mapping[str, str]) -> int:
+    """Run a command that was parsed; see `main`.
+
+    :param connect: makes the command's connections.
+    :param words: what core says, and what to say in its place.
+    """
     try:
-        return _run(arguments)
+        return _run(arguments, connect, words)
     except KeyboardInterrupt:  # before it has begun
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
@@ -35,29 +50,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
 
 
-def _run(arguments: Namespace) -> int:
-    # Not above: --help and completion are quick without them.
+def _connect(arguments: Namespace, log: CommandLog) -> Connections:
     from airflow_pg_s3.cli.connections import CommandLineConnections
+
+    return CommandLineConnections(arguments, log)
+
+
+def _run(arguments: Namespace, connect: Connect, words: Mapping[str, str]) -> int:
+    # Not above: --help and completion are quick without them.
     from airflow_pg_s3.cli.log import open_log
     from airflow_pg_s3.cli.output import Output
     from airflow_pg_s3.cli.session import Session
     from airflow_pg_s3.cli.stopping import Stopped, end_by, stop_on_signals
     from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
-    wording = partial(in_words_of, arguments.command)
+    wording = partial(in_words_of, arguments.command, words=words)
     with (
         open_log(wording, quiet=arguments.quiet) as log,
         stop_on_signals(may_undo=arguments.may_undo) as stop,
     ):
-        session = Session(
-            connections=CommandLineConnections(arguments, log),
-            out=Output(sys.stdout, is_json=arguments.output == "json"),
-            wording=wording,
-            log=log,
-            cancel=stop.cancel,
-        )
         command = importlib.import_module(f"airflow_pg_s3.cli.commands.{arguments.module}")
         try:
+            session = Session(
+                connections=connect(arguments, log),
+                out=Output(sys.stdout, is_json=arguments.output == "json"),
+                wording=wording,
+                log=log,
+                cancel=stop.cancel,
+            )
             code: ExitCode = command.run(arguments, session)
             return code
         except PgS3Error as error:

@@ -16,7 +16,61 @@ POSTGRES_HELP = (
     "as psql takes it: a URI such as postgresql://user@host/database, keywords such as 'service=orders', or a "
     "database's name; what is left out comes from PGHOST, PGUSER … and passwords from PGPASSWORD or ~/.pgpass"
 )
-REPOSITORY_HELP = "where backups lie, s3://BUCKET/PREFIX"
+
+
+class ConnectionOptions:
+    """How a command is told where databases, S3 and age identities are; `airflow pg-s3` has options of its own."""
+
+    def add_postgres(self, parser: argparse.ArgumentParser, about: str) -> None:
+        """Add a database."""
+        parser.add_argument("postgres", metavar="POSTGRES", help=f"{about}, {POSTGRES_HELP}")
+
+    def add_repository(self, parser: argparse.ArgumentParser, about: str = "where backups lie") -> None:
+        """Add a repository."""
+        parser.add_argument("repository", metavar="REPOSITORY", help=f"{about}, s3://BUCKET/PREFIX")
+
+    def add_server(self, parser: argparse.ArgumentParser) -> None:
+        """Add a server for verifications."""
+        parser.add_argument(
+            "--server",
+            metavar="POSTGRES",
+            help="server to restore into, as a database of its own that is dropped again, in the same form as for "
+            "backup (default: a throwaway server on this machine)",
+        )
+
+    def add_identity(self, parser: argparse.ArgumentParser) -> None:
+        """Add what opens an encrypted backup."""
+        about = "file with age identities that open an encrypted backup"
+        add_many(parser, "--identity", "identity", "FILE", about)
+
+    def add_s3(self, parser: argparse.ArgumentParser) -> None:
+        """Add how S3 is reached."""
+        s3 = parser.add_argument_group(
+            "S3", "Credentials come from where boto3 looks: AWS_PROFILE, ~/.aws, a role …"
+        )
+        s3.add_argument("--profile", metavar="NAME", help="profile of ~/.aws/config")
+        s3.add_argument("--region", metavar="NAME", help="region of the bucket")
+        s3.add_argument("--endpoint-url", metavar="URL", help="of a store that is not Amazon's")
+        s3.add_argument(
+            "--s3-extra-args",
+            metavar="FILE",
+            help='JSON file with arguments for requests that accept them, as {"ServerSideEncryption": "aws:kms"}',
+        )
+
+    def add_s3_of_copy(self, parser: argparse.ArgumentParser) -> None:
+        """Add how S3 is reached where a copy goes."""
+        parser.add_argument(
+            "--to-profile", metavar="NAME", help="profile for REPOSITORY (default: that of --profile)"
+        )
+        parser.add_argument("--to-region", metavar="NAME", help="region of REPOSITORY (default: that of --region)")
+        parser.add_argument(
+            "--to-endpoint-url", metavar="URL", help="store of REPOSITORY (default: that of --endpoint-url)"
+        )
+        parser.add_argument(
+            "--to-s3-extra-args",
+            metavar="FILE",
+            help='JSON file with arguments for what is stored, as {"StorageClass": "GLACIER_IR"}',
+        )
 
 
 def duration(text: str) -> timedelta:
@@ -41,20 +95,12 @@ def label(text: str) -> tuple[str, str]:
     return name, value
 
 
-def add_common(parser: argparse.ArgumentParser, *, has_facts: bool = True) -> None:
+def add_common(parser: argparse.ArgumentParser, connections: ConnectionOptions, *, has_facts: bool = True) -> None:
     """Add what every command has: how S3 is reached, and what is written.
 
     :param has_facts: whether results can be JSON.
     """
-    s3 = parser.add_argument_group("S3", "Credentials come from where boto3 looks: AWS_PROFILE, ~/.aws, a role …")
-    s3.add_argument("--profile", metavar="NAME", help="profile of ~/.aws/config")
-    s3.add_argument("--region", metavar="NAME", help="region of the bucket")
-    s3.add_argument("--endpoint-url", metavar="URL", help="of a store that is not Amazon's")
-    s3.add_argument(
-        "--s3-extra-args",
-        metavar="FILE",
-        help='JSON file with arguments for requests that accept them, as {"ServerSideEncryption": "aws:kms"}',
-    )
+    connections.add_s3(parser)
     written = parser.add_argument_group("output")
     if has_facts:
         written.add_argument(
@@ -91,12 +137,6 @@ def add_spool_limit(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="disk that a backup may take in the spool (default: 1 GiB)",
     )
-
-
-def add_identity(parser: argparse.ArgumentParser) -> None:
-    """Add what opens an encrypted backup."""
-    about = "file with age identities that open an encrypted backup"
-    add_many(parser, "--identity", "identity", "FILE", about)
 
 
 def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple, NoReturn
 
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.cli import options
+from airflow_pg_s3.cli.options import ConnectionOptions
 from airflow_pg_s3.core.postgres.redaction import redacted
 
+PROGRAM = "pg-s3"
+COMMAND_LINE = ConnectionOptions()
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 failed; 2 wrong use: nothing was touched, and trying again changes nothing; 3 could "
     "not verify, or the newest backup is too old. Documentation: docs/command-line.md."
@@ -24,21 +27,26 @@ class Parser(argparse.ArgumentParser):
         super().error(redacted(message))
 
 
-def build_parser() -> Parser:
-    """Declare all commands. What is parsed also has the command's `module` and `may_undo`; see `_Command`."""
+def build_parser(
+    prog: str = PROGRAM, connections: ConnectionOptions = COMMAND_LINE, *, without: Container[str] = ()
+) -> Parser:
+    """Declare all commands. What is parsed also has the command's `module` and `may_undo`; see `_Command`.
+
+    :param without: names of commands to leave out.
+    """
     parser = Parser(
-        prog="pg-s3",
+        prog=prog,
         description="Back PostgreSQL up to S3, list, restore and verify backups.",
         epilog=_EXIT_CODES,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pg-s3 {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for one in _COMMANDS:
+    for one in (one for one in _COMMANDS if one.name not in without):
         sentence = f"{one.summary[0].upper()}{one.summary[1:]}."
         command = commands.add_parser(one.name, help=one.summary, description=sentence, allow_abbrev=False)
         command.set_defaults(module=one.module, may_undo=one.may_undo, command=command)
-        one.declare(command)
+        one.declare(command, connections)
     return parser
 
 
@@ -52,13 +60,13 @@ class _Command(NamedTuple):
     name: str
     module: str
     summary: str
-    declare: Callable[[argparse.ArgumentParser], None]
+    declare: Callable[[argparse.ArgumentParser, ConnectionOptions], None]
     may_undo: bool
 
 
-def _backup(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("postgres", metavar="POSTGRES", help=f"the database, {options.POSTGRES_HELP}")
-    parser.add_argument("repository", metavar="REPOSITORY", help=options.REPOSITORY_HELP)
+def _backup(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
+    connections.add_postgres(parser, "the database")
+    connections.add_repository(parser)
     options.add_jobs(parser, "tables dumped at the same time")
     parser.add_argument(
         "--compression-level",
@@ -91,11 +99,11 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     )
     options.add_spool_limit(parser)
     options.add_worker(parser)
-    options.add_common(parser)
+    options.add_common(parser, connections)
 
 
-def _list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("repository", metavar="REPOSITORY", help=options.REPOSITORY_HELP)
+def _list(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
+    connections.add_repository(parser)
     parser.add_argument("--database", metavar="NAME", help="only backups of this database")
     parser.add_argument("--before", metavar="TIME", help="only backups made before this time (ISO 8601, UTC)")
     options.add_labels(parser, "only backups that carry this label")
@@ -113,21 +121,19 @@ def _list(parser: argparse.ArgumentParser) -> None:
         help="exit with 3 unless each database has a backup younger than this, such as 26h (with --verified-only: "
         "a verified one)",
     )
-    options.add_common(parser)
+    options.add_common(parser, connections)
 
 
-def _show(parser: argparse.ArgumentParser) -> None:
+def _show(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
-    options.add_common(parser)
+    options.add_common(parser, connections)
 
 
-def _restore(parser: argparse.ArgumentParser) -> None:
+def _restore(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument(
         "backup", metavar="BACKUP", help=f"{options.BACKUP_HELP}; or the URI of another tool's archive"
     )
-    parser.add_argument(
-        "postgres", metavar="POSTGRES", help=f"the database to restore into, {options.POSTGRES_HELP}"
-    )
+    connections.add_postgres(parser, "the database to restore into")
     options.add_jobs(parser, "tables restored at the same time")
     _add_what(parser)
     _add_existing(parser)
@@ -140,7 +146,7 @@ def _restore(parser: argparse.ArgumentParser) -> None:
         "OPTION",
         "further option of pg_restore that selects nothing",
     )
-    options.add_identity(parser)
+    connections.add_identity(parser)
     parser.add_argument(
         "--thaw",
         choices=("Standard", "Bulk", "Expedited"),
@@ -155,7 +161,7 @@ def _restore(parser: argparse.ArgumentParser) -> None:
         help="replay a plain dump also with a psql that the dump can make run commands (CVE-2025-8714)",
     )
     options.add_worker(parser)
-    options.add_common(parser)
+    options.add_common(parser, connections)
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
@@ -232,14 +238,9 @@ def _add_sql(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _verify(parser: argparse.ArgumentParser) -> None:
+def _verify(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
-    parser.add_argument(
-        "--server",
-        metavar="POSTGRES",
-        help="server to restore into, as a database of its own that is dropped again, in the same form as for "
-        "backup (default: a throwaway server on this machine)",
-    )
+    connections.add_server(parser)
     parser.add_argument(
         "--level",
         choices=("restore", "checksum"),
@@ -254,13 +255,13 @@ def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--locate-differences", action="store_true", help="name the first row that differs of each table that does"
     )
-    options.add_identity(parser)
+    connections.add_identity(parser)
     options.add_worker(parser)
-    options.add_common(parser)
+    options.add_common(parser, connections)
 
 
-def _prune(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("repository", metavar="REPOSITORY", help=options.REPOSITORY_HELP)
+def _prune(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
+    connections.add_repository(parser)
     parser.add_argument(
         "--database", metavar="NAME", help="only this database's backups (default: all, each by itself)"
     )
@@ -284,57 +285,46 @@ def _prune(parser: argparse.ArgumentParser) -> None:
         help="what has no manifest goes when nothing was written to it for so long (default: 48h)",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    options.add_common(parser)
+    options.add_common(parser, connections)
 
 
-def _download(parser: argparse.ArgumentParser) -> None:
+def _download(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
     parser.add_argument("folder", metavar="FOLDER", help="a folder that does not exist yet")
     options.add_jobs(parser, "files written at the same time")
-    options.add_identity(parser)
-    options.add_common(parser)
+    connections.add_identity(parser)
+    options.add_common(parser, connections)
 
 
-def _copy(parser: argparse.ArgumentParser) -> None:
+def _copy(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
-    parser.add_argument(
-        "repository", metavar="REPOSITORY", help="where the copy goes, s3://BUCKET/PREFIX; other than where it is"
-    )
-    parser.add_argument("--to-profile", metavar="NAME", help="profile for REPOSITORY (default: that of --profile)")
-    parser.add_argument("--to-region", metavar="NAME", help="region of REPOSITORY (default: that of --region)")
-    parser.add_argument(
-        "--to-endpoint-url", metavar="URL", help="store of REPOSITORY (default: that of --endpoint-url)"
-    )
-    parser.add_argument(
-        "--to-s3-extra-args",
-        metavar="FILE",
-        help='JSON file with arguments for what is stored, as {"StorageClass": "GLACIER_IR"}',
-    )
-    options.add_common(parser)
+    connections.add_repository(parser, "where the copy goes")
+    connections.add_s3_of_copy(parser)
+    options.add_common(parser, connections)
 
 
-def _cat(parser: argparse.ArgumentParser) -> None:
+def _cat(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
     parser.add_argument("table", metavar="TABLE", help="such as public.orders; without a schema, public's")
     parser.add_argument(
         "--format", choices=("copy", "csv"), default="copy", help="COPY text, as it was dumped (default), or CSV"
     )
     parser.add_argument("--header", action="store_true", help="with csv: first the names of the columns")
-    options.add_identity(parser)
+    connections.add_identity(parser)
     options.add_worker(parser, has_programs=False)
-    options.add_common(parser, has_facts=False)
+    options.add_common(parser, connections, has_facts=False)
 
 
-def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("postgres", metavar="POSTGRES", help=f"the database, {options.POSTGRES_HELP}")
-    parser.add_argument("repository", metavar="REPOSITORY", help=options.REPOSITORY_HELP)
+def _doctor(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
+    connections.add_postgres(parser, "the database")
+    connections.add_repository(parser)
     options.add_jobs(parser, "of the backup to come")
     options.add_spool_limit(parser)
     options.add_worker(parser)
-    options.add_common(parser)
+    options.add_common(parser, connections)
 
 
-def _completion(parser: argparse.ArgumentParser) -> None:
+def _completion(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
     parser.set_defaults(output="text", quiet=False)
 

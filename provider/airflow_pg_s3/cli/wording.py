@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 
 _VALUE = r"(?:\"([^\"]*)\"|'([^']*)'|\[['\"]?([^]'\"]*)['\"]?\]|(\w+))"
 # What core says of Airflow; what the command line says in its place.
@@ -33,12 +34,12 @@ OF_AIRFLOW = {
 }
 
 
-def in_words_of(command: argparse.ArgumentParser, message: str) -> str:
+def in_words_of(command: argparse.ArgumentParser, message: str, words: Mapping[str, str] = OF_AIRFLOW) -> str:
     """Let a message name the options of a command, where it names arguments of core.
 
     ``give if_exists="clean"`` becomes ``give --if-exists clean``.
     """
-    for theirs, ours in OF_AIRFLOW.items():
+    for theirs, ours in words.items():
         message = message.replace(theirs, ours)
     for action in command._actions:
         if not action.option_strings:

@@ -1,1 +1,1 @@
-"""Airflow connections, translated into what the core takes."""
+"""What the core takes, out of Airflow: `connections`, `repositories` by name; and the hook, `pg_s3`."""

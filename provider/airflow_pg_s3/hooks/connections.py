@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowNotFoundException,
     BaseHook,
     conf,
+    get_current_context,
     mask_secret,
 )  # fmt: skip
 from airflow.providers.postgres.hooks.postgres import PostgresHook
@@ -183,10 +184,11 @@ def client_path() -> list[str]:
     return [folder for folder in (conf.get("pg_s3", "client_path", fallback="") or "").split(":") if folder]
 
 
-def producer(context: Mapping[str, Any]) -> dict[str, Any]:
+def producer() -> dict[str, Any]:
     """Return the task that makes a backup or verification, for its record; an empty dict outside a DAG run."""
-    ti = context.get("ti")
-    if ti is None:
+    try:
+        ti = get_current_context()["ti"]
+    except RuntimeError:
         return {}
     names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
     return {name: getattr(ti, name, None) for name in names}

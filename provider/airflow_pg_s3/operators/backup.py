@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
-from airflow_pg_s3 import arguments
-from airflow_pg_s3.core.backup.backup import back_up
 from airflow_pg_s3.core.backup.request import (
     DEFAULT_COMPRESSION_LEVEL,
     DEFAULT_FULL_EVERY,
     DEFAULT_SPOOL_LIMIT,
-    BackupRequest,
 )
-from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.options import BackupOptions
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
 class PgS3BackupOperator(PgS3Operator):
     """Back up one PostgreSQL database to S3: in parallel, streaming, completely or not at all.
 
-    :param repository: where backups are stored, ``s3://bucket/any/prefix`` (templated).
-    :param postgres_conn_id: Postgres connection of the source (templated).
-    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param database: database to back up; the connection's schema if None (templated).
-    :param jobs: number of tables dumped at the same time; the task uses two more database connections (templated).
+    All arguments but durations are templated.
+
+    :param repository: where backups are stored, ``s3://bucket/any/prefix``, or its name in the option
+        ``[pg_s3] repositories``.
+    :param postgres_conn_id: Postgres connection of the source.
+    :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
+        to a named repository.
+    :param database: database to back up; the connection's schema if None.
+    :param jobs: number of tables dumped at the same time; the task uses two more database connections.
     :param compression_level: zstd level, 1 (fast) to 19 (small).
-    :param pg_dump_options: further options for pg_dump, one per list item (templated).
+    :param pg_dump_options: further options for pg_dump, one per list item.
     :param s3_extra_args: further arguments of S3 requests, such as ``{"ServerSideEncryption": "aws:kms"}``; each
         request gets those that it accepts.
-    :param age_recipients: age recipients to encrypt for; needs the extra ``[encryption]`` (templated).
-    :param labels: labels to find the backup by, such as ``{"release": "42"}`` (templated).
+    :param age_recipients: age recipients to encrypt for; needs the extra ``[encryption]``.
+    :param labels: labels to find the backup by, such as ``{"release": "42"}``.
     :param include_globals: also back up the server's roles, memberships, settings of roles and tablespaces,
-        without passwords; does not need a superuser (templated).
-    :param full: store everything anew, also what earlier backups of the database have stored (templated).
+        without passwords; does not need a superuser.
+    :param full: store everything anew, also what earlier backups of the database have stored.
     :param full_every: store everything anew when the oldest data that would be referred to is older than this: an
         object that rots on the store harms no more than the backups of that period.
-    :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None (templated).
+    :param spool_dir: folder on a local disk for the spool; the system's temporary folder if None.
     :param spool_limit: bytes of disk that the spool may take.
     :returns: ``uri`` (of the manifest), ``key``, ``backup_id``, ``database``, ``created_at`` (ISO 8601, by the
         source server's clock), ``raw_bytes``, ``stored_bytes`` (of all that the backup consists of),
@@ -55,13 +55,22 @@ class PgS3BackupOperator(PgS3Operator):
         "aws_conn_id",
         "database",
         "jobs",
+        "compression_level",
         "pg_dump_options",
+        "s3_extra_args",
         "age_recipients",
         "labels",
         "include_globals",
         "full",
         "spool_dir",
+        "spool_limit",
     )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "pg_dump_options": "json",
+        "s3_extra_args": "json",
+        "age_recipients": "json",
+        "labels": "json",
+    }
     ui_color = "#e0ecf4"
 
     def __init__(
@@ -72,27 +81,25 @@ class PgS3BackupOperator(PgS3Operator):
         aws_conn_id: str | None = "aws_default",
         database: str | None = None,
         jobs: int | str = 2,
-        compression_level: int = DEFAULT_COMPRESSION_LEVEL,
+        compression_level: int | str = DEFAULT_COMPRESSION_LEVEL,
         pg_dump_options: Sequence[str] | str = (),
-        s3_extra_args: Mapping[str, Any] | None = None,
+        s3_extra_args: Mapping[str, Any] | str | None = None,
         age_recipients: Sequence[str] | str = (),
-        labels: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | str | None = None,
         include_globals: bool | str = False,
         full: bool | str = False,
         full_every: timedelta = DEFAULT_FULL_EVERY,
         spool_dir: str | None = None,
-        spool_limit: int = DEFAULT_SPOOL_LIMIT,
+        spool_limit: int | str = DEFAULT_SPOOL_LIMIT,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(aws_conn_id=aws_conn_id, s3_extra_args=s3_extra_args, **kwargs)
         self.repository = repository
         self.postgres_conn_id = postgres_conn_id
-        self.aws_conn_id = aws_conn_id
         self.database = database
         self.jobs = jobs
         self.compression_level = compression_level
         self.pg_dump_options = pg_dump_options
-        self.s3_extra_args = s3_extra_args
         self.age_recipients = age_recipients
         self.labels = labels
         self.include_globals = include_globals
@@ -103,24 +110,6 @@ class PgS3BackupOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Back up, and return the facts about the backup."""
-        with self._final_errors():
-            database = arguments.as_database(self.database, otherwise="the connection's own")
-            client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
-            request = BackupRequest(
-                source=connections.postgres_parameters(self.postgres_conn_id, database),
-                jobs=arguments.as_int(self.jobs, "jobs"),
-                compression_level=self.compression_level,
-                pg_dump_options=arguments.as_list(self.pg_dump_options, "pg_dump_options"),
-                s3_extra_args=extra_args,
-                age_recipients=arguments.as_list(self.age_recipients, "age_recipients"),
-                labels=arguments.as_labels(self.labels),
-                include_globals=arguments.as_bool(self.include_globals, "include_globals"),
-                full=arguments.as_bool(self.full, "full"),
-                full_every=self.full_every,
-                spool_dir=self.spool_dir or None,
-                spool_limit=self.spool_limit,
-                client_path=connections.client_path(),
-                producer=connections.producer(context),
-            )
-            result = back_up(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
-        return self._report(context, result.facts)
+        hook = self._hook(context, self.repository)
+        facts = hook.back_up(self.postgres_conn_id, self.database, **self._given(BackupOptions.__annotations__))
+        return self._report(context, facts)

@@ -2,38 +2,86 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
-from airflow_pg_s3.core.errors import PgS3Error
+from airflow_pg_s3 import arguments
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
+from airflow_pg_s3.operators.output import Output
 from airflow_pg_s3.task_errors import final_error
 
 
 class PgS3Operator(BaseOperator):
-    """An operator that can be stopped, and whose exceptions tell Airflow whether to retry."""
+    """An operator that calls the hook, and can be stopped.
+
+    :param aws_conn_id: as of the hook.
+    :param s3_extra_args: as of the hook.
+    """
 
     # Airflow copies tasks, and an event cannot be copied.
     shallow_copy_attrs: Sequence[str] = ("_cancel",)
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(
+        self, *, aws_conn_id: str | None, s3_extra_args: Mapping[str, Any] | str | None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.aws_conn_id = aws_conn_id
+        self.s3_extra_args = arguments.without_secrets(s3_extra_args)
+        self._s3_secrets = arguments.secrets_of(s3_extra_args)
         self._cancel = threading.Event()
+
+    @property
+    def output(self) -> Output:
+        """Reference to what the task returns, and to its items."""
+        return Output(operator=self)
 
     def on_kill(self) -> None:
         """Make `execute` undo its work and fail. Airflow gives it five seconds for that."""
         self._cancel.set()
 
-    @contextlib.contextmanager
-    def _final_errors(self) -> Iterator[None]:
-        """Context manager: log errors, and raise `AirflowFailException` for those that no retry can help."""
+    def render_template(
+        self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None
+    ) -> Any:
+        """Render a template, as every operator; an URI that ends in ``.sql`` is not the name of a file."""
+        if isinstance(content, str) and content.startswith("s3://"):
+            content += "{##}"  # a comment, of which nothing is left
+        return super().render_template(content, context, jinja_env, seen_oids)
+
+    def resolve_template_files(self) -> None:
+        """Read files of SQL, as every operator; the URI of an archive may end in ``.sql`` as well."""
+        self.template_fields = [name for name in type(self).template_fields if name != "backup"]
         try:
-            yield
-        except PgS3Error as error:
-            raise final_error(error, self.log) from None
+            super().resolve_template_files()
+        finally:
+            del self.template_fields
+
+    def _hook(self, context: Mapping[str, Any], repository: str | None) -> PgS3Hook:
+        extra_args = self.s3_extra_args
+        if self._s3_secrets:
+            extra_args = {**extra_args, **self.render_template(self._s3_secrets, context)}
+        return PgS3Hook(repository, self.aws_conn_id, s3_extra_args=extra_args, cancel=self._cancel, log=self.log)
+
+    def _repository_of_latest(self, backup: str | None, repository: str | None) -> str | None:
+        """Return the repository whose latest backup is meant; None if a backup is given.
+
+        :raises AirflowFailException: both are given, or neither.
+        """
+        given = [one for one in (backup, repository) if one]
+        if len(given) != 1:
+            problem = "backup and repository are both given" if given else "neither backup nor repository is given"
+            raise final_error(
+                InputError(f"{problem}: give the URI of one backup, or the repository whose latest one is meant"),
+                self.log,
+            )
+        return repository or None
+
+    def _given(self, names: Iterable[str]) -> Any:
+        """Return the operator's arguments of these names."""
+        return {name: getattr(self, name) for name in names}
 
     def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """Put the facts into the asset events of the operator's outlets; return them for XCom."""

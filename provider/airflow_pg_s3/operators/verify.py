@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-
-from airflow_pg_s3 import arguments
-from airflow_pg_s3.core.errors import IntegrityError
-from airflow_pg_s3.core.repository.backup_name import resolve
-from airflow_pg_s3.core.repository.verification_record import Level
-from airflow_pg_s3.core.verify.request import VerifyRequest
-from airflow_pg_s3.core.verify.verify import verify
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.options import VerifyOptions
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
@@ -23,22 +15,29 @@ class PgS3VerifyOperator(PgS3Operator):
     The task succeeds if and only if the backup is verified. It fails without a retry if something differs or is
     damaged, and with retries if the verification could not be completed (no server, no S3, no disk).
 
+    All arguments are templated; SQL that ends in ``.sql`` is the name of a file that holds it.
+
     :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it,
-        or ``s3://bucket/prefix/<database>/<name>`` with a name as for `PgS3RestoreOperator` (templated).
+        or ``s3://bucket/prefix/<database>/<name>`` with a name as for `PgS3RestoreOperator`; give either this, or
+        `repository` and `database`.
+    :param repository: verify the latest backup in this one: ``s3://bucket/any/prefix``, or a name in the option
+        ``[pg_s3] repositories``.
+    :param database: with `repository`: the database that was backed up.
+    :param verified_only: with `repository`: take the latest backup that was verified before, to see whether it
+        still is.
     :param postgres_conn_id: Postgres connection of a server to restore into, in a scratch database that is dropped
-        again; None for a throwaway PostgreSQL server on the worker (templated).
-    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
-    :param jobs: number of tables restored and compared, or of objects read, at the same time (templated).
+        again; None for a throwaway PostgreSQL server on the worker.
+    :param aws_conn_id: AWS connection; None for the machine's own credentials.
+    :param jobs: number of tables restored and compared, or of objects read, at the same time.
     :param level: ``restore`` restores and compares; ``checksum`` reads and decodes every object, without
-        PostgreSQL (templated).
-    :param checks: queries on the restored database, each of which must return a single value, true (templated).
+        PostgreSQL.
+    :param checks: queries on the restored database, each of which must return a single value, true.
     :param pre_restore_sql: a command, or a list of commands, run in the scratch database before the restore, as in
-        `PgS3RestoreOperator` (templated).
-    :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup
-        (templated).
+        `PgS3RestoreOperator`.
+    :param age_identity_conn_id: connection whose password holds the age identity of an encrypted backup.
     :param locate_differences: find the first differing row of each table that differs, by a second pass.
     :param spool_dir: folder for the throwaway server's data and for small members; the system's temporary folder
-        if None (templated).
+        if None.
     :param s3_extra_args: further arguments of S3 requests, such as ``{"ServerSideEncryption": "aws:kms"}``; each
         request gets those that it accepts.
     :returns: ``outcome`` (``verified``), ``uri``, ``backup_id``, ``database``, ``level``, ``tables``, ``rows``,
@@ -52,6 +51,9 @@ class PgS3VerifyOperator(PgS3Operator):
 
     template_fields: Sequence[str] = (
         "backup",
+        "repository",
+        "database",
+        "verified_only",
         "postgres_conn_id",
         "aws_conn_id",
         "jobs",
@@ -59,14 +61,25 @@ class PgS3VerifyOperator(PgS3Operator):
         "checks",
         "pre_restore_sql",
         "age_identity_conn_id",
+        "locate_differences",
         "spool_dir",
+        "s3_extra_args",
     )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "checks": "sql",
+        "pre_restore_sql": "sql",
+        "s3_extra_args": "json",
+    }
     ui_color = "#fff7bc"
 
     def __init__(
         self,
         *,
-        backup: str,
+        backup: str | None = None,
+        repository: str | None = None,
+        database: str | None = None,
+        verified_only: bool | str = False,
         postgres_conn_id: str | None = None,
         aws_conn_id: str | None = "aws_default",
         jobs: int | str = 2,
@@ -74,15 +87,17 @@ class PgS3VerifyOperator(PgS3Operator):
         checks: Sequence[str] | str = (),
         pre_restore_sql: Sequence[str] | str | None = None,
         age_identity_conn_id: str | None = None,
-        locate_differences: bool = False,
+        locate_differences: bool | str = False,
         spool_dir: str | None = None,
-        s3_extra_args: Mapping[str, Any] | None = None,
+        s3_extra_args: Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(aws_conn_id=aws_conn_id, s3_extra_args=s3_extra_args, **kwargs)
         self.backup = backup
+        self.repository = repository
+        self.database = database
+        self.verified_only = verified_only
         self.postgres_conn_id = postgres_conn_id
-        self.aws_conn_id = aws_conn_id
         self.jobs = jobs
         self.level = level
         self.checks = checks
@@ -90,35 +105,14 @@ class PgS3VerifyOperator(PgS3Operator):
         self.age_identity_conn_id = age_identity_conn_id
         self.locate_differences = locate_differences
         self.spool_dir = spool_dir
-        self.s3_extra_args = s3_extra_args
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Verify, and return the facts about the verification."""
-        with self._final_errors():
-            client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
-            request = VerifyRequest(
-                backup=resolve(client, self.backup, self.log),
-                # The connection's own database is not used: a scratch database is created on its server.
-                server=connections.postgres_parameters(self.postgres_conn_id, None)
-                if self.postgres_conn_id
-                else None,
-                level=cast("Level", self.level),
-                jobs=arguments.as_int(self.jobs, "jobs"),
-                checks=arguments.as_list(self.checks, "checks"),
-                pre_restore_sql=arguments.as_commands(self.pre_restore_sql, "pre_restore_sql"),
-                locate_differences=self.locate_differences,
-                identities=connections.age_identities(self.age_identity_conn_id),
-                spool_dir=self.spool_dir or None,
-                client_path=connections.client_path(),
-                s3_extra_args=extra_args,
-                producer=connections.producer(context),
-            )
-            try:
-                result = verify(request, client, cancel=self._cancel, log=self.log)
-            except IntegrityError as error:
-                raise AirflowFailException(f"{request.backup} FAILED verification: {error}") from None
-        if result.verification.outcome == "failed":
-            raise AirflowFailException(result.sentence)
-        if result.verification.outcome == "could not verify":
-            raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
-        return self._report(context, result.facts(request.backup))
+        facts = self._hook(context, self._repository_of_latest(self.backup, self.repository)).verify(
+            self.backup or None,
+            self.postgres_conn_id,
+            database=self.database,
+            verified_only=self.verified_only,
+            **self._given(VerifyOptions.__annotations__),
+        )
+        return self._report(context, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -20,10 +20,9 @@ from airflow.providers.common.compat.sdk import (
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.repository.freshness import look
-from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.repositories import open_repository
 from airflow_pg_s3.task_errors import final_error
-from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
+from airflow_pg_s3.triggers.freshness import PgS3BackupFreshnessTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -36,11 +35,15 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
 
     For monitoring, give it a `timeout` of 0: it then checks once, and succeeds or fails.
 
-    :param repository: ``s3://bucket/any/prefix`` (templated).
-    :param database: the database whose backups count (templated).
+    All arguments but `max_age` and `deferrable` are templated.
+
+    :param repository: ``s3://bucket/any/prefix``, or a name in the option ``[pg_s3] repositories``.
+    :param database: the database whose backups count.
     :param max_age: maximum age of the newest backup, counted from its start.
-    :param verified: count only backups that were restored and compared, and have not failed a verification since.
-    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param verified_only: count only backups that were restored and compared, and have not failed a verification
+        since.
+    :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
+        to a named repository.
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
         ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
         docs/s3-compatible.md.
@@ -52,7 +55,8 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
     :raises AirflowFailException: the request cannot work; waiting would not help.
     """
 
-    template_fields: Sequence[str] = ("repository", "database", "aws_conn_id")
+    template_fields: Sequence[str] = ("repository", "database", "verified_only", "aws_conn_id", "s3_extra_args")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"s3_extra_args": "json"}
     ui_color = "#f7f4f9"
 
     def __init__(
@@ -61,9 +65,9 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         repository: str,
         database: str,
         max_age: timedelta,
-        verified: bool = True,
+        verified_only: bool | str = True,
         aws_conn_id: str | None = "aws_default",
-        s3_extra_args: Mapping[str, Any] | None = None,
+        s3_extra_args: Mapping[str, Any] | str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
@@ -71,9 +75,10 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         self.repository = repository
         self.database = database
         self.max_age = max_age
-        self.verified = verified
+        self.verified_only = verified_only
         self.aws_conn_id = aws_conn_id
-        self.s3_extra_args = s3_extra_args
+        self.s3_extra_args = arguments.without_secrets(s3_extra_args)
+        self._s3_secrets = arguments.secrets_of(s3_extra_args)
         self.deferrable = deferrable
         self._found = ""
 
@@ -83,10 +88,13 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
             if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
                 raise InputError(f"max_age must be a timedelta above zero, not {self.max_age!r}")
             arguments.as_database(self.database)
-            client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
-            repository = Repository(client, self.repository)
+            repository, _ = open_repository(self.repository, self.aws_conn_id, self._s3_extra_args(context))
             found = look(
-                repository, database=self.database, max_age=self.max_age, verified=self.verified, log=self.log
+                repository,
+                database=self.database,
+                max_age=self.max_age,
+                verified_only=arguments.as_bool(self.verified_only, "verified_only"),
+                log=self.log,
             )
         except PgS3Error as error:
             raise final_error(error, self.log) from None
@@ -121,6 +129,11 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                     raise AirflowSkipException(message)
                 raise StorageError(message)
 
+    def _s3_extra_args(self, context: Context) -> dict[str, Any]:
+        extra_args = arguments.as_mapping(self.s3_extra_args, "s3_extra_args")
+        secrets: dict[str, Any] = self.render_template(self._s3_secrets, context)
+        return extra_args | secrets
+
     def _poke_then_defer(self, context: Context) -> dict[str, Any] | None:
         deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
         found = self._poke_once(context, is_last=self.timeout == 0)
@@ -128,13 +141,13 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
             facts: dict[str, Any] | None = found.xcom_value
             return facts
         self.defer(
-            trigger=BackupFreshnessTrigger(
+            trigger=PgS3BackupFreshnessTrigger(
                 repository=self.repository,
                 database=self.database,
                 max_age_seconds=self.max_age.total_seconds(),
-                verified=self.verified,
+                verified_only=arguments.as_bool(self.verified_only, "verified_only"),
                 aws_conn_id=self.aws_conn_id,
-                s3_extra_args=_serializable(self.s3_extra_args or {}),
+                s3_extra_args=_serializable(self._s3_extra_args(context)),
                 poke_interval=self.poke_interval,
                 deadline=deadline.isoformat(),
                 silent_fail=self.silent_fail,

@@ -12,11 +12,10 @@ from asgiref.sync import sync_to_async
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.repository.freshness import Freshness, look
-from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.repositories import open_repository
 
 
-class BackupFreshnessTrigger(BaseTrigger):
+class PgS3BackupFreshnessTrigger(BaseTrigger):
     """Fires once: when the newest backup is young enough, at the deadline, or when a check fails.
 
     Its event has ``status`` (``fresh``, ``late``, ``refused`` for errors that no retry can help, or ``failed``),
@@ -34,7 +33,7 @@ class BackupFreshnessTrigger(BaseTrigger):
         repository: str,
         database: str,
         max_age_seconds: float,
-        verified: bool,
+        verified_only: bool,
         aws_conn_id: str | None,
         s3_extra_args: Mapping[str, Any] | None = None,
         poke_interval: float,
@@ -45,7 +44,7 @@ class BackupFreshnessTrigger(BaseTrigger):
         self.repository = repository
         self.database = database
         self.max_age_seconds = max_age_seconds
-        self.verified = verified
+        self.verified_only = verified_only
         self.aws_conn_id = aws_conn_id
         self.s3_extra_args = s3_extra_args
         self.poke_interval = poke_interval
@@ -58,7 +57,7 @@ class BackupFreshnessTrigger(BaseTrigger):
             "repository": self.repository,
             "database": self.database,
             "max_age_seconds": self.max_age_seconds,
-            "verified": self.verified,
+            "verified_only": self.verified_only,
             "aws_conn_id": self.aws_conn_id,
             "s3_extra_args": self.s3_extra_args,
             "poke_interval": self.poke_interval,
@@ -94,12 +93,12 @@ class BackupFreshnessTrigger(BaseTrigger):
                 return
 
     def _check(self) -> Freshness:
-        client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
+        repository, _ = open_repository(self.repository, self.aws_conn_id, self.s3_extra_args)
         return look(
-            Repository(client, self.repository),
+            repository,
             database=self.database,
             max_age=timedelta(seconds=self.max_age_seconds),
-            verified=self.verified,
+            verified_only=self.verified_only,
             log=self.log,
         )
 

@@ -18,8 +18,8 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from psycopg import sql
 
 from airflow_pg_s3.hooks import connections as resolving
-from airflow_pg_s3.operators import backup as backup_operator
-from airflow_pg_s3.operators import restore as restore_operator
+from airflow_pg_s3.hooks import pg_s3 as hook
+from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
 
@@ -149,7 +149,7 @@ def test_extras_win_over_fields_as_in_the_hook(
     connections.set("pg", json.dumps(connection | {"extra": extra}))
     with PostgresHook("pg").get_conn() as opened:
         assert opened.execute("select inet_server_port(), current_database()").fetchone() == (pg15.port, there)
-    backup = backup_operator.PgS3BackupOperator(
+    backup = PgS3BackupOperator(
         task_id="b", repository=repository, postgres_conn_id="pg", aws_conn_id="aws"
     ).execute({})
     assert (backup["database"], backup["rows"]) == (there, 1)
@@ -281,8 +281,8 @@ def test_no_secret_is_seen_in_proc_logs_results_or_the_manifest(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     # All that the core says, at every level.
-    for module, verb in ((backup_operator, "back_up"), (restore_operator, "restore")):
-        monkeypatch.setattr(module, verb, functools.partial(logging_all, getattr(module, verb)))
+    for verb in ("back_up", "restore"):
+        monkeypatch.setattr(hook, verb, functools.partial(logging_all, getattr(hook, verb)))
     canary = "c4nary-Passw0rd"
     secrets = [canary.encode(), b"c4nary-sslpassword", s3.secret_key.encode()]
     with pg16.connect(database) as connection:

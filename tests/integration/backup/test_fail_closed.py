@@ -26,7 +26,7 @@ from airflow_pg_s3.core.postgres.server import inspect
 from airflow_pg_s3.core.repository.repository import Begun, Repository
 from airflow_pg_s3.core.s3.upload import Uploader
 from airflow_pg_s3.hooks import connections as resolving
-from airflow_pg_s3.operators import backup as backup_operator
+from airflow_pg_s3.hooks import pg_s3 as hook
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
@@ -87,7 +87,7 @@ def back_up(back_up: Callable[..., dict]) -> Callable[..., dict]:
 @pytest.fixture(autouse=True)
 def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     request = functools.partial(BackupRequest, run_bytes=5 * MIB)
-    monkeypatch.setattr(backup_operator, "BackupRequest", request)
+    monkeypatch.setattr(hook, "BackupRequest", request)
 
 
 @pytest.fixture

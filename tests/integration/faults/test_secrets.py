@@ -15,10 +15,7 @@ import pyrage
 import pytest
 from psycopg import sql
 
-from airflow_pg_s3.operators import backup as backup_operator
-from airflow_pg_s3.operators import prune as prune_operator
-from airflow_pg_s3.operators import restore as restore_operator
-from airflow_pg_s3.operators import verify as verify_operator
+from airflow_pg_s3.hooks import pg_s3 as hook
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.prune import PgS3PruneOperator
@@ -296,13 +293,8 @@ def stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stage]:
     # All that the core says, at every level.
-    for module, verb in (
-        (backup_operator, "back_up"),
-        (restore_operator, "restore"),
-        (verify_operator, "verify"),
-        (prune_operator, "prune"),
-    ):
-        monkeypatch.setattr(module, verb, functools.partial(logging_all, getattr(module, verb)))
+    for verb in ("back_up", "restore", "verify", "prune"):
+        monkeypatch.setattr(hook, verb, functools.partial(logging_all, getattr(hook, verb)))
     yield Stage(source, s3, connections, repository, spool_dir)
     source.cluster.drop_database("a copy")
 

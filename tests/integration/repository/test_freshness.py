@@ -67,7 +67,7 @@ def test_a_young_backup_is_enough_where_verification_is_not_asked_for(
 ):
     database = new_database(pg18, "CREATE TABLE t AS SELECT 1 AS a")
     made = back_up(pg18, database)
-    facts = sense(database=database, verified=False)
+    facts = sense(database=database, verified_only=False)
     assert {name: facts[name] for name in ("uri", "key", "backup_id", "database", "created_at")} == {
         name: made[name] for name in ("uri", "key", "backup_id", "database", "created_at")
     }
@@ -110,23 +110,23 @@ def test_what_is_not_a_restore_that_was_right_does_not_count(shelf: Shelf, sense
     shelf.put_evidence("app", made, *verifications, at=now)
     with pytest.raises(AirflowSensorTimeout, match=r"there is no verified backup of 'app'.*the newest is"):
         sense()
-    assert sense(verified=False)["verified"] is False
+    assert sense(verified_only=False)["verified"] is False
 
 
 def test_a_backup_is_too_old_from_its_own_time_on(shelf: Shelf, sense, now):
     old = shelf.put_backup("app", now - 27 * HOUR)
     with pytest.raises(AirflowSensorTimeout, match=rf"{old} \(27 h old, not verified, s3://.*, not within 26 h"):
-        sense(verified=False)
-    assert sense(verified=False, max_age=28 * HOUR)["backup_id"] == old
+        sense(verified_only=False)
+    assert sense(verified_only=False, max_age=28 * HOUR)["backup_id"] == old
 
 
 def test_a_clock_that_is_ahead_does_not_make_a_backup_young_for_ever(shelf: Shelf, sense, now):
     shelf.put_backup("app", now - HOUR)
     slightly = shelf.put_backup("app", now + HOUR)
-    assert sense(verified=False)["backup_id"] == slightly
+    assert sense(verified_only=False)["backup_id"] == slightly
     far = shelf.put_backup("app", now + timedelta(days=900))
     with pytest.raises(AirflowSensorTimeout, match=rf"{far} \(8\d\d d in the future by our clock"):
-        sense(verified=False)
+        sense(verified_only=False)
 
 
 def test_none_at_all_says_where_it_looked(shelf: Shelf, sense, repository: str):
@@ -135,14 +135,14 @@ def test_none_at_all_says_where_it_looked(shelf: Shelf, sense, repository: str):
         f"there is no backup of 'app' in {repository}/app/: has one been made, and are prefix and name right?"
     )
     with pytest.raises(AirflowSensorTimeout) as late:
-        sense(verified=False)
+        sense(verified_only=False)
     assert str(late.value).startswith(expected)
 
 
 def test_a_damaged_manifest_does_not_hide_the_backup_before_it(shelf: Shelf, sense, now):
     good = shelf.put_backup("app", now - 2 * HOUR)
     shelf.put(f"app/{(now - HOUR).strftime('%Y%m%dT%H%M%SZ')}-000000.json", b"{}")
-    assert sense(verified=False)["backup_id"] == good
+    assert sense(verified_only=False)["backup_id"] == good
 
 
 def test_the_search_for_a_verified_one_has_an_end(shelf: Shelf, sense, now, monkeypatch):
@@ -181,7 +181,12 @@ def test_every_look_is_logged(shelf: Shelf, connections, repository: str, now, c
     made = shelf.put_backup("app", now - HOUR)
     monkeypatch.setattr(PgS3BackupFreshnessSensor, "log", logging.getLogger("sensor"))
     task = PgS3BackupFreshnessSensor(
-        task_id="t", repository=repository, database="app", max_age=26 * HOUR, verified=False, aws_conn_id="aws"
+        task_id="t",
+        repository=repository,
+        database="app",
+        max_age=26 * HOUR,
+        verified_only=False,
+        aws_conn_id="aws",
     )
     with caplog.at_level("INFO"):
         assert task.poke({}).is_done

@@ -73,7 +73,7 @@ def test_a_row_says_what_the_backup_is(pg18: Cluster, new_database, back_up, lis
             "key": made["key"],
             "database": database,
             "created_at": made["created_at"],
-            "size": manifest.stored_bytes,
+            "stored_bytes": manifest.stored_bytes,
             "verified": False,
             "verification": None,
             "backup_id": made["backup_id"],
@@ -362,7 +362,7 @@ def test_archives_of_other_tools_are_listed_by_a_pattern_of_their_names(
                 "key": f"{prefix}/{name}",
                 "database": None,
                 "created_at": times[f"{prefix}/{name}"].astimezone(UTC).isoformat(),
-                "size": len(name),
+                "stored_bytes": len(name),
                 "verified": False,
                 "verification": None,
             }
@@ -374,8 +374,9 @@ def test_archives_of_other_tools_are_listed_by_a_pattern_of_their_names(
     assert listed("*.sql.gz") == {"old/dump.sql.gz"}
     assert len(list_backups(pattern="*.tar.gz", limit=2)) == 2
     assert list_backups(pattern="*.tar.gz", before="2020-01-01", fail_if_empty=False) == []
-    with pytest.raises(AirflowFailException, match=r"database='app' cannot be combined with a pattern"):
-        list_backups(pattern="*.tar.gz", database="app")
+    for asked in ({"database": "app"}, {"labels": {"release": "42"}}, {"verified_only": True}):
+        with pytest.raises(AirflowFailException, match=f"{next(iter(asked))} cannot be combined with pattern"):
+            list_backups(pattern="*.tar.gz", **asked)
 
 
 @only_on("moto")

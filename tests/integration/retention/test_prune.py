@@ -22,7 +22,8 @@ from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import PruneRequest
 from airflow_pg_s3.core.retention.prune import prune as prune_verb
 from airflow_pg_s3.hooks import connections as resolving
-from airflow_pg_s3.operators.prune import LISTED, PgS3PruneOperator
+from airflow_pg_s3.hooks.pg_s3 import PRUNED_LISTED as LISTED
+from airflow_pg_s3.operators.prune import PgS3PruneOperator
 from testkit.database_equality import compare_databases
 from testkit.fault_proxy import FaultProxy, Reset, at, since
 from testkit.postgres import Cluster
@@ -187,7 +188,7 @@ def python_log(monkeypatch) -> None:
 # -- rules --------------------------------------------------------------------------------------------------------
 
 
-def test_what_no_rule_keeps_is_deleted_and_nothing_else(s3, place, prune, caplog):
+def test_what_no_rule_keeps_is_deleted_and_nothing_else(s3, place, prune, repository: str, caplog):
     made = place.days(5)
     staging = place.backup(LONG_AGO, database="shop_staging")
     strangers = {"notes.json", "20261301T000000Z-000000.json", "README", f"{made[4]}.json.tmp", "latest/thing"}
@@ -197,16 +198,15 @@ def test_what_no_rule_keeps_is_deleted_and_nothing_else(s3, place, prune, caplog
         done = prune(database="shop", keep_last=1, keep_daily="2", keep_yearly="")
     assert place.keys() == place.of(*made[:2]) | strangers
     assert place.keys("shop_staging") == place.of(staging)
+    about = [{"uri": f"{repository}/shop/{i}.json", "database": "shop", "backup_id": i} for i in made]
     assert done == {
+        "uri": repository,
         "dry_run": False,
         "kept": [
-            {"database": "shop", "backup_id": made[0], "reasons": ["last 1", "daily 2026-03-01"]},
-            {"database": "shop", "backup_id": made[1], "reasons": ["daily 2026-02-28"]},
+            about[0] | {"reasons": ["last 1", "daily 2026-03-01"]},
+            about[1] | {"reasons": ["daily 2026-02-28"]},
         ],
-        "deleted": [
-            {"database": "shop", "backup_id": i, "reasons": ["no rule keeps it"], "freed_bytes": 3}
-            for i in made[2:]
-        ],
+        "deleted": [backup | {"reasons": ["no rule keeps it"], "freed_bytes": 3} for backup in about[2:]],
         "protected": [],
         "unreadable": [],
         "orphans": [],
@@ -355,7 +355,7 @@ def test_a_backup_on_hold_stays(s3, place, prune):
         ({"keep_daily": "seven"}, "keep_daily must be a number, not 'seven'"),
         ({"keep_daily": 1, "timezone": "Mars/Base"}, "timezone must be the IANA name"),
         ({"keep_daily": 1, "orphan_age": timedelta(hours=1)}, "orphan_age must be at least 2:00:00"),
-        ({"keep_daily": 1, "dry_run": "perhaps"}, "dry_run must be true or false, not 'perhaps'"),
+        ({"keep_daily": 1, "dry_run": "perhaps"}, "dry_run must be True or False, not 'perhaps'"),
         ({"keep_daily": 1, "repository": "s3://no-such-bucket-here/x"}, "'no-such-bucket-here' does not exist"),
         ({"keep_daily": 1, "repository": "/tmp"}, "repository must look like s3://"),
         ({"keep_daily": 1, "aws_conn_id": "nobody"}, "'nobody' does not exist"),

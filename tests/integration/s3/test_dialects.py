@@ -15,7 +15,7 @@ from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.errors import StorageError
 from airflow_pg_s3.core.repository import listing
 from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.operators import backup as backup_operator
+from airflow_pg_s3.hooks import pg_s3 as hook
 from airflow_pg_s3.operators.prune import PgS3PruneOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.database_equality import compare_databases
@@ -158,7 +158,7 @@ def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def request(**arguments: object) -> BackupRequest:
         return BackupRequest(**arguments, run_bytes=5 * MIB)
 
-    monkeypatch.setattr(backup_operator, "BackupRequest", request)
+    monkeypatch.setattr(hook, "BackupRequest", request)
 
 
 @pytest.mark.parametrize(

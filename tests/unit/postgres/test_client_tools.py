@@ -89,7 +89,8 @@ def test_without_a_fitting_pg_dump_the_error_lists_what_there_is_and_what_to_ins
     assert str(caught.value) == (
         "PostgreSQL 18 is to be dumped, which takes pg_dump 18 or newer; found on this worker: "
         f"15.3 in {search[0]}, 16.14 in {search[1]}. Install the package postgresql-client-18 "
-        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path"
+        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path, or install "
+        "pip's airflow-provider-pg-s3[clients]"
     )
 
 

@@ -23,6 +23,7 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
     )
     manifest = download(request, client, cancel=session.cancel, log=session.log)
     facts = {
+        "uri": request.backup,
         "folder": str(request.folder.absolute()),
         "backup_id": manifest.backup_id,
         "database": manifest.database,

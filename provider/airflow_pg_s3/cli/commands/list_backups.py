@@ -10,7 +10,7 @@ from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.backup_name import parse_time
 from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, backup_table
-from airflow_pg_s3.core.repository.catalog import Selection, select
+from airflow_pg_s3.core.repository.catalog import Selection, list_archives, select
 from airflow_pg_s3.core.repository.freshness import look
 from airflow_pg_s3.core.repository.repository import Repository
 
@@ -22,14 +22,6 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
     before = parse_time(arguments.before, "--before") if arguments.before else None
     client, _ = session.connections.s3()
     repository = Repository(client, arguments.repository)
-    now = datetime.now(UTC)
-    if arguments.pattern:
-        refs = [
-            ref for ref in repository.foreign_archives(arguments.pattern) if not before or ref.created_at < before
-        ]
-        refs = refs[: arguments.limit]
-        session.out.write([archive_row(ref) for ref in refs], archive_table(refs, now) if refs else [])
-        return ExitCode.DONE
     selection = Selection(
         database=arguments.database,
         before=before,
@@ -37,6 +29,11 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
         verified_only=arguments.verified_only,
         limit=arguments.limit,
     )
+    now = datetime.now(UTC)
+    if arguments.pattern:
+        refs = list_archives(repository, arguments.pattern, selection)
+        session.out.write([archive_row(ref) for ref in refs], archive_table(refs, now) if refs else [])
+        return ExitCode.DONE
     entries = select(repository, selection, session.log)
     session.out.write([backup_row(entry) for entry in entries], backup_table(entries, now) if entries else [])
     if not entries:
@@ -53,7 +50,7 @@ def _are_young(arguments: Namespace, repository: Repository, session: Session) -
             repository,
             database=database,
             max_age=arguments.max_age,
-            verified=arguments.verified_only,
+            verified_only=arguments.verified_only,
             log=session.log,
         )
         for database in databases

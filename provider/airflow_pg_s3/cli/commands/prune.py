@@ -25,6 +25,7 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
         dry_run=arguments.dry_run,
         s3_extra_args=extra_args,
     )
-    done = prune(request, Repository(client, arguments.repository), cancel=session.cancel, log=session.log)
-    session.out.write({"dry_run": arguments.dry_run} | facts_of(done), [])
+    repository = Repository(client, arguments.repository)
+    done = prune(request, repository, cancel=session.cancel, log=session.log)
+    session.out.write({"dry_run": arguments.dry_run} | facts_of(repository, done), [])
     return ExitCode.DONE

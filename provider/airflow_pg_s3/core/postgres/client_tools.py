@@ -6,12 +6,13 @@ import glob
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
+from airflow_pg_s3.core.postgres import pip_binaries
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.workspace.resources import is_resource_exhaustion
 
@@ -58,8 +59,13 @@ class ClientTools:
 
         :param server_version: the server's ``server_version_num``, such as 160014.
         """
+        return self.major == server_version // 10000 and server_version % 10000 <= self.minor
+
+    @property
+    def minor(self) -> int:
+        """Minor version, such as 14; 0 before the first release."""
         minor = re.fullmatch(r"\d+\.(\d+)", self.version)
-        return self.major == server_version // 10000 and server_version % 10000 <= (int(minor[1]) if minor else 0)
+        return int(minor[1]) if minor else 0
 
     def path(self, program: str) -> str:
         """Return the path of a program of this installation."""
@@ -155,13 +161,27 @@ def for_archive(version: tuple[int, int], *, target_version: int, search: Sequen
 
 
 def installed(search: Sequence[str] = ()) -> list[ClientTools]:
-    """Return the installations found, one for each folder, those in `search` first."""
-    found: dict[Path, ClientTools] = {}
-    for folder in _folders(search):
-        version = _version(folder)
-        if version and folder not in found:
-            found[folder] = ClientTools(major=_major(version), version=version, folder=folder)
-    return [tools for tools in found.values() if tools.major >= OLDEST_MAJOR]
+    """Return the installations found, one for each folder, the preferred first.
+
+    Those in `search` come first. The programs of the extra ``[clients]`` come last, but before older minors in
+    ``PATH`` and the standard folders.
+    """
+    given = _found(Path(folder).absolute() for folder in search if folder)
+    others = [tools for tools in _found(_usual_folders()) if tools not in given]
+    packaged = pip_binaries.programs().folder
+    for tools in _found([packaged] if packaged else []):
+        is_older = (other.major == tools.major and other.minor < tools.minor for other in others)
+        others.insert(next((i for i, older in enumerate(is_older) if older), len(others)), tools)
+    return [tools for tools in (*given, *others) if tools.major >= OLDEST_MAJOR]
+
+
+def _found(folders: Iterable[Path]) -> list[ClientTools]:
+    versions = {folder: _version(folder) for folder in folders}
+    return [
+        ClientTools(major=_major(version), version=version, folder=folder)
+        for folder, version in versions.items()
+        if version
+    ]
 
 
 def _major(version: str) -> int:
@@ -187,8 +207,24 @@ def none_fits(need: str, package: int, search: Sequence[str], *, version: str | 
     found = ", ".join(f"{tools.version} in {tools.folder}" for tools in installed(search)) or "none"
     return InputError(
         f"{need}; found on this worker: {found}. Install the package postgresql-client-{package}{least} "
-        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path"
+        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path, or install "
+        "pip's airflow-provider-pg-s3[clients]"
+        f"{why_not_packaged()}"
     )
+
+
+def why_not_packaged() -> str:
+    """Return what to add to the error that nothing fits, if the extra ``[clients]`` is installed in vain."""
+    folder, problem = pip_binaries.programs()
+    if folder is not None:
+        try:
+            ClientTools(major=0, version="", folder=folder).ask("pg_dump", "--version")
+        except ClientProgramError as error:
+            problem = (
+                f"{pip_binaries.PACKAGE} is installed, but {error.stderr_tail.strip()}: install the system's "
+                "package of this library"
+            )
+    return f"; {problem}" if problem else ""
 
 
 def _oldest(
@@ -201,8 +237,8 @@ def _oldest(
     return best
 
 
-def _folders(search: Sequence[str]) -> Iterator[Path]:
-    for folder in (*search, *os.environ.get("PATH", "").split(os.pathsep)):
+def _usual_folders() -> Iterator[Path]:
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
         if folder:
             # Absolute, as programs are started in another working directory.
             yield Path(folder).absolute()

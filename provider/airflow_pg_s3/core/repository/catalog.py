@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.reporting import Log, human_age
-from airflow_pg_s3.core.repository.listing import BackupRef
+from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX, BackupRef
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.verification_record import Evidence, Level, Outcome, read_evidence
 from airflow_pg_s3.core.s3 import errors as s3_errors
+from airflow_pg_s3.core.s3.requests import parse_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -117,6 +119,40 @@ def select(repository: Repository, selection: Selection, log: Log) -> list[Entry
     batch = min(selection.limit, _BATCH) if selection.limit and all_fit else _READS_AT_ONCE
     with contextlib.closing(_entries(repository.client, refs, log, batch)) as entries:
         return list(islice(filter(selection.fits, entries), selection.limit))
+
+
+def list_archives(repository: Repository, pattern: str, wanted: Selection) -> list[BackupRef]:
+    """List other tools' archives, newest first.
+
+    :param pattern: glob pattern of their keys below the repository's prefix.
+    :raises InputError: something is wanted that such archives do not have; there is no such bucket, or no right.
+    :raises StorageError: S3 failed.
+    """
+    for name in ("database", "labels", "verified_only"):
+        if getattr(wanted, name):
+            raise InputError(
+                f"{name} cannot be combined with pattern, as it is unknown of another tool's archive: select by "
+                "the pattern, or by the repository's prefix"
+            )
+    refs = repository.foreign_archives(pattern)
+    return [ref for ref in refs if wanted.before is None or ref.created_at < wanted.before][: wanted.limit]
+
+
+def read_uri(client: S3Client, uri: str, log: Log) -> Entry:
+    """Read what is known of a backup, by the URI of its manifest.
+
+    :raises InputError: there is no such backup, or nothing can be restored from it.
+    :raises StorageError: S3 failed.
+    """
+    bucket, key = parse_uri(uri, parameter="backup")
+    folder, _, name = key.rpartition("/")
+    prefix, _, database = folder.rpartition("/")
+    repository = Repository(client, f"s3://{bucket}/{prefix}")
+    refs = repository.beginning_with(unquote(database), name.removesuffix(MANIFEST_SUFFIX))
+    entries = [read_entry(client, ref, log) for ref in refs if ref.uri == uri]
+    if not entries or entries[0] is None:
+        raise InputError(f"there is no backup {uri} that can be read")
+    return entries[0]
 
 
 def read_entry(client: S3Client, ref: BackupRef, log: Log) -> Entry | None:

@@ -29,22 +29,22 @@ class Freshness:
     facts: dict[str, Any] | None
 
 
-def look(repository: Repository, *, database: str, max_age: timedelta, verified: bool, log: Log) -> Freshness:
+def look(repository: Repository, *, database: str, max_age: timedelta, verified_only: bool, log: Log) -> Freshness:
     """Look for the newest backup, and say whether it is young enough.
 
     A backup that began further in the future than `max_age` is not: the clock of its server was wrong, and it
     would seem young for ever.
 
-    :param verified: only a verified one counts.
+    :param verified_only: only a verified one counts.
     :raises InputError: there is no such bucket, or no right to use it.
     :raises StorageError: S3 failed.
     """
     if not database:
         raise InputError("database must be the name of a database, not empty")
-    found = _search(repository, database, verified, log)
+    found = _search(repository, database, verified_only, log)
     now = datetime.now(UTC)
     counting, newest = found.counting, found.newest
-    what = f"{'verified ' if verified else ''}backup of {database!r}"
+    what = f"{'verified ' if verified_only else ''}backup of {database!r}"
     is_fresh = counting is not None and abs(now - counting.created_at) <= max_age
     if counting is not None:
         within = f"{'within' if is_fresh else 'not within'} {human_age(max_age.total_seconds())}"
@@ -69,7 +69,7 @@ class _Found:
     was_cut_short: bool
 
 
-def _search(repository: Repository, database: str, verified: bool, log: Log) -> _Found:
+def _search(repository: Repository, database: str, verified_only: bool, log: Log) -> _Found:
     newest = None
     looked_at = 0
     for ref in islice(repository.newest_first(database), BACKUPS_LOOKED_AT):
@@ -78,7 +78,7 @@ def _search(repository: Repository, database: str, verified: bool, log: Log) -> 
             continue
         entry = read_entry(repository.client, ref, log)
         newest = newest or entry
-        if entry is not None and (entry.is_verified or not verified):
+        if entry is not None and (entry.is_verified or not verified_only):
             return _Found(newest=newest, counting=entry, was_cut_short=False)
     return _Found(newest=newest, counting=None, was_cut_short=looked_at == BACKUPS_LOOKED_AT)
 

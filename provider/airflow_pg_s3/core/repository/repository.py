@@ -71,7 +71,7 @@ class Repository:
     """The backups under one prefix of one bucket.
 
     :param client: boto3 S3 client.
-    :param uri: ``s3://bucket/any/prefix``.
+    :param uri: ``s3://bucket/any/prefix``; `root` is the same without a slash at its end.
     :raises InputError: a malformed URI.
     """
 
@@ -79,6 +79,7 @@ class Repository:
         self.client = client
         self.bucket, key = s3_requests.parse_uri(uri, parameter="repository")
         self._prefix = key.strip("/") + "/" if key.strip("/") else ""
+        self.root = self.uri(self._prefix).rstrip("/")
         if "//" in self._prefix or any(part in (".", "..") for part in self._prefix.split("/")):
             raise InputError(f"repository {uri!r} has an empty, '.' or '..' path segment")
 

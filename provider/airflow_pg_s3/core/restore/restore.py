@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 class RestoreResult:
     """A finished restore.
 
+    :param uri: of the manifest, or of the archive.
     :param name: id of the backup, or the last part of the archive's key.
     :param warnings: a sentence for each difference from the source.
     :param previous_database: name of the database that was replaced, if it is kept.
     """
 
+    uri: str
     name: str
     warnings: list[str]
     database: str
@@ -43,6 +45,7 @@ class RestoreResult:
     def facts(self) -> dict[str, Any]:
         """What people and programs want to know of it, in plain values."""
         return {
+            "uri": self.uri,
             "database": self.database,
             "backup_id": self.name,
             "tables": self.amounts.tables,
@@ -91,6 +94,7 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
         amounts = plan.fill()
         target.promote()
     result = RestoreResult(
+        uri=context.request.backup,
         name=source.name,
         warnings=[*context.warnings, *target.warnings],
         database=context.request.target.database,

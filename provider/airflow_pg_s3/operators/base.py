@@ -60,10 +60,12 @@ class PgS3Operator(BaseOperator):
             del self.template_fields
 
     def _hook(self, context: Mapping[str, Any], repository: str | None) -> PgS3Hook:
-        extra_args = self.s3_extra_args
-        if self._s3_secrets:
-            extra_args = {**extra_args, **self.render_template(self._s3_secrets, context)}
+        extra_args = self._with_secrets(context, self.s3_extra_args, self._s3_secrets)
         return PgS3Hook(repository, self.aws_conn_id, s3_extra_args=extra_args, cancel=self._cancel, log=self.log)
+
+    def _with_secrets(self, context: Mapping[str, Any], extra_args: Any, secrets: Mapping[str, Any]) -> Any:
+        """Put back what Airflow must not show as an argument."""
+        return {**extra_args, **self.render_template(secrets, context)} if secrets else extra_args
 
     def _repository_of_latest(self, backup: str | None, repository: str | None) -> str | None:
         """Return the repository whose latest backup is meant; None if a backup is given.

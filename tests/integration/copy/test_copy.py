@@ -13,6 +13,7 @@ from airflow_pg_s3.core.errors import Cancelled, DataConflict, InputError, Integ
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import Pruned, PruneRequest, prune
+from airflow_pg_s3.operators.copy import PgS3CopyOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.postgres import Cluster
 from testkit.s3 import Moto, S3Server
@@ -110,6 +111,21 @@ def test_what_the_other_side_lacks_is_brought_and_the_copy_is_proved_there(
     ).execute({})
     assert (verification["outcome"], verification["rows"]) == ("verified", second["rows"])
     assert not any(key.endswith("/begun") for key in objects_of(there))
+
+
+@only_on("moto")
+def test_the_operator_copies_the_latest_between_two_connections(
+    pg18, source, back_up, far, elsewhere, connections, repository
+):
+    backup = back_up(pg18, source)
+    connections.set("there", elsewhere.airflow_connection())
+    to = f"s3://{far.bucket}/copies"
+    from_here = {"aws_conn_id": "aws", "to_repository": to, "to_aws_conn_id": "there"}
+    done = PgS3CopyOperator(task_id="copy", repository=repository, database=source, **from_here).execute({})
+    assert (done["source"], done["backup_id"]) == (backup["uri"], backup["backup_id"])
+    assert [ref.uri for ref in far.backups(source)] == [done["uri"]]
+    again = PgS3CopyOperator(task_id="copy", backup=backup["uri"], **from_here).execute({})
+    assert (again["uri"], again["copied_objects"], again["copied_bytes"]) == (done["uri"], 0, 0)
 
 
 @only_on("moto")

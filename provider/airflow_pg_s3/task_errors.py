@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import sys
+import textwrap
+from typing import Any, TypeVar
 
+import structlog
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
+LINE_WIDTH = 100
+"""Characters of a line of an error, as Airflow's page cuts longer ones off."""
+_IS_LOGGED = "_is_logged_by_pg_s3"
+_AnyException = TypeVar("_AnyException", bound=Exception)
+
 
 def final_error(error: PgS3Error, log: Any) -> Exception:
-    """Log an error, and return the exception to raise, without the chain of its causes.
-
-    Airflow logs a whole chain, and the sentence with the advice would be lost among dozens of stack frames.
-    """
-    log.error("%s", error)
+    """Log an error, and return the exception to raise, without the chain of its causes."""
     log.debug("how it came to that", exc_info=error)
     if not isinstance(error, InputError | DataConflict):
-        return error
+        return logged(error, log)
     final = AirflowFailException(str(error))
     for note in getattr(error, "__notes__", ()):
         final.add_note(note)
-    return final
+    return logged(final, log)
+
+
+def logged(error: _AnyException, log: Any) -> _AnyException:
+    """Log the message of an exception that is not a bug of ours, and return it, to be raised.
+
+    Airflow would log it once or twice more, below the stack frames of its own: these records are left out.
+    """
+    notes = getattr(error, "__notes__", ())
+    log.error("%s", "\n".join(_wrapped(line) for text in (str(error), *notes) for line in text.splitlines()))
+    setattr(error, _IS_LOGGED, True)
+    processors = structlog.get_config()["processors"]
+    if _leave_out_logged not in processors:
+        processors.insert(0, _leave_out_logged)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_new)
+    return error
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(
+        line, LINE_WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _leave_out_logged(_logger: Any, _method: str, event: Any) -> Any:
+    """Processor of structlog, which the task runner logs with: drop what is logged already."""
+    if event.get("exc_info") is True and getattr(sys.exception(), _IS_LOGGED, False):
+        raise structlog.DropEvent
+    return event
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Filter of the standard library's logging, which the rendering of templates logs with: the same."""
+    return not (record.exc_info and getattr(record.exc_info[1], _IS_LOGGED, False))

@@ -29,7 +29,7 @@ class PgS3Operator(BaseOperator):
 
     @contextlib.contextmanager
     def _final_errors(self) -> Iterator[None]:
-        """Context manager: log errors, and raise `AirflowFailException` for those that no retry can help."""
+        """Context manager: log errors once, and raise `AirflowFailException` for those that no retry can help."""
         try:
             yield
         except PgS3Error as error:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote
 
+import pyrage
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.asset import AssetEvent
@@ -13,6 +14,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
+from airflow_pg_s3.core.repository.repository import read_manifest
 from testkit.database_equality import compare_databases
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -41,6 +43,22 @@ def test_the_folder_holds_exactly_these_dags_and_each_can_be_imported():
         "pg_s3_backup", "pg_s3_fleet", "pg_s3_freshness", "pg_s3_on_demand", "pg_s3_prune",
         "pg_s3_refresh_staging", "pg_s3_restore", "pg_s3_restore_verification", "pg_s3_verify_new_backup",
     }  # fmt: skip
+
+
+def test_each_field_of_a_form_says_in_words_what_it_is():
+    for dag in DagBag(DAGS).dags.values():
+        for name in dag.params:
+            param = dag.params.get_param(name)
+            assert param.schema.get("title", name) != name, (dag.dag_id, name)
+            said = param.description or param.schema.get("description_md") or param.schema["title"]
+            assert " " in said, (dag.dag_id, name)
+
+
+@pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_restore"])
+def test_the_form_says_what_a_replacement_does_to_those_who_are_connected(dag_id):
+    said = parse(dag_id).params.get_param("if_exists").schema["description_md"]
+    assert "cuts all connections" in said
+    assert "__before_" in said
 
 
 def test_the_backup_runs_every_night_alone_and_retries_ever_later():
@@ -303,6 +321,37 @@ def test_on_demand_restores_the_named_backup_tables_and_options_only(shop, run_d
     assert shop.cluster.psql("SELECT count(*) FROM shop.products", shop.target).strip() == "2000"
 
 
+def test_on_demand_stores_as_the_form_says_and_restores_with_the_identity_of_a_connection(
+    shop, run_dag, monkeypatch
+):
+    identity = pyrage.x25519.Identity.generate()
+    monkeypatch.setenv("AIRFLOW_CONN_AGE", json.dumps({"conn_type": "generic", "password": str(identity)}))
+    first = run_dag("pg_s3_on_demand", mode="backup").results["backup"]
+    made = run_dag(
+        "pg_s3_on_demand",
+        mode="backup",
+        age_recipients=[str(identity.to_public())],
+        labels={"release": "42"},
+        include_globals=True,
+        full=True,
+    ).results["backup"]
+    manifest = read_manifest(shop.s3.client(), made["uri"])[0]
+    assert manifest.labels == {"release": "42"}
+    assert manifest.encryption is not None
+    assert manifest.dump.has_globals is True
+    assert made["new_stored_bytes"] == made["stored_bytes"]
+
+    part = {"mode": "restore", "schemas": ["shop"], "no_owner": True, "age_identity_conn_id": "age"}
+    assert run_dag("pg_s3_on_demand", **part).results["restore"]["backup_id"] == made["backup_id"]
+    assert differences(shop) == []
+    shop.cluster.psql("TRUNCATE shop.documents CASCADE", shop.target)
+    rows = {"data_only": True, "tables": ["shop.documents"], "before": made["created_at"]}
+    done = run_dag("pg_s3_on_demand", mode="restore", **rows)
+    assert done.results["restore"]["backup_id"] == first["backup_id"]
+    assert differences(shop) == []
+    assert run_dag("pg_s3_on_demand", mode="restore", verified_only=True).tasks["latest"] == "failed"
+
+
 def test_on_demand_takes_a_database_whose_name_looks_like_a_number(shop, run_dag):
     """Native rendering would make 1000 of it, and restore into another database."""
     shop.cluster.create_database("1_000")
@@ -327,7 +376,7 @@ def test_on_demand_takes_a_database_whose_name_looks_like_a_number(shop, run_dag
             "param if_exists: 'replace all' is not one of ['fail', 'clean', 'replace']",
         ),
         ({"backup": "/tmp/backup.json"}, "param backup: '/tmp/backup.json' does not match '^(s3://"),
-        ({"repository": "bucket/prefix"}, "param repository: 'bucket/prefix' does not match '^s3://"),
+        ({"repository": "bucket/prefix"}, "param repository: 'bucket/prefix' does not match '^(s3://"),
         ({"tables": "shop.orders"}, "param tables: 'shop.orders' is not of type 'array', 'null'"),
         ({"tables": [""]}, "param tables: ''"),
         ({"pg_restore_options": ["no-owner"]}, "param pg_restore_options: 'no-owner' does not match '^-'"),

@@ -29,7 +29,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :param before: list only backups made before this time: a `datetime`, or ISO 8601 text, in UTC unless it has an
         offset (templated).
     :param verified_only: list only backups that were restored and compared, and have not failed a verification
-        since.
+        since (templated).
     :param labels: list only backups that have all of these labels (templated).
     :param limit: maximum number of backups (templated).
     :param fail_if_empty: fail if there is none, instead of returning an empty list.
@@ -50,6 +50,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
         "database",
         "pattern",
         "before",
+        "verified_only",
         "labels",
         "limit",
     )
@@ -63,8 +64,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
         database: str | None = None,
         pattern: str | None = None,
         before: datetime | str | None = None,
-        verified_only: bool = False,
-        labels: Mapping[str, str] | None = None,
+        verified_only: bool | str = False,
+        labels: Mapping[str, str] | str | None = None,
         limit: int | str | None = None,
         fail_if_empty: bool = True,
         s3_extra_args: Mapping[str, Any] | None = None,
@@ -116,7 +117,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
             database=database,
             before=_time(self.before),
             labels=arguments.as_labels(self.labels),
-            verified_only=self.verified_only,
+            verified_only=arguments.as_bool(self.verified_only, "verified_only"),
             limit=limit,
         )
 
@@ -138,7 +139,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
             parts.append(f"before {self.before}")
         if self.labels:
             parts.append(f"with labels {self.labels}")
-        if self.verified_only:
+        if arguments.as_bool(self.verified_only, "verified_only"):
             parts.append("that is verified")
         return " ".join(parts)
 

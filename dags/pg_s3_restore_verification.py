@@ -43,10 +43,6 @@ from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 
 REPOSITORY = form_fields.default_repository()
-REPOSITORIES = [
-    REPOSITORY,
-    *(f"{REPOSITORY.rstrip('/')}/{server}" for server in os.environ.get("PG_S3_FLEET_SERVERS", "").split()),
-]
 # Its events have the facts about one verification: uri, outcome, tables, rows, seconds, URI of the record.
 VERIFIED = Asset(f"{REPOSITORY}/verified", group="pg_s3")
 
@@ -153,7 +149,7 @@ with DAG(
 with DAG(
     dag_id="pg_s3_verify_new_backup",
     description="Prove that each new PostgreSQL backup restores",
-    schedule=AssetAny(*(Asset(repository, group="pg_s3") for repository in REPOSITORIES)),
+    schedule=AssetAny(*(Asset(repository, group="pg_s3") for repository in form_fields.all_repositories())),
     params={
         "backup": Param(
             "",

@@ -27,6 +27,13 @@ def default_repository() -> str:
     return os.environ.get("PG_S3_REPOSITORY", REPOSITORY)
 
 
+def all_repositories() -> list[str]:
+    """Return ``PG_S3_REPOSITORY``, and one below it for each connection in ``PG_S3_FLEET_SERVERS``."""
+    root = default_repository()
+    servers = os.environ.get("PG_S3_FLEET_SERVERS", "").split()
+    return [root, *(f"{root.rstrip('/')}/{server}" for server in servers)]
+
+
 def s3_extra_args() -> dict[str, Any]:
     """Return ``PG_S3_EXTRA_ARGS``, a JSON object: further arguments of S3 requests."""
     return dict(json.loads(os.environ.get("PG_S3_EXTRA_ARGS") or "{}"))

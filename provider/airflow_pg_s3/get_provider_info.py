@@ -22,6 +22,7 @@ def get_provider_info() -> dict[str, object]:
                 "integration-name": "PostgreSQL backups on S3",
                 "python-modules": [
                     "airflow_pg_s3.operators.backup",
+                    "airflow_pg_s3.operators.doctor",
                     "airflow_pg_s3.operators.list_backups",
                     "airflow_pg_s3.operators.prune",
                     "airflow_pg_s3.operators.restore",

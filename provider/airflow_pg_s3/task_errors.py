@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import structlog
@@ -14,16 +16,37 @@ from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
 LINE_WIDTH = 100
 """Characters of a line of an error, as Airflow's page cuts longer ones off."""
+# The user's connection, in messages of core; core's own are "the connection that …" and "the connection to …".
+_POSTGRES = re.compile(r"\bthe connection(?='s | names | has both | has sslr| another | a (?:login|password)\b)")
+_AWS = re.compile(r"\bthe AWS connection(?! ')")
+# How messages of psycopg and libpq begin when they cannot connect.
+_CANNOT_CONNECT = re.compile(r"\bconnection (?:failed|is bad|timeout|to server)\b")
 _IS_LOGGED = "_is_logged_by_pg_s3"
 _AnyException = TypeVar("_AnyException", bound=Exception)
 
 
-def final_error(error: PgS3Error, log: Any) -> Exception:
-    """Log an error, and return the exception to raise, without the chain of its causes."""
+def with_conn_ids(message: str, postgres_conn_id: str | None, aws_conn_id: str | None) -> str:
+    """Name the Airflow connections of which a message of core speaks, as these are what is to be changed."""
+    if aws_conn_id:
+        message = _AWS.sub(f"the AWS connection {aws_conn_id}", message)
+    if not postgres_conn_id:
+        return message
+    named = _POSTGRES.sub(f"the Airflow connection {postgres_conn_id}", message)
+    if named == message and _CANNOT_CONNECT.search(message):
+        named += f"; this is the Airflow connection {postgres_conn_id}"
+    return named
+
+
+def final_error(error: PgS3Error, log: Any, in_words: Callable[[str], str] = str) -> Exception:
+    """Log an error, and return the exception to raise, without the chain of its causes.
+
+    :param in_words: applied to its message.
+    """
     log.debug("how it came to that", exc_info=error)
     if not isinstance(error, InputError | DataConflict):
+        error.args = (in_words(str(error)),)
         return logged(error, log)
-    final = AirflowFailException(str(error))
+    final = AirflowFailException(in_words(str(error)))
     for note in getattr(error, "__notes__", ()):
         final.add_note(note)
     return logged(final, log)

@@ -15,6 +15,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from airflow_pg_s3.core.repository.repository import read_manifest
+from airflow_pg_s3.operators import doctor
 from testkit.database_equality import compare_databases
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -40,8 +41,9 @@ def test_the_folder_holds_exactly_these_dags_and_each_can_be_imported():
     bag = DagBag(DAGS)
     assert bag.import_errors == {}
     assert set(bag.dags) == {
-        "pg_s3_backup", "pg_s3_fleet", "pg_s3_freshness", "pg_s3_on_demand", "pg_s3_prune",
-        "pg_s3_refresh_staging", "pg_s3_restore", "pg_s3_restore_verification", "pg_s3_verify_new_backup",
+        "pg_s3_backup", "pg_s3_doctor", "pg_s3_fleet", "pg_s3_freshness", "pg_s3_list", "pg_s3_on_demand",
+        "pg_s3_prune", "pg_s3_refresh_staging", "pg_s3_restore", "pg_s3_restore_verification",
+        "pg_s3_verify_new_backup",
     }  # fmt: skip
 
 
@@ -284,6 +286,27 @@ def test_prune_says_what_it_would_delete_and_deletes_it_only_if_told_to(shop, ru
     assert names == {"000001.zst", "000002.zst", "pruned", "settled"}
 
 
+def test_the_list_has_the_backups_of_all_servers_in_one_table(shop, run_dag, monkeypatch, capfd):
+    monkeypatch.setenv("PG_S3_FLEET_SERVERS", "postgres_default nothing_yet")
+    made = run_dag("pg_s3_backup").results["backup"]
+    of_the_fleet = run_dag("pg_s3_backup", repository=f"s3://{shop.bucket}/backups/postgres_default")
+    capfd.readouterr()
+    listed = run_dag("pg_s3_list").results["list"]
+    assert [row["uri"] for row in listed] == [made["uri"], of_the_fleet.results["backup"]["uri"]]
+
+
+def test_the_doctor_says_what_would_fail_and_names_the_connection_to_change(shop, run_dag, monkeypatch, caplog):
+    well = run_dag("pg_s3_doctor")
+    assert (well.state, well.results["examine"]["ok"]) == ("success", True)
+    wrong = json.loads(shop.cluster.airflow_connection(shop.database)) | {"password": "not the password"}
+    monkeypatch.setenv("AIRFLOW_CONN_WRONG", json.dumps(wrong))
+    said = []
+    monkeypatch.setattr(doctor, "lines", lambda findings: said.extend(findings) or [])
+    assert run_dag("pg_s3_doctor", postgres_conn_id="wrong", database=shop.database).state == "failed"
+    (refused,) = [finding.found for finding in said if finding.status == "failure"]
+    assert "correct the Airflow connection wrong's login and password" in refused
+
+
 def test_on_demand_backs_up_and_skips_the_restore(shop, run_dag):
     outcome = run_dag("pg_s3_on_demand", mode="backup", jobs=1)
     assert outcome.state == "success"
@@ -341,14 +364,16 @@ def test_on_demand_stores_as_the_form_says_and_restores_with_the_identity_of_a_c
     assert manifest.dump.has_globals is True
     assert made["new_stored_bytes"] == made["stored_bytes"]
 
-    part = {"mode": "restore", "schemas": ["shop"], "no_owner": True, "age_identity_conn_id": "age"}
-    assert run_dag("pg_s3_on_demand", **part).results["restore"]["backup_id"] == made["backup_id"]
+    whole = {"mode": "restore", "no_owner": True, "age_identity_conn_id": "age"}
+    assert run_dag("pg_s3_on_demand", **whole).results["restore"]["backup_id"] == made["backup_id"]
     assert differences(shop) == []
     shop.cluster.psql("TRUNCATE shop.documents CASCADE", shop.target)
     rows = {"data_only": True, "tables": ["shop.documents"], "before": made["created_at"]}
     done = run_dag("pg_s3_on_demand", mode="restore", **rows)
     assert done.results["restore"]["backup_id"] == first["backup_id"]
     assert differences(shop) == []
+    shop.cluster.psql("DROP SCHEMA shop CASCADE", shop.target)
+    assert run_dag("pg_s3_on_demand", **whole, schemas=["shop"]).results["restore"]["tables"] > 1
     assert run_dag("pg_s3_on_demand", mode="restore", verified_only=True).tasks["latest"] == "failed"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.task_errors import final_error
+from airflow_pg_s3.task_errors import final_error, with_conn_ids
 
 
 class PgS3Operator(BaseOperator):
@@ -33,7 +33,11 @@ class PgS3Operator(BaseOperator):
         try:
             yield
         except PgS3Error as error:
-            raise final_error(error, self.log) from None
+            raise final_error(error, self.log, self._named) from None
+
+    def _named(self, message: str) -> str:
+        """Let a message name the Airflow connections that it speaks of."""
+        return with_conn_ids(message, getattr(self, "postgres_conn_id", None), getattr(self, "aws_conn_id", None))
 
     def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """Put the facts into the asset events of the operator's outlets; return them for XCom."""

@@ -1,7 +1,7 @@
 """Say what would fail in a backup, before the first night: trigger this DAG, and read the log of its task.
 
 It examines the server, the rights, the client programs, S3 and the worker, and says what to do. It changes
-nothing: an object is stored and deleted again. Its defaults come from the environment variables that `pg_s3_backup`
+nothing: an object is stored and deleted again. Its defaults come from environment variables, which `pg_s3_backup`
 lists.
 """
 

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -21,6 +21,7 @@ _POSTGRES = re.compile(r"\bthe connection(?='s | names | has both | has sslr| an
 _AWS = re.compile(r"\bthe AWS connection(?! ')")
 # How messages of psycopg and libpq begin when they cannot connect.
 _CANNOT_CONNECT = re.compile(r"\bconnection (?:failed|is bad|timeout|to server)\b")
+_CLIENT_PATH = "the option [pg_s3] client_path"
 _IS_LOGGED = "_is_logged_by_pg_s3"
 _AnyException = TypeVar("_AnyException", bound=Exception)
 
@@ -35,6 +36,15 @@ def with_conn_ids(message: str, postgres_conn_id: str | None, aws_conn_id: str |
     if named == message and _CANNOT_CONNECT.search(message):
         named += f"; this is the Airflow connection {postgres_conn_id}"
     return named
+
+
+def with_client_path(message: str, folders: Sequence[str]) -> str:
+    """Let a message that speaks of ``client_path`` say what it is now, and when a change takes effect."""
+    now = ":".join(folders) or "empty"
+    return message.replace(
+        _CLIENT_PATH,
+        f"{_CLIENT_PATH}, which is now {now} (Airflow reads a change of airflow.cfg when it is started again)",
+    )
 
 
 def final_error(error: PgS3Error, log: Any, in_words: Callable[[str], str] = str) -> Exception:

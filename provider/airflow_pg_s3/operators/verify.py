@@ -120,8 +120,8 @@ class PgS3VerifyOperator(PgS3Operator):
                 failure = AirflowFailException(f"{request.backup} FAILED verification: {error}")
                 raise logged(failure, self.log) from None
         if result.verification.outcome == "failed":
-            raise logged(AirflowFailException(result.sentence), self.log)
+            raise logged(AirflowFailException(self._named(result.sentence)), self.log)
         if result.verification.outcome == "could not verify":
             kind = AirflowException if result.retry_may_help else AirflowFailException
-            raise logged(kind(result.sentence), self.log)
+            raise logged(kind(self._named(result.sentence)), self.log)
         return self._report(context, result.facts(request.backup))

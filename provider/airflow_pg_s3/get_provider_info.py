@@ -13,7 +13,6 @@ def get_provider_info() -> dict[str, object]:
         "integrations": [
             {
                 "integration-name": "PostgreSQL backups on S3",
-                "external-doc-url": "https://www.postgresql.org/docs/current/app-pgdump.html",
                 "tags": ["software"],
             }
         ],
@@ -23,6 +22,7 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": [
                     "airflow_pg_s3.operators.backup",
                     "airflow_pg_s3.operators.copy",
+                    "airflow_pg_s3.operators.doctor",
                     "airflow_pg_s3.operators.list_backups",
                     "airflow_pg_s3.operators.prune",
                     "airflow_pg_s3.operators.restore",
@@ -50,6 +50,7 @@ def get_provider_info() -> dict[str, object]:
         ],
         # Read by Airflow 3.2 and later.
         "cli": ["airflow_pg_s3.airflow_cli.definition.get_commands"],
+        "extra-links": ["airflow_pg_s3.telemetry.console_link.S3ConsoleLink"],
         "config": {
             "pg_s3": {
                 "description": "Where backups are, and settings of the worker machines.",
@@ -57,7 +58,7 @@ def get_provider_info() -> dict[str, object]:
                     "client_path": {
                         "description": (
                             "Colon-separated directories searched for pg_dump and pg_restore before the "
-                            "standard folders."
+                            "standard folders. A change takes effect when Airflow is started again."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

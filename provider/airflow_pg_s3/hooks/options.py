@@ -152,6 +152,17 @@ VERIFY: dict[str, Coercion] = {
 }
 
 
+class DoctorOptions(TypedDict, total=False):
+    """Options of a backup to come; see `PgS3DoctorOperator`."""
+
+    jobs: int | str
+    spool_dir: str | None
+    spool_limit: int | str
+
+
+DOCTOR: dict[str, Coercion] = {"jobs": as_int, "spool_dir": as_optional_text, "spool_limit": as_int}
+
+
 class PruneOptions(TypedDict, total=False):
     """Retention rules, and what else a prune can be told; see `PgS3PruneOperator`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -14,10 +15,12 @@ from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.backup.backup import back_up
 from airflow_pg_s3.core.backup.request import BackupRequest
 from airflow_pg_s3.core.copy.copy import CopyRequest, copy
+from airflow_pg_s3.core.doctor.doctor import DoctorRequest, examine
+from airflow_pg_s3.core.doctor.findings import failures, lines
 from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.backup_name import LATEST, LATEST_VERIFIED, resolve
-from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, backup_table
+from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, listing
 from airflow_pg_s3.core.repository.catalog import Selection, list_archives, read_uri, select
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.repository.thaw import ask_for
@@ -29,8 +32,12 @@ from airflow_pg_s3.core.retention.prune import PruneRequest, prune
 from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.verify import verify
 from airflow_pg_s3.hooks import connections, options
-from airflow_pg_s3.hooks.repositories import DEFAULT_AWS_CONN_ID, open_repository
-from airflow_pg_s3.task_errors import final_error
+from airflow_pg_s3.hooks.repositories import DEFAULT_AWS_CONN_ID, aws_conn_id_of, open_repository
+from airflow_pg_s3.task_errors import final_error, logged, with_client_path, with_conn_ids
+from airflow_pg_s3.telemetry.console_link import console_url
+from airflow_pg_s3.telemetry.lineage import Movement, database_dataset, repository_dataset
+from airflow_pg_s3.telemetry.metrics import measure
+from airflow_pg_s3.telemetry.stages import StagedLog
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -80,8 +87,13 @@ class PgS3Hook(BaseHook):
         self.repository = repository
         self.aws_conn_id = aws_conn_id
         self.s3_extra_args = s3_extra_args
+        self.console_url = ""
+        """Of the backup of the last call, on Amazon S3."""
+        self.movement: Movement | None = None
+        """What the last call has moved, for OpenLineage."""
         self._cancel = cancel or threading.Event()
         self._sink: Log = log or self.log
+        self._used_aws_conn_id = aws_conn_id
 
     def back_up(
         self,
@@ -90,7 +102,7 @@ class PgS3Hook(BaseHook):
         **given: Unpack[options.BackupOptions],
     ) -> Facts:
         """Back a database up, as `PgS3BackupOperator`."""
-        with self._final_errors():
+        with self._working(postgres_conn_id) as log:
             named = arguments.as_database(database, otherwise="the connection's own")
             others = arguments.coerced(given, options.BACKUP)
             repository, extra_args = self._open()
@@ -101,7 +113,16 @@ class PgS3Hook(BaseHook):
                 producer=connections.producer(),
                 **others,
             )
-            return back_up(request, repository, cancel=self._cancel, log=self._sink).facts
+            facts = back_up(request, repository, cancel=self._cancel, log=log).facts
+            self._note(repository.client, facts)
+            self.movement = Movement(
+                source=database_dataset(request.source),
+                target=repository_dataset(facts["uri"]),
+                rows=facts["rows"],
+                raw_bytes=facts["raw_bytes"],
+            )
+            measure("backup", facts)
+            return facts
 
     def restore(
         self,
@@ -123,7 +144,7 @@ class PgS3Hook(BaseHook):
         :param verified_only: without `backup`: take the latest that is verified.
         :param on_thaw: called with the backup's URI, in place of waiting for S3 to restore archived objects.
         """
-        with self._final_errors():
+        with self._working(postgres_conn_id) as log:
             named = arguments.as_database(database, otherwise="the connection's own")
             wanted = of_restore.Selection(**arguments.coerced(given, options.SELECTION))
             others = arguments.coerced(given, options.RESTORE)
@@ -143,7 +164,16 @@ class PgS3Hook(BaseHook):
                 **others,
             )
             self._wait_for_thaw(client, uri, thaw, on_thaw)
-            return restore(request, client, cancel=self._cancel, log=self._sink).facts
+            facts = restore(request, client, cancel=self._cancel, log=log).facts
+            self._note(client, facts)
+            self.movement = Movement(
+                source=repository_dataset(uri),
+                target=database_dataset(target),
+                rows=facts["rows"],
+                raw_bytes=facts["raw_bytes"],
+            )
+            measure("restore", facts)
+            return facts
 
     def verify(
         self,
@@ -162,7 +192,7 @@ class PgS3Hook(BaseHook):
         :raises AirflowFailException: the backup failed verification.
         :raises AirflowException: the verification could not be completed.
         """
-        with self._final_errors():
+        with self._working(postgres_conn_id) as log:
             others = arguments.coerced(given, options.VERIFY)
             client, extra_args, uri = self._find(backup, database, verified_only)
             server = arguments.as_optional_text(postgres_conn_id, "postgres_conn_id")
@@ -177,14 +207,20 @@ class PgS3Hook(BaseHook):
                 **others,
             )
             try:
-                result = verify(request, client, cancel=self._cancel, log=self._sink)
+                result = verify(request, client, cancel=self._cancel, log=log)
             except IntegrityError as error:
-                raise AirflowFailException(f"{uri} FAILED verification: {error}") from None
-        if result.verification.outcome == "failed":
-            raise AirflowFailException(result.sentence)
-        if result.verification.outcome == "could not verify":
-            raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
-        return result.facts(uri)
+                failure = AirflowFailException(f"{uri} FAILED verification: {error}")
+                raise logged(failure, self._sink) from None
+        facts = result.facts(uri)
+        self._note(client, facts)
+        sentence = self._named(result.sentence, server)
+        if facts["outcome"] == "failed":
+            raise logged(AirflowFailException(sentence), self._sink)
+        if facts["outcome"] == "could not verify":
+            kind = AirflowException if result.retry_may_help else AirflowFailException
+            raise logged(kind(sentence), self._sink)
+        measure("verification", facts)
+        return facts
 
     def copy(
         self,
@@ -202,28 +238,32 @@ class PgS3Hook(BaseHook):
         :param database: without `backup`: the database that was backed up.
         :param verified_only: without `backup`: take the latest that is verified.
         """
-        with self._final_errors():
+        with self._working() as log:
             client, _, uri = self._find(backup, database, verified_only)
+            # Messages speak of either connection.
+            self._used_aws_conn_id = None
             given = arguments.as_mapping(to_s3_extra_args, "to_s3_extra_args")
             other, extra_args = open_repository(to_repository, to_aws_conn_id, given)
             request = CopyRequest(backup=uri, s3_extra_args=extra_args)
-            return copy(request, client, other, cancel=self._cancel, log=self._sink).facts
+            facts = copy(request, client, other, cancel=self._cancel, log=log).facts
+            self._note(other.client, facts)
+            return facts
 
     def prune(self, database: str | None = None, **given: Unpack[options.PruneOptions]) -> Facts:
         """Delete the backups that no rule keeps, as `PgS3PruneOperator`."""
-        with self._final_errors():
+        with self._working() as log:
             named = arguments.as_database(database, otherwise="the backups of every database, each by itself")
             retention = RetentionPolicy(**arguments.coerced(given, options.RETENTION))
             others = arguments.coerced(given, options.PRUNE)
             repository, extra_args = self._open()
             request = PruneRequest(retention=retention, database=named, s3_extra_args=extra_args, **others)
-            done = prune(request, repository, cancel=self._cancel, log=self._sink)
+            done = prune(request, repository, cancel=self._cancel, log=log)
             facts = facts_of(repository, done, listed=PRUNED_LISTED)
             return {"dry_run": request.dry_run} | facts
 
     def get(self, backup: str) -> Facts:
         """Return what is known of a backup: an entry of `list`."""
-        with self._final_errors():
+        with self._working():
             client, _, uri = self._find(backup, None, verified_only=False)
             return backup_row(read_uri(client, uri, self._sink))
 
@@ -243,34 +283,71 @@ class PgS3Hook(BaseHook):
         **given: Unpack[options.ListOptions],
     ) -> Rows:
         """List backups, newest first, as `PgS3ListBackupsOperator`."""
-        with self._final_errors():
-            named = arguments.as_database(database, otherwise="the backups of every database")
-            wanted = Selection(database=named, **arguments.coerced(given, options.LIST))
-            if wanted.limit is not None and wanted.limit < 1:
-                raise InputError(f"limit must be at least 1, not {wanted.limit}")
-            is_needed = arguments.as_bool(fail_if_empty, "fail_if_empty")
-            archives = arguments.as_optional_text(pattern, "pattern")
-            repository, _ = self._open()
-            rows, table = _listed(repository, archives, wanted, self._sink)
-            what = _described(f"in {self.repository}", archives, wanted)
-            if not rows and is_needed:
-                raise InputError(f"there is no backup {what}: has one been made, and is the prefix right?")
-            self._sink.info("%d backups %s", len(rows), what)
-            for line in table if rows else []:
-                self._sink.info("%s", line)
-            return rows
+        return list_backups([self], database, pattern=pattern, fail_if_empty=fail_if_empty, **given)
+
+    def examine(
+        self,
+        postgres_conn_id: str = "postgres_default",
+        database: str | None = None,
+        **given: Unpack[options.DoctorOptions],
+    ) -> Facts:
+        """Say what would fail in a backup, as `PgS3DoctorOperator`.
+
+        :raises AirflowFailException: a backup would fail.
+        """
+        with self._working(postgres_conn_id):
+            named = arguments.as_database(database, otherwise="the connection's own")
+            others = arguments.coerced(given, options.DOCTOR)
+            repository, extra_args = self._open()
+            request = DoctorRequest(
+                source=connections.postgres_parameters(postgres_conn_id, named),
+                client_path=connections.client_path(),
+                s3_extra_args=extra_args,
+                **others,
+            )
+            examined = examine(request, repository, cancel=self._cancel)
+        findings = [
+            replace(
+                one,
+                found=self._named(one.found, postgres_conn_id),
+                advice=self._named(one.advice, postgres_conn_id),
+            )
+            for one in examined
+        ]
+        for line in lines(findings):
+            self._sink.info("%s", line)
+        if failed := failures(findings):
+            what = ", ".join(finding.check for finding in failed)
+            raise logged(AirflowFailException(f"a backup would fail; see FAILURE above: {what}"), self._sink)
+        return {"ok": True, "findings": [finding.facts for finding in findings]}
 
     @contextlib.contextmanager
-    def _final_errors(self) -> Iterator[None]:
-        """Context manager: log errors, and raise `AirflowFailException` for those that no retry can help."""
+    def _working(self, postgres_conn_id: str | None = None) -> Iterator[StagedLog]:
+        """Context manager, which gives core's log: log errors once; those that no retry can help end the task.
+
+        :raises AirflowFailException: no retry can help.
+        """
+        log = StagedLog(self._sink)
         try:
-            yield
+            yield log
         except PgS3Error as error:
-            raise final_error(error, self._sink) from None
+            log.end_stage()
+            raise final_error(error, self._sink, lambda text: self._named(text, postgres_conn_id)) from None
+        finally:
+            log.end_stage()
+
+    def _named(self, message: str, postgres_conn_id: str | None) -> str:
+        """Let a message name the Airflow connections and settings that it speaks of."""
+        message = with_client_path(message, connections.client_path())
+        return with_conn_ids(message, postgres_conn_id, self._used_aws_conn_id)
+
+    def _note(self, client: S3Client, facts: Facts) -> None:
+        self.console_url = console_url(client, facts["uri"])
 
     def _open(self) -> tuple[Repository, Facts]:
         if self.repository is None:
             raise InputError("repository must be given: s3://bucket/prefix, or a name")
+        self._used_aws_conn_id = aws_conn_id_of(self.repository, self.aws_conn_id)
         return open_repository(self.repository, self.aws_conn_id, self._s3_extra_args())
 
     def _s3_extra_args(self) -> Facts:
@@ -317,15 +394,46 @@ class PgS3Hook(BaseHook):
                 raise Cancelled("stopped while waiting for S3 to restore archived objects")
 
 
+def list_backups(
+    hooks: Sequence[PgS3Hook],
+    database: str | None = None,
+    *,
+    pattern: str | None = None,
+    fail_if_empty: bool | str = False,
+    **given: Unpack[options.ListOptions],
+) -> Rows:
+    """List the backups in several repositories, newest first in each, as one table in the log of the first hook.
+
+    :param hooks: at least one.
+    """
+    with hooks[0]._working() as log:
+        named = arguments.as_database(database, otherwise="the backups of every database")
+        wanted = Selection(database=named, **arguments.coerced(given, options.LIST))
+        if wanted.limit is not None and wanted.limit < 1:
+            raise InputError(f"limit must be at least 1, not {wanted.limit}")
+        is_needed = arguments.as_bool(fail_if_empty, "fail_if_empty")
+        archives = arguments.as_optional_text(pattern, "pattern")
+        repositories = [hook._open()[0] for hook in hooks]
+        rows, table = _listed(repositories, archives, wanted, log)
+        what = _described(f"in {', '.join(str(hook.repository) for hook in hooks)}", archives, wanted)
+        if not rows and is_needed:
+            raise InputError(f"there is no backup {what}: has one been made, and is the prefix right?")
+    are_all = wanted.limit is None or len(rows) < wanted.limit
+    log.info("%s %s", f"{len(rows)} backups" if are_all else f"the newest {len(rows)} of the backups", what)
+    for line in table if rows else []:
+        log.info("%s", line)
+    return rows
+
+
 def _listed(
-    repository: Repository, pattern: str | None, wanted: Selection, log: Log
+    repositories: Sequence[Repository], pattern: str | None, wanted: Selection, log: Log
 ) -> tuple[Rows, Sequence[str]]:
     """List backups, or another tool's archives: for programs, and as a table for people."""
     now = datetime.now(UTC)
     if pattern is None:
-        entries = select(repository, wanted, log)
-        return [backup_row(entry) for entry in entries], backup_table(entries, now)
-    refs = list_archives(repository, pattern, wanted)
+        entries = [entry for repository in repositories for entry in select(repository, wanted, log)]
+        return [backup_row(entry) for entry in entries], listing(entries, now)
+    refs = [ref for repository in repositories for ref in list_archives(repository, pattern, wanted)]
     return [archive_row(ref) for ref in refs], archive_table(refs, now)
 
 

@@ -83,13 +83,19 @@ def open_repository(
     :raises InputError: there is no such repository or connection, or it cannot be used.
     :raises StorageError: the connection's role cannot be assumed.
     """
-    if isinstance(repository, str) and not repository.startswith("s3://"):
-        found = find_repository(repository)
-        repository = found.uri
-        if aws_conn_id == DEFAULT_AWS_CONN_ID:
-            aws_conn_id = found.aws_conn_id
-    client, arguments = connections.s3_client(aws_conn_id, s3_extra_args)
-    return Repository(client, repository), arguments
+    client, arguments = connections.s3_client(aws_conn_id_of(repository, aws_conn_id), s3_extra_args)
+    return Repository(client, find_repository(repository).uri if _is_name(repository) else repository), arguments
+
+
+def aws_conn_id_of(repository: str, aws_conn_id: str | None) -> str | None:
+    """Return the AWS connection of a repository; arguments and errors as of `open_repository`."""
+    if _is_name(repository) and aws_conn_id == DEFAULT_AWS_CONN_ID:
+        return find_repository(repository).aws_conn_id
+    return aws_conn_id
+
+
+def _is_name(repository: str) -> bool:
+    return isinstance(repository, str) and not repository.startswith("s3://")
 
 
 def _first(error: ValidationError) -> str:

@@ -13,6 +13,7 @@ from airflow_pg_s3.core.backup.request import (
 )
 from airflow_pg_s3.hooks.options import BackupOptions
 from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS
 
 
 class PgS3BackupOperator(PgS3Operator):
@@ -72,6 +73,7 @@ class PgS3BackupOperator(PgS3Operator):
         "labels": "json",
     }
     ui_color = "#e0ecf4"
+    operator_extra_links = BACKUP_LINKS
 
     def __init__(
         self,
@@ -112,4 +114,4 @@ class PgS3BackupOperator(PgS3Operator):
         """Back up, and return the facts about the backup."""
         hook = self._hook(context, self.repository)
         facts = hook.back_up(self.postgres_conn_id, self.database, **self._given(BackupOptions.__annotations__))
-        return self._report(context, facts)
+        return self._report(context, facts, hook)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
@@ -13,6 +13,10 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
 from airflow_pg_s3.operators.output import Output
 from airflow_pg_s3.task_errors import final_error
+from airflow_pg_s3.telemetry.lineage import Movement, lineage
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 
 class PgS3Operator(BaseOperator):
@@ -24,6 +28,8 @@ class PgS3Operator(BaseOperator):
 
     # Airflow copies tasks, and an event cannot be copied.
     shallow_copy_attrs: Sequence[str] = ("_cancel",)
+    _movement: Movement | None = None
+    console_url = ""
 
     def __init__(
         self, *, aws_conn_id: str | None, s3_extra_args: Mapping[str, Any] | str | None, **kwargs: Any
@@ -85,8 +91,17 @@ class PgS3Operator(BaseOperator):
         """Return the operator's arguments of these names."""
         return {name: getattr(self, name) for name in names}
 
-    def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-        """Put the facts into the asset events of the operator's outlets; return them for XCom."""
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return the datasets that the task has read and written; called by OpenLineage where it is installed."""
+        return lineage(self._movement)
+
+    def _report(self, context: Mapping[str, Any], facts: dict[str, Any], hook: PgS3Hook) -> dict[str, Any]:
+        """Put the facts into the asset events of the operator's outlets; return them for XCom.
+
+        :param hook: which has done the work, and knows what was moved.
+        """
+        self.console_url = hook.console_url
+        self._movement = hook.movement
         events = context.get("outlet_events")
         if events is not None:
             for outlet in self.outlets:

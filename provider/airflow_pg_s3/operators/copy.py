@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS
 
 
 class PgS3CopyOperator(PgS3Operator):
@@ -50,6 +51,7 @@ class PgS3CopyOperator(PgS3Operator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"s3_extra_args": "json", "to_s3_extra_args": "json"}
     ui_color = "#ece7f2"
+    operator_extra_links = BACKUP_LINKS
 
     def __init__(
         self,
@@ -77,7 +79,8 @@ class PgS3CopyOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Copy, and return the facts about the copy."""
-        facts = self._hook(context, self._repository_of_latest(self.backup, self.repository)).copy(
+        hook = self._hook(context, self._repository_of_latest(self.backup, self.repository))
+        facts = hook.copy(
             self.backup or None,
             self.to_repository,
             to_aws_conn_id=self.to_aws_conn_id,
@@ -85,4 +88,4 @@ class PgS3CopyOperator(PgS3Operator):
             database=self.database,
             verified_only=self.verified_only,
         )
-        return self._report(context, facts)
+        return self._report(context, facts, hook)

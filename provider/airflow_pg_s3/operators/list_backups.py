@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow_pg_s3.hooks.options import ListOptions
+from airflow_pg_s3.hooks.pg_s3 import list_backups
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
@@ -15,7 +16,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
 
     All arguments are templated.
 
-    :param repository: ``s3://bucket/any/prefix``, or a name in the option ``[pg_s3] repositories``.
+    :param repository: ``s3://bucket/any/prefix``, or a name in the option ``[pg_s3] repositories``; or a list of
+        several, whose backups are listed one repository after the other.
     :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
         to a named repository.
     :param database: list only this database's backups; None lists those of every database, and an empty name is an
@@ -27,7 +29,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :param verified_only: list only backups that were restored and compared, and have not failed a verification
         since.
     :param labels: list only backups that have all of these labels.
-    :param limit: maximum number of backups.
+    :param limit: maximum number of backups of each repository.
     :param fail_if_empty: fail if there is none, instead of returning an empty list.
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
         ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
@@ -35,8 +37,9 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601),
         ``stored_bytes``, ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of the newest
         verification, or None). Backups of ours also have ``backup_id``, ``new_stored_bytes`` (the part of
-        ``stored_bytes`` that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``, ``labels``
-        and ``left_out_by``, pg_dump's options that left something out.
+        ``stored_bytes`` that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``, ``labels``,
+        ``duration_seconds``, ``encrypted`` (a bool) and ``left_out_by``, pg_dump's options that left something
+        out.
     :raises AirflowFailException: the request cannot work.
     """
 
@@ -58,7 +61,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
     def __init__(
         self,
         *,
-        repository: str,
+        repository: Sequence[str] | str,
         aws_conn_id: str | None = "aws_default",
         database: str | None = None,
         pattern: str | None = None,
@@ -82,6 +85,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> list[dict[str, Any]]:
         """List the backups."""
-        hook = self._hook(context, self.repository)
+        several = [self.repository] if isinstance(self.repository, str) else self.repository
+        hooks = [self._hook(context, repository) for repository in several]
         given = self._given(ListOptions.__annotations__)
-        return hook.list(self.database, pattern=self.pattern, fail_if_empty=self.fail_if_empty, **given)
+        return list_backups(hooks, self.database, pattern=self.pattern, fail_if_empty=self.fail_if_empty, **given)

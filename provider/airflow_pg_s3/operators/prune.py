@@ -98,5 +98,6 @@ class PgS3PruneOperator(PgS3Operator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Prune, and return what was done."""
         given = self._given(name for name in PruneOptions.__annotations__ if name != "dry_run")
-        facts = self._hook(context, self.repository).prune(self.database, dry_run=self.is_dry_run, **given)
-        return self._report(context, facts)
+        hook = self._hook(context, self.repository)
+        facts = hook.prune(self.database, dry_run=self.is_dry_run, **given)
+        return self._report(context, facts, hook)

@@ -11,6 +11,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow_pg_s3.hooks.options import RestoreOptions
 from airflow_pg_s3.hooks.pg_s3 import DEFAULT_THAW_DAYS, THAW_INTERVAL
 from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS
 
 
 class PgS3RestoreOperator(PgS3Operator):
@@ -135,6 +136,7 @@ class PgS3RestoreOperator(PgS3Operator):
         "s3_extra_args": "json",
     }
     ui_color = "#e5f5e0"
+    operator_extra_links = BACKUP_LINKS
 
     def __init__(
         self,
@@ -209,7 +211,8 @@ class PgS3RestoreOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Restore, and return the facts about the restore."""
-        facts = self._hook(context, self._repository_of_latest(self.backup, self.repository)).restore(
+        hook = self._hook(context, self._repository_of_latest(self.backup, self.repository))
+        facts = hook.restore(
             self.backup or None,
             self.postgres_conn_id,
             self.database,
@@ -218,7 +221,7 @@ class PgS3RestoreOperator(PgS3Operator):
             on_thaw=self._defer_thaw if self.deferrable else None,
             **self._given(RestoreOptions.__annotations__),
         )
-        return self._report(context, facts)
+        return self._report(context, facts, hook)
 
     def go_on(self, context: Mapping[str, Any], event: Any, backup: str) -> dict[str, Any]:
         """Check S3 again, and restore; called by Airflow after a deferral.

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from airflow_pg_s3.hooks.options import VerifyOptions
 from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS
 
 
 class PgS3VerifyOperator(PgS3Operator):
@@ -72,6 +73,7 @@ class PgS3VerifyOperator(PgS3Operator):
         "s3_extra_args": "json",
     }
     ui_color = "#fff7bc"
+    operator_extra_links = BACKUP_LINKS
 
     def __init__(
         self,
@@ -108,11 +110,12 @@ class PgS3VerifyOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Verify, and return the facts about the verification."""
-        facts = self._hook(context, self._repository_of_latest(self.backup, self.repository)).verify(
+        hook = self._hook(context, self._repository_of_latest(self.backup, self.repository))
+        facts = hook.verify(
             self.backup or None,
             self.postgres_conn_id,
             database=self.database,
             verified_only=self.verified_only,
             **self._given(VerifyOptions.__annotations__),
         )
-        return self._report(context, facts)
+        return self._report(context, facts, hook)

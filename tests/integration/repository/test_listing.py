@@ -83,6 +83,8 @@ def test_a_row_says_what_the_backup_is(pg18: Cluster, new_database, back_up, lis
             "tables": 1,
             "rows": 10,
             "left_out_by": [],
+            "duration_seconds": made["duration_seconds"],
+            "encrypted": False,
             "labels": {"release": "42"},
         }
     ]

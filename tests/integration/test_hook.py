@@ -81,3 +81,6 @@ def test_what_contradicts_itself_is_refused(pg16: Cluster, shop, repository: str
         with pytest.raises(AirflowFailException, match=says):
             call()
     assert shop.hook.list() == []
+    for method in (shop.hook.back_up, shop.hook.restore, shop.hook.verify, shop.hook.prune, shop.hook.latest):
+        with pytest.raises(TypeError, match=r"^unexpected argument 'jbos': there are "):
+            method(jbos=2)

@@ -57,7 +57,7 @@ def test_the_shipped_dag_looks_every_hour_and_is_set_up_by_the_environment(monke
     monkeypatch.setenv("PG_S3_MAX_AGE_HOURS", "1.5")
     dag = DagBag(DAGS).dags["pg_s3_freshness"]
     assert (dag.timetable.expression, dag.catchup, dag.max_active_runs) == ("30 * * * *", False, 1)
-    asked = {task.task_id: (task.max_age, task.verified, task.timeout) for task in dag.tasks}
+    asked = {task.task_id: (task.max_age, task.verified_only, task.timeout) for task in dag.tasks}
     assert asked == {
         "backed_up": (timedelta(hours=1.5), False, 0),
         "verified": (timedelta(hours=36), True, 0),

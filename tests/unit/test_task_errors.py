@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.postgres.client_tools import none_fits
-from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
 from airflow_pg_s3.task_errors import LINE_WIDTH, final_error, logged, with_conn_ids
 
 LOG = logging.getLogger("airflow_pg_s3.tests")
@@ -41,8 +41,7 @@ def test_a_message_names_the_airflow_connection_that_it_speaks_of(message, named
 @pytest.mark.parametrize(("value", "now"), [("/opt/16/bin:/opt/18/bin", "/opt/16/bin:/opt/18/bin"), ("", "empty")])
 def test_what_is_said_of_client_path_says_what_it_is_now_and_when_a_change_takes_effect(monkeypatch, value, now):
     monkeypatch.setenv("AIRFLOW__PG_S3__CLIENT_PATH", value)
-    operator = PgS3Operator(task_id="any")
-    with pytest.raises(AirflowFailException) as refusal, operator._final_errors():
+    with pytest.raises(AirflowFailException) as refusal, PgS3Hook()._working():
         raise none_fits("pg_dump 18 is needed", 18, [])
     said = f"the option [pg_s3] client_path, which is now {now} (Airflow reads a change of airflow.cfg when it is "
     assert said in str(refusal.value)

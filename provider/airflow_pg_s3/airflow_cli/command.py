@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from airflow_pg_s3.cli.main import run as run_command
 from airflow_pg_s3.cli.options import ConnectionOptions
@@ -38,7 +39,23 @@ def run(given: Namespace) -> None:
     # As `airflow connections` does: connections are read from the metadata database as well.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     parser = build_parser(PROGRAM, AirflowOptions(), without=("completion",))
-    sys.exit(run_command(parser.parse_args(given.arguments), AirflowConnections, WORDS))
+    arguments = parser.parse_args(given.arguments)
+    with _results_alone() as results:
+        code = run_command(arguments, AirflowConnections, WORDS, results)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _results_alone() -> Iterator[TextIO]:
+    """Context manager: yield standard output for results; what Airflow logs there goes to standard error."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w") as results:
+        os.dup2(2, 1)
+        try:
+            yield results
+        finally:
+            sys.stdout.flush()
+            os.dup2(results.fileno(), 1)
 
 
 class AirflowOptions(ConnectionOptions):

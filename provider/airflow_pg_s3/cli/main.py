@@ -9,7 +9,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.parser import build_parser
@@ -31,22 +31,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:  # the shell completes a command
         argcomplete = importlib.import_module("argcomplete")
         argcomplete.autocomplete(parser)
-    return run(parser.parse_args(argv), _connect, OF_AIRFLOW)
+    return run(parser.parse_args(argv), _connect, OF_AIRFLOW, sys.stdout)
 
 
-def run(arguments: Namespace, connect: Connect, words: Mapping[str, str]) -> int:
+def run(arguments: Namespace, connect: Connect, words: Mapping[str, str], results: TextIO) -> int:
     """Run a command that was parsed; see `main`.
 
     :param connect: makes the command's connections.
     :param words: what core says, and what to say in its place.
+    :param results: where results go.
     """
     try:
-        return _run(arguments, connect, words)
+        return _run(arguments, connect, words, results)
     except KeyboardInterrupt:  # before it has begun
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         # Who reads has seen enough, as with `| head`. At its end Python would try to write the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), results.fileno())
         return ExitCode.FAILED
 
 
@@ -56,7 +57,7 @@ def _connect(arguments: Namespace, log: CommandLog) -> Connections:
     return CommandLineConnections(arguments, log)
 
 
-def _run(arguments: Namespace, connect: Connect, words: Mapping[str, str]) -> int:
+def _run(arguments: Namespace, connect: Connect, words: Mapping[str, str], results: TextIO) -> int:
     # Not above: --help and completion are quick without them.
     from airflow_pg_s3.cli.log import open_log
     from airflow_pg_s3.cli.output import Output
@@ -73,7 +74,7 @@ def _run(arguments: Namespace, connect: Connect, words: Mapping[str, str]) -> in
         try:
             session = Session(
                 connections=connect(arguments, log),
-                out=Output(sys.stdout, is_json=arguments.output == "json"),
+                out=Output(results, is_json=arguments.output == "json"),
                 wording=wording,
                 log=log,
                 cancel=stop.cancel,

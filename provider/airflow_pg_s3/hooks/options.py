@@ -27,6 +27,16 @@ Flag = bool | str
 Texts = Sequence[str] | str | None
 
 
+def check_names(given: Mapping[str, object], known: type) -> None:
+    """Refuse options that a method does not have, as Python does.
+
+    :param known: the class of the method's options.
+    :raises TypeError: there is one.
+    """
+    for name in given.keys() - known.__annotations__.keys():
+        raise TypeError(f"unexpected argument {name!r}: there are {', '.join(sorted(known.__annotations__))}")
+
+
 class BackupOptions(TypedDict, total=False):
     """Options of a backup; see `PgS3BackupOperator`."""
 

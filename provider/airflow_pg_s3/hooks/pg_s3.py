@@ -60,8 +60,8 @@ class PgS3Hook(BaseHook):
     manifest, ``s3://bucket/prefix/<database>/<name>`` with a name such as ``latest``, or, below `repository`,
     ``<database>/<name>``.
 
-    A task that Airflow stops has five seconds to undo its work. The operators use them; a ``@task`` function can
-    set `cancel` in a handler of its own, and what it cannot undo is removed by the next backup or a prune.
+    An operator that Airflow stops undoes its work. A ``@task`` function cannot, as Airflow does not tell it: what
+    is left is removed by the next backup or restore, or by a prune.
 
     :param repository: ``s3://bucket/any/prefix``, or a name in the option ``[pg_s3] repositories``; None if every
         backup is given by its whole URI.
@@ -102,6 +102,7 @@ class PgS3Hook(BaseHook):
         **given: Unpack[options.BackupOptions],
     ) -> Facts:
         """Back a database up, as `PgS3BackupOperator`."""
+        options.check_names(given, options.BackupOptions)
         with self._working(postgres_conn_id) as log:
             named = arguments.as_database(database, otherwise="the connection's own")
             others = arguments.coerced(given, options.BACKUP)
@@ -144,6 +145,7 @@ class PgS3Hook(BaseHook):
         :param verified_only: without `backup`: take the latest that is verified.
         :param on_thaw: called with the backup's URI, in place of waiting for S3 to restore archived objects.
         """
+        options.check_names(given, options.RestoreOptions)
         with self._working(postgres_conn_id) as log:
             named = arguments.as_database(database, otherwise="the connection's own")
             wanted = of_restore.Selection(**arguments.coerced(given, options.SELECTION))
@@ -192,6 +194,7 @@ class PgS3Hook(BaseHook):
         :raises AirflowFailException: the backup failed verification.
         :raises AirflowException: the verification could not be completed.
         """
+        options.check_names(given, options.VerifyOptions)
         with self._working(postgres_conn_id) as log:
             others = arguments.coerced(given, options.VERIFY)
             client, extra_args, uri = self._find(backup, database, verified_only)
@@ -251,6 +254,7 @@ class PgS3Hook(BaseHook):
 
     def prune(self, database: str | None = None, **given: Unpack[options.PruneOptions]) -> Facts:
         """Delete the backups that no rule keeps, as `PgS3PruneOperator`."""
+        options.check_names(given, options.PruneOptions)
         with self._working() as log:
             named = arguments.as_database(database, otherwise="the backups of every database, each by itself")
             retention = RetentionPolicy(**arguments.coerced(given, options.RETENTION))
@@ -283,6 +287,7 @@ class PgS3Hook(BaseHook):
         **given: Unpack[options.ListOptions],
     ) -> Rows:
         """List backups, newest first, as `PgS3ListBackupsOperator`."""
+        options.check_names(given, options.ListOptions)
         return list_backups([self], database, pattern=pattern, fail_if_empty=fail_if_empty, **given)
 
     def examine(
@@ -295,6 +300,7 @@ class PgS3Hook(BaseHook):
 
         :raises AirflowFailException: a backup would fail.
         """
+        options.check_names(given, options.DoctorOptions)
         with self._working(postgres_conn_id):
             named = arguments.as_database(database, otherwise="the connection's own")
             others = arguments.coerced(given, options.DOCTOR)

@@ -1,6 +1,7 @@
 """`airflow pg-s3` does what `pg-s3` does, with Airflow's connections; every start of Airflow imports little."""
 
 import json
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -24,13 +25,13 @@ print(*sorted(set(sys.modules) - before))
 
 
 @pytest.fixture
-def airflow_pg_s3(capsys):
+def airflow_pg_s3(capfd):
     """(*arguments) → exit code, what it wrote as JSON (None if nothing), standard error."""
 
     def run(*arguments: str) -> tuple[int, object, str]:
         with pytest.raises(SystemExit) as ended:
             command.run(Namespace(arguments=list(arguments)))
-        written = capsys.readouterr()
+        written = capfd.readouterr()
         return ended.value.code, json.loads(written.out) if written.out else None, written.err
 
     return run
@@ -72,6 +73,18 @@ def test_what_cannot_work_is_one_sentence(connections, airflow_pg_s3, arguments,
     code, _, error = airflow_pg_s3(*arguments.split())
     assert (code, says in error) == (2, True), error
     assert "Traceback" not in error
+
+
+def test_what_airflow_logs_is_not_among_the_results(monkeypatch, capfd):
+    def log_and_print(*given: object) -> int:
+        os.write(1, b"of a logger\n")
+        given[-1].write("result\n")
+        return 0
+
+    monkeypatch.setattr(command, "run_command", log_and_print)
+    with pytest.raises(SystemExit):
+        command.run(Namespace(arguments=["list", "s3://b"]))
+    assert capfd.readouterr() == ("result\n", "of a logger\n")
 
 
 def test_what_every_start_of_airflow_imports_is_the_definition_alone():

@@ -424,8 +424,9 @@ def list_backups(
         what = _described(f"in {', '.join(str(hook.repository) for hook in hooks)}", archives, wanted)
         if not rows and is_needed:
             raise InputError(f"there is no backup {what}: has one been made, and is the prefix right?")
-    are_all = wanted.limit is None or len(rows) < wanted.limit
-    log.info("%s %s", f"{len(rows)} backups" if are_all else f"the newest {len(rows)} of the backups", what)
+    may_be_more = wanted.limit is not None and len(rows) >= wanted.limit
+    number = f"the newest {len(rows)} of the backups" if may_be_more else f"number of backups: {len(rows)},"
+    log.info("%s %s", number, what)
     for line in table if rows else []:
         log.info("%s", line)
     return rows

@@ -17,6 +17,10 @@ on one repository: docs/scale.md shows how to prune all of them, and how to be a
 | `PG_S3_AWS_CONN_ID`             | `aws_default`           | the S3 account                                      |
 | `PG_S3_POOL`                    | `default_pool`          | Airflow pool that each backup takes a slot of       |
 | `PG_S3_JOBS`                    | `2`                     | tables of a database read in parallel               |
+| `PG_S3_INCLUDE_GLOBALS`         | `false`                 | `true`: store the servers' roles as well            |
+| `PG_S3_AGE_RECIPIENTS`          |                         | age recipients to encrypt for, separated by spaces  |
+| `PG_S3_LABELS`                  |                         | labels, a JSON object                               |
+| `PG_S3_EXTRA_ARGS`              |                         | arguments of S3 requests (KMS, …), a JSON object    |
 | `PG_S3_TIMEOUT_HOURS`           | `12`                    | a try that takes longer is stopped                  |
 """
 
@@ -32,9 +36,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk import DAG, Asset, TaskGroup, task
 
+from airflow_pg_s3 import form_fields
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
-REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres").rstrip("/")
+REPOSITORY = form_fields.default_repository().rstrip("/")
 EXCLUDED = re.compile(os.environ.get("PG_S3_FLEET_EXCLUDE", ""))
 # The largest databases come first, so that none of them is begun last. Left out are databases that an interrupted
 # DROP has left (-2), and those that a restore or verification creates, or has replaced. A database that the role
@@ -72,6 +77,8 @@ with DAG(
     max_active_runs=1,
     max_active_tasks=int(os.environ.get("PG_S3_FLEET_MAX_ACTIVE_TASKS", "16")),
     tags=["pg_s3", "backup"],
+    render_template_as_native_obj=True,  # lists reach the operator as such
+    params=form_fields.stored(),
 ):
     for server in os.environ.get("PG_S3_FLEET_SERVERS", "postgres_default").split():
         repository = f"{REPOSITORY}/{server}"
@@ -83,11 +90,16 @@ with DAG(
                 postgres_conn_id=server,
                 aws_conn_id=os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
                 jobs=int(os.environ.get("PG_S3_JOBS", "2")),
-                pool=os.environ.get("PG_S3_POOL", "default_pool"),
+                include_globals="{{ params.include_globals }}",
+                age_recipients="{{ params.age_recipients or [] }}",
+                labels="{{ params.labels or {} }}",
+                full="{{ params.full }}",
+                s3_extra_args=form_fields.s3_extra_args(),
+                pool=form_fields.pool(),
                 retries=3,
                 retry_delay=timedelta(minutes=1),
                 retry_exponential_backoff=True,
                 max_retry_delay=timedelta(minutes=30),
-                execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+                execution_timeout=form_fields.time_limit(),
                 outlets=[Asset(repository, group="pg_s3")],
             ).expand(database=databases(server))

@@ -12,14 +12,16 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the one the connection names |
 | `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |
+| `PG_S3_EXTRA_ARGS`            |                         | arguments of S3 requests (SSE-C, …), a JSON object |
 """
 
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
+from airflow_pg_s3 import form_fields
 from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 
@@ -39,35 +41,17 @@ with DAG(
     # Retries are for errors of S3. A backup that is too old fails at once.
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
-        "repository": Param(
-            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
-            type="string",
-            pattern="^s3://[^/]+",
-            description="s3://bucket/prefix of the backups",
-        ),
-        "aws_conn_id": Param(
-            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
-            type="string",
-            minLength=1,
-            description="Connection of the S3 account",
-        ),
-        "postgres_conn_id": Param(
-            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
-            type="string",
-            minLength=1,
-            description="Connection that names the database whose backups count (it is not connected to)",
-        ),
-        "database": Param(
-            os.environ.get("PG_S3_DATABASE", ""),
-            type=["string", "null"],
-            description="Database whose backups count; empty: the one that postgres_conn_id names",
-        ),
+        "repository": form_fields.repository(),
+        "aws_conn_id": form_fields.aws_conn_id(),
+        "postgres_conn_id": form_fields.named_by_conn_id(),
+        "database": form_fields.database(),
     },
 ) as dag:
     where: dict[str, Any] = {
         "repository": "{{ params.repository }}",
         "aws_conn_id": "{{ params.aws_conn_id }}",
         "database": "{{ params.database or database_of(params.postgres_conn_id) }}",
+        "s3_extra_args": form_fields.s3_extra_args(),
         "timeout": 0,  # check once: the next run checks again
     }
     PgS3BackupFreshnessSensor(task_id="backed_up", max_age=MAX_AGE, verified=False, **where)

@@ -2,25 +2,19 @@
 
 The param `mode` decides which. A restore takes the backup whose URI you give, or the latest one of `database`.
 Connections and the repository come from the form; environment variables of the Airflow processes change its
-defaults: `PG_S3_REPOSITORY` (`s3://backups/postgres`), `PG_S3_SOURCE_CONN_ID` (`postgres_default`),
-`PG_S3_TARGET_CONN_ID` (`postgres_target`), `PG_S3_AWS_CONN_ID` (`aws_default`), `PG_S3_DATABASE` (empty: the one
-that the source connection names), `PG_S3_AGE_IDENTITY_CONN_ID` (holds the age identity of encrypted backups),
-`PG_S3_JOBS` (`2`), `PG_S3_TIMEOUT_HOURS` (`12`).
+defaults: those that `pg_s3_backup` and `pg_s3_restore` list, but their schedules and `PG_S3_RESTORE_…`.
 """
 
-import os
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task
 
+from airflow_pg_s3 import form_fields
+from airflow_pg_s3.form_fields import RESTORE
 from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
-
-REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres")
-TIMEOUT = timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12")))
 
 
 @task.branch
@@ -43,113 +37,44 @@ with DAG(
     # so names go through tojson: the database 1_000 stays a name.
     render_template_as_native_obj=True,
     params={
-        "mode": Param("backup", type="string", enum=["backup", "restore"], description="What to do"),
-        "repository": Param(
-            REPOSITORY, type="string", pattern="^s3://[^/]+", description="s3://bucket/prefix of the backups"
-        ),
-        "aws_conn_id": Param(
-            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+        "mode": Param(
+            "backup",
             type="string",
-            minLength=1,
-            description="Connection of the S3 account",
+            enum=["backup", "restore"],
+            title="What to do",
+            values_display={"backup": "back up", "restore": "restore"},
         ),
-        "source_conn_id": Param(
-            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
-            type="string",
-            minLength=1,
-            description="Connection of the server to back up",
-        ),
-        "database": Param(
-            os.environ.get("PG_S3_DATABASE", ""),
-            type=["string", "null"],
-            description="Database to back up, or whose latest backup is restored; "
-            "empty: the one that source_conn_id names",
-        ),
-        "include_globals": Param(
-            False,
-            type="boolean",
-            description="Store the server's roles and tablespaces too, without passwords (backups only)",
-        ),
-        "jobs": Param(
-            int(os.environ.get("PG_S3_JOBS", "2")),
-            type="integer",
-            minimum=1,
-            maximum=64,
-            description="Tables read or restored in parallel",
-        ),
+        "repository": form_fields.repository(),
+        "aws_conn_id": form_fields.aws_conn_id(),
+        "source_conn_id": form_fields.source_conn_id(),
+        "database": form_fields.database("to back up, or whose latest backup is restored"),
+        "jobs": form_fields.jobs(),
+        **form_fields.stored(),
         "backup": Param(
             "",
             type=["string", "null"],
             pattern="^(s3://[^/]+/.+)?$",
-            title="backup URI",
-            description="s3:// URI of the backup to restore; empty: the latest one of `database`",
-            section="Restore",
+            title="Backup",
+            description="s3:// URI of the backup to restore; empty: the latest one of the database",
+            section=RESTORE,
         ),
-        "target_conn_id": Param(
-            os.environ.get("PG_S3_TARGET_CONN_ID", "postgres_target"),
-            type="string",
-            minLength=1,
-            description="Connection of the server to restore into",
-            section="Restore",
-        ),
-        "target_database": Param(
-            "",
-            type=["string", "null"],
-            description="Database to restore into; empty: that of target_conn_id, which is only replaced if "
-            "it has the name of the one that was backed up",
-            section="Restore",
-        ),
-        "if_exists": Param(
-            "fail",
-            type="string",
-            enum=["fail", "clean", "replace"],
-            description="When the target holds objects: fail, drop what the backup brings, or take its place",
-            section="Restore",
-        ),
-        "allow_partial": Param(
-            False,
-            type="boolean",
-            description="Allow replace and clean to lose what pg_dump's options left out of the backup",
-            section="Restore",
-        ),
-        "tables": Param(
-            [],
-            type=["array", "null"],
-            items={"type": "string", "minLength": 1},
-            description="Restore these tables only, one per line; empty: everything",
-            section="Restore",
-        ),
+        "verified_only": form_fields.verified_only(section=RESTORE),
+        "before": form_fields.before(section=RESTORE),
+        "age_identity_conn_id": form_fields.identity_conn_id(section=RESTORE),
+        "target_conn_id": form_fields.target_conn_id(section=RESTORE),
+        "target_database": form_fields.target_database(section=RESTORE),
+        "if_exists": form_fields.if_exists(section=RESTORE),
+        "allow_partial": form_fields.allow_partial(section=RESTORE),
+        **form_fields.part(),
         "pg_restore_options": Param(
             [],
             type=["array", "null"],
             items={"type": "string", "pattern": "^-"},
-            description="Further options of pg_restore, one per line, such as --no-comments; none that selects",
-            section="Restore",
+            title="Options of pg_restore",
+            description="Further options, one per line, such as --no-comments; none that selects",
+            section=form_fields.PART,
         ),
-        "no_owner": Param(
-            False,
-            type="boolean",
-            description="Make the user of target_conn_id the owner of everything",
-            section="Restore",
-        ),
-        "no_privileges": Param(
-            False,
-            type="boolean",
-            description="Leave out GRANT and REVOKE",
-            section="Restore",
-        ),
-        "restore_globals": Param(
-            False,
-            type="boolean",
-            description="First create the roles that the backup holds (include_globals) and the target lacks",
-            section="Restore",
-        ),
-        "managed_service": Param(
-            False,
-            type="boolean",
-            description="The target is a managed service (RDS, Azure): leave out what only superusers may create",
-            section="Restore",
-        ),
+        **form_fields.rights(),
     },
 ) as dag:
     backup = PgS3BackupOperator(
@@ -160,15 +85,23 @@ with DAG(
         database="{{ (params.database or database_of(params.source_conn_id)) | tojson }}",
         jobs="{{ params.jobs }}",
         include_globals="{{ params.include_globals }}",
-        execution_timeout=TIMEOUT,
-        outlets=[Asset(REPOSITORY, group="pg_s3")],
+        age_recipients="{{ params.age_recipients or [] }}",
+        labels="{{ params.labels or {} }}",
+        full="{{ params.full }}",
+        s3_extra_args=form_fields.s3_extra_args(),
+        pool=form_fields.pool(),
+        execution_timeout=form_fields.time_limit(),
+        outlets=[Asset(form_fields.default_repository(), group="pg_s3")],
     )
     latest = PgS3ListBackupsOperator(
         task_id="latest",
         repository="{{ params.repository | tojson }}",
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
         database="{{ (params.database or database_of(params.source_conn_id)) | tojson }}",
+        verified_only="{{ params.verified_only }}",
+        before="{{ params.before | tojson if params.before else none }}",
         limit=1,
+        s3_extra_args=form_fields.s3_extra_args(),
     )
     restore = PgS3RestoreOperator(
         task_id="restore",
@@ -180,13 +113,17 @@ with DAG(
         allow_partial="{{ params.allow_partial }}",
         jobs="{{ params.jobs }}",
         tables="{{ params.tables or none }}",
+        schemas="{{ params.schemas or none }}",
+        data_only="{{ params.data_only }}",
         pg_restore_options="{{ params.pg_restore_options or [] }}",
         no_owner="{{ params.no_owner }}",
         no_privileges="{{ params.no_privileges }}",
         restore_globals="{{ params.restore_globals }}",
         managed_service="{{ params.managed_service }}",
-        age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
-        execution_timeout=TIMEOUT,
+        age_identity_conn_id="{{ (params.age_identity_conn_id or '') | tojson }}",
+        s3_extra_args=form_fields.s3_extra_args(),
+        pool=form_fields.pool(),
+        execution_timeout=form_fields.time_limit(),
         trigger_rule="none_failed_min_one_success",  # `latest` is skipped when a URI is given
     )
     choose() >> [backup, latest, restore]

@@ -17,6 +17,7 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_REPOSITORY`      | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_DATABASE`        |                         | only its backups; empty: those of every database |
 | `PG_S3_AWS_CONN_ID`     | `aws_default`           | the S3 account; it must be allowed to delete |
+| `PG_S3_EXTRA_ARGS`      |                         | arguments of S3 requests (SSE-C, …), a JSON object |
 """
 
 import os
@@ -24,6 +25,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
+from airflow_pg_s3 import form_fields
 from airflow_pg_s3.operators.prune import PgS3PruneOperator
 
 RULES = {"keep_last": "3", "keep_daily": "14", "keep_weekly": "8", "keep_monthly": "12", "keep_yearly": "0"}
@@ -41,29 +43,16 @@ with DAG(
     render_template_as_native_obj=True,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     params={
-        "repository": Param(
-            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
-            type="string",
-            pattern="^s3://[^/]+",
-            description="s3://bucket/prefix to prune",
-        ),
-        "aws_conn_id": Param(
-            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
-            type="string",
-            minLength=1,
-            description="Connection of the S3 account",
-        ),
-        "database": Param(
-            os.environ.get("PG_S3_DATABASE", ""),
-            type=["string", "null"],
-            description="Database whose backups are pruned; empty: all, each by itself",
-        ),
+        "repository": form_fields.repository(),
+        "aws_conn_id": form_fields.aws_conn_id(),
+        "database": form_fields.database("whose backups are pruned", otherwise="all, each by itself"),
         **{
             rule: Param(
                 int(os.environ.get(f"PG_S3_{rule.upper()}", number)),
                 type="integer",
                 minimum=0,
-                description="Backups that this rule keeps; 0 turns it off",
+                title=f"Keep {rule.removeprefix('keep_')}",
+                description="Number of backups that this rule keeps; 0 turns it off",
             )
             for rule, number in RULES.items()
         },
@@ -71,11 +60,13 @@ with DAG(
             os.environ.get("PG_S3_PRUNE_TIMEZONE", "UTC"),
             type="string",
             minLength=1,
+            title="Time zone",
             description="IANA name of the time zone in which days, weeks, months and years begin",
         ),
         "dry_run": Param(
-            os.environ.get("PG_S3_PRUNE_DRY_RUN", "true").strip().lower() != "false",
+            form_fields.is_set("PG_S3_PRUNE_DRY_RUN", default=True),
             type="boolean",
+            title="Dry run",
             description="Only log what would be deleted",
         ),
     },
@@ -92,4 +83,5 @@ with DAG(
         keep_yearly="{{ params.keep_yearly }}",
         timezone="{{ params.timezone | tojson }}",
         dry_run="{{ params.dry_run }}",
+        s3_extra_args=form_fields.s3_extra_args(),
     )

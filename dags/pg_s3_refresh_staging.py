@@ -14,6 +14,10 @@ override the params.
 | `PG_S3_REFRESH_VERIFIED_ONLY` | `true`                  | `false` also takes backups that are not verified |
 | `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` also takes backups that left something out |
 | `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
+| `PG_S3_NO_OWNER`              | `false`                 | `true`: the connection's user owns everything |
+| `PG_S3_NO_PRIVILEGES`         | `false`                 | `true`: without GRANT and REVOKE |
+| `PG_S3_RESTORE_GLOBALS`       | `false`                 | `true`: first create missing roles, if it has them |
+| `PG_S3_EXTRA_ARGS`            |                         | arguments of S3 requests (SSE-C, …), a JSON object |
 | `PG_S3_POOL`                  | `default_pool`          | Airflow pool that the restore takes a slot of |
 | `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
@@ -30,6 +34,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
+from airflow_pg_s3 import form_fields
 from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
@@ -51,54 +56,34 @@ with DAG(
         "max_retry_delay": timedelta(minutes=30),
     },
     params={
-        "repository": Param(
-            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
-            type="string",
-            pattern="^s3://[^/]+",
-            description="s3://bucket/prefix to read from",
-        ),
-        "aws_conn_id": Param(
-            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
-            type="string",
-            minLength=1,
-            description="Connection of the S3 account",
-        ),
-        "postgres_conn_id": Param(
-            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
-            type="string",
-            minLength=1,
-            description="Connection that names the database whose backups count (it is not connected to)",
-        ),
-        "database": Param(
-            os.environ.get("PG_S3_DATABASE", ""),
-            type=["string", "null"],
-            description="Database whose latest backup is restored; empty: the one that postgres_conn_id names",
-        ),
-        "staging_conn_id": Param(
-            os.environ.get("PG_S3_STAGING_CONN_ID", "postgres_staging"),
-            type="string",
-            minLength=1,
-            description="Connection of the server and database to refresh",
+        "repository": form_fields.repository(),
+        "aws_conn_id": form_fields.aws_conn_id(),
+        "postgres_conn_id": form_fields.named_by_conn_id(),
+        "database": form_fields.database("whose latest backup is restored"),
+        "verified_only": form_fields.verified_only("PG_S3_REFRESH_VERIFIED_ONLY", default=True),
+        "before": form_fields.before(),
+        "age_identity_conn_id": form_fields.identity_conn_id(),
+        "staging_conn_id": form_fields.target_conn_id(
+            "PG_S3_STAGING_CONN_ID",
+            "postgres_staging",
+            description="Its database is replaced: all connections to it are cut at the swap, and it is dropped.",
         ),
         "pre_restore_sql": Param(
             os.environ.get("PG_S3_PRE_RESTORE_SQL", ""),
             type=["string", "null"],
             format="multiline",
+            title="SQL before the restore",
             description="Commands that run in the new database before it is filled, for extensions",
         ),
         "post_restore_sql": Param(
             os.environ.get("PG_S3_REFRESH_SQL", ""),
             type=["string", "null"],
             format="multiline",
-            description="Commands that mask data; they run in one transaction, before anybody sees the database",
+            title="SQL that masks data",
+            description="Runs in one transaction, before anybody sees the new database; empty: nothing is masked",
         ),
-        "jobs": Param(
-            int(os.environ.get("PG_S3_JOBS", "2")),
-            type="integer",
-            minimum=1,
-            maximum=64,
-            description="Tables and indexes restored in parallel",
-        ),
+        "jobs": form_fields.jobs(),
+        **form_fields.rights(),
     },
 ) as dag:
     latest = PgS3ListBackupsOperator(
@@ -106,8 +91,10 @@ with DAG(
         repository="{{ params.repository }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         database="{{ params.database or database_of(params.postgres_conn_id) }}",
-        verified_only=os.environ.get("PG_S3_REFRESH_VERIFIED_ONLY", "true").strip().lower() != "false",
+        verified_only="{{ params.verified_only }}",
+        before="{{ params.before or '' }}",
         limit=1,
+        s3_extra_args=form_fields.s3_extra_args(),
     )
     refresh = PgS3RestoreOperator(
         task_id="refresh",
@@ -117,14 +104,18 @@ with DAG(
         database="{{ database_of(params.staging_conn_id) }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         if_exists="replace",
-        allow_partial=os.environ.get("PG_S3_ALLOW_PARTIAL", "false"),
-        managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
+        allow_partial=form_fields.is_set("PG_S3_ALLOW_PARTIAL"),
         keep_previous=False,
+        no_owner="{{ params.no_owner }}",
+        no_privileges="{{ params.no_privileges }}",
+        restore_globals="{{ params.restore_globals }}",
+        managed_service="{{ params.managed_service }}",
         pre_restore_sql="{{ params.pre_restore_sql or '' }}",
         post_restore_sql="{{ params.post_restore_sql or '' }}",
-        age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
+        age_identity_conn_id="{{ params.age_identity_conn_id or '' }}",
         jobs="{{ params.jobs }}",
-        pool=os.environ.get("PG_S3_POOL", "default_pool"),
-        execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+        s3_extra_args=form_fields.s3_extra_args(),
+        pool=form_fields.pool(),
+        execution_timeout=form_fields.time_limit(),
     )
     latest >> refresh

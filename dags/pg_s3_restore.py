@@ -11,6 +11,12 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_RESTORE_KEEP_PREVIOUS` | `true`                  | `false`: drop the old database after a `replace` |
 | `PG_S3_ALLOW_PARTIAL`         | `false`                 | `true` also takes backups that left something out |
 | `PG_S3_AGE_IDENTITY_CONN_ID`  |                         | holds the age identity of encrypted backups |
+| `PG_S3_VERIFIED_ONLY`         | `false`                 | `true`: only backups that were restored and compared |
+| `PG_S3_NO_OWNER`              | `false`                 | `true`: the connection's user owns everything |
+| `PG_S3_NO_PRIVILEGES`         | `false`                 | `true`: without GRANT and REVOKE |
+| `PG_S3_RESTORE_GLOBALS`       | `false`                 | `true`: first create missing roles, if it has them |
+| `PG_S3_EXTRA_ARGS`            |                         | arguments of S3 requests (SSE-C, …), a JSON object |
+| `PG_S3_POOL`                  | `default_pool`          | Airflow pool that the restore takes a slot of |
 | `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
@@ -27,8 +33,9 @@ A database with another name than the one that was backed up is only replaced if
 import os
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
+from airflow_pg_s3 import form_fields
 from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
@@ -52,54 +59,20 @@ with DAG(
         "max_retry_delay": timedelta(minutes=30),
     },
     params={
-        "repository": Param(
-            os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres"),
-            type="string",
-            pattern="^s3://[^/]+",
-            description="s3://bucket/prefix to read from",
-        ),
-        "aws_conn_id": Param(
-            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
-            type="string",
-            minLength=1,
-            description="Connection of the S3 account",
-        ),
-        "postgres_conn_id": Param(
-            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
-            type="string",
-            minLength=1,
-            description="Connection that names the database whose backups count (it is not connected to)",
-        ),
-        "database": Param(
-            os.environ.get("PG_S3_DATABASE", ""),
-            type=["string", "null"],
-            description="Database whose latest backup is restored; empty: the one that postgres_conn_id names",
-        ),
-        "target_conn_id": Param(
-            os.environ.get("PG_S3_TARGET_CONN_ID", "postgres_target"),
-            type="string",
-            minLength=1,
-            description="Connection of the server and database to restore into",
-        ),
-        "target_database": Param(
-            os.environ.get("PG_S3_TARGET_DATABASE", ""),
-            type=["string", "null"],
-            description="Database to restore into; empty: that of target_conn_id, which is only replaced if "
-            "it has the name of the one that was backed up",
-        ),
-        "if_exists": Param(
-            os.environ.get("PG_S3_RESTORE_IF_EXISTS", "fail"),
-            type="string",
-            enum=["fail", "clean", "replace"],
-            description="When the target holds objects: fail, drop what the backup brings, or take its place",
-        ),
-        "jobs": Param(
-            int(os.environ.get("PG_S3_JOBS", "2")),
-            type="integer",
-            minimum=1,
-            maximum=64,
-            description="Tables and indexes restored in parallel",
-        ),
+        "repository": form_fields.repository(),
+        "aws_conn_id": form_fields.aws_conn_id(),
+        "postgres_conn_id": form_fields.named_by_conn_id(),
+        "database": form_fields.database("whose latest backup is restored"),
+        "verified_only": form_fields.verified_only(),
+        "before": form_fields.before(),
+        "age_identity_conn_id": form_fields.identity_conn_id(),
+        "target_conn_id": form_fields.target_conn_id(),
+        "target_database": form_fields.target_database(),
+        "if_exists": form_fields.if_exists(os.environ.get("PG_S3_RESTORE_IF_EXISTS", "fail")),
+        "allow_partial": form_fields.allow_partial(),
+        "jobs": form_fields.jobs(),
+        **form_fields.part(),
+        **form_fields.rights(),
     },
 ) as dag:
     latest = PgS3ListBackupsOperator(
@@ -107,7 +80,10 @@ with DAG(
         repository="{{ params.repository | tojson }}",
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
         database="{{ (params.database or database_of(params.postgres_conn_id)) | tojson }}",
+        verified_only="{{ params.verified_only }}",
+        before="{{ params.before | tojson if params.before else none }}",
         limit=1,
+        s3_extra_args=form_fields.s3_extra_args(),
     )
     restore = PgS3RestoreOperator(
         task_id="restore",
@@ -116,11 +92,19 @@ with DAG(
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
         database="{{ params.target_database | tojson if params.target_database else none }}",
         if_exists="{{ params.if_exists }}",
-        allow_partial=os.environ.get("PG_S3_ALLOW_PARTIAL", "false"),
-        keep_previous=os.environ.get("PG_S3_RESTORE_KEEP_PREVIOUS", "true").strip().lower() != "false",
-        managed_service=os.environ.get("PG_S3_MANAGED_SERVICE", "false"),
-        age_identity_conn_id=os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
+        allow_partial="{{ params.allow_partial }}",
+        keep_previous=form_fields.is_set("PG_S3_RESTORE_KEEP_PREVIOUS", default=True),
+        tables="{{ params.tables or none }}",
+        schemas="{{ params.schemas or none }}",
+        data_only="{{ params.data_only }}",
+        no_owner="{{ params.no_owner }}",
+        no_privileges="{{ params.no_privileges }}",
+        restore_globals="{{ params.restore_globals }}",
+        managed_service="{{ params.managed_service }}",
+        age_identity_conn_id="{{ (params.age_identity_conn_id or '') | tojson }}",
         jobs="{{ params.jobs }}",
-        execution_timeout=timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+        s3_extra_args=form_fields.s3_extra_args(),
+        pool=form_fields.pool(),
+        execution_timeout=form_fields.time_limit(),
     )
     latest >> restore

@@ -24,6 +24,7 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_SOURCE_CONN_ID`       | `postgres_default`      | names the database |
 | `PG_S3_DATABASE`             |                         | that database; empty: the connection's own |
 | `PG_S3_AWS_CONN_ID`          | `aws_default`           | the S3 account |
+| `PG_S3_EXTRA_ARGS`           |                         | arguments of S3 requests (SSE-C, …), a JSON object |
 | `PG_S3_JOBS`                 | `2`                     | tables restored and compared in parallel |
 | `PG_S3_TIMEOUT_HOURS`        | `12`                    | a try that takes longer is stopped |
 """
@@ -36,15 +37,12 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, AssetAny, Param, task
 
+from airflow_pg_s3 import form_fields
 from airflow_pg_s3.hooks.connections import database_of
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 
-REPOSITORY = os.environ.get("PG_S3_REPOSITORY", "s3://backups/postgres")
-REPOSITORIES = [
-    REPOSITORY,
-    *(f"{REPOSITORY.rstrip('/')}/{server}" for server in os.environ.get("PG_S3_FLEET_SERVERS", "").split()),
-]
+REPOSITORY = form_fields.default_repository()
 # Its events have the facts about one verification: uri, outcome, tables, rows, seconds, URI of the record.
 VERIFIED = Asset(f"{REPOSITORY}/verified", group="pg_s3")
 
@@ -74,11 +72,12 @@ VERIFICATION: dict[str, Any] = {
     "level": "{{ params.level }}",
     "checks": "{{ params.checks if params.checks and params.level == 'restore' else [] }}",
     "pre_restore_sql": "{{ (params.pre_restore_sql or '' if params.level == 'restore' else '') | tojson }}",
-    "age_identity_conn_id": os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID") or None,
+    "age_identity_conn_id": "{{ (params.age_identity_conn_id or '') | tojson }}",
     "spool_dir": os.environ.get("PG_S3_SPOOL_DIR") or None,
     "jobs": "{{ params.jobs }}",
-    "pool": os.environ.get("PG_S3_POOL", "default_pool"),
-    "execution_timeout": timedelta(hours=float(os.environ.get("PG_S3_TIMEOUT_HOURS", "12"))),
+    "s3_extra_args": form_fields.s3_extra_args(),
+    "pool": form_fields.pool(),
+    "execution_timeout": form_fields.time_limit(),
     "outlets": [VERIFIED],
 }
 
@@ -86,42 +85,37 @@ VERIFICATION: dict[str, Any] = {
 def params() -> dict[str, Param]:
     """Return the params of both DAGs."""
     return {
-        "aws_conn_id": Param(
-            os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
-            type="string",
-            minLength=1,
-            description="Connection of the S3 account",
-        ),
+        "aws_conn_id": form_fields.aws_conn_id(),
         "verify_conn_id": Param(
             os.environ.get("PG_S3_VERIFY_CONN_ID", ""),
             type=["string", "null"],
-            description="Connection of a server to restore into; empty: a throwaway PostgreSQL on the worker",
+            title="Connection of a server to restore into",
+            description="It gets a scratch database; empty: a throwaway PostgreSQL on the worker",
         ),
         "level": Param(
             os.environ.get("PG_S3_VERIFY_LEVEL", "restore"),
             type="string",
             enum=["restore", "checksum"],
-            description="Restore and compare, or only read and decode what is stored",
+            values_display={"restore": "restore and compare", "checksum": "read and check what is stored"},
+            title="What to do",
+            description="Only a restore proves that a backup restores",
         ),
         "checks": Param(
             json.loads(os.environ.get("PG_S3_VERIFY_CHECKS") or "[]"),
             type=["array", "null"],
             items={"type": "string", "minLength": 1},
+            title="Checks",
             description="Queries for the restored database, one per line, each of which must return true",
         ),
         "pre_restore_sql": Param(
             os.environ.get("PG_S3_PRE_RESTORE_SQL", ""),
             type=["string", "null"],
             format="multiline",
+            title="SQL before the restore",
             description="Commands that run in the scratch database before the restore, for extensions",
         ),
-        "jobs": Param(
-            int(os.environ.get("PG_S3_JOBS", "2")),
-            type="integer",
-            minimum=1,
-            maximum=64,
-            description="Tables restored and compared in parallel",
-        ),
+        "age_identity_conn_id": form_fields.identity_conn_id(),
+        "jobs": form_fields.jobs(),
     }
 
 
@@ -130,20 +124,9 @@ with DAG(
     description="Prove that the latest PostgreSQL backup restores",
     schedule=os.environ.get("PG_S3_VERIFY_SCHEDULE", "0 6 * * *") or None,
     params={
-        "repository": Param(
-            REPOSITORY, type="string", pattern="^s3://[^/]+", description="s3://bucket/prefix to read from"
-        ),
-        "postgres_conn_id": Param(
-            os.environ.get("PG_S3_SOURCE_CONN_ID", "postgres_default"),
-            type="string",
-            minLength=1,
-            description="Connection that names the database whose backups count (it is not connected to)",
-        ),
-        "database": Param(
-            os.environ.get("PG_S3_DATABASE", ""),
-            type=["string", "null"],
-            description="Database whose latest backup is verified; empty: the one that postgres_conn_id names",
-        ),
+        "repository": form_fields.repository(),
+        "postgres_conn_id": form_fields.named_by_conn_id(),
+        "database": form_fields.database("whose latest backup is verified"),
         **params(),
     },
     **SHARED,
@@ -154,6 +137,7 @@ with DAG(
         aws_conn_id="{{ params.aws_conn_id | tojson }}",
         database="{{ (params.database or database_of(params.postgres_conn_id)) | tojson }}",
         limit=1,
+        s3_extra_args=form_fields.s3_extra_args(),
     )
     verify = PgS3VerifyOperator(
         backup="{{ ti.xcom_pull(task_ids='latest')[0]['uri'] | tojson }}",
@@ -165,12 +149,13 @@ with DAG(
 with DAG(
     dag_id="pg_s3_verify_new_backup",
     description="Prove that each new PostgreSQL backup restores",
-    schedule=AssetAny(*(Asset(repository, group="pg_s3") for repository in REPOSITORIES)),
+    schedule=AssetAny(*(Asset(repository, group="pg_s3") for repository in form_fields.all_repositories())),
     params={
         "backup": Param(
             "",
             type=["string", "null"],
             pattern="^(s3://[^/]+/.+)?$",
+            title="Backup",
             description="For a manual run: URI of the backup's manifest",
         ),
         **params(),

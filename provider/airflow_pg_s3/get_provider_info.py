@@ -13,7 +13,6 @@ def get_provider_info() -> dict[str, object]:
         "integrations": [
             {
                 "integration-name": "PostgreSQL backups on S3",
-                "external-doc-url": "https://www.postgresql.org/docs/current/app-pgdump.html",
                 "tags": ["software"],
             }
         ],
@@ -22,6 +21,7 @@ def get_provider_info() -> dict[str, object]:
                 "integration-name": "PostgreSQL backups on S3",
                 "python-modules": [
                     "airflow_pg_s3.operators.backup",
+                    "airflow_pg_s3.operators.doctor",
                     "airflow_pg_s3.operators.list_backups",
                     "airflow_pg_s3.operators.prune",
                     "airflow_pg_s3.operators.restore",
@@ -48,7 +48,7 @@ def get_provider_info() -> dict[str, object]:
                     "client_path": {
                         "description": (
                             "Colon-separated directories searched for pg_dump and pg_restore before the "
-                            "standard folders."
+                            "standard folders. A change takes effect when Airflow is started again."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.common.compat.sdk import Connection
 
 ROOT = Path(__file__).parents[2]
@@ -88,9 +89,10 @@ def test_the_connections_are_those_of_the_services_that_they_name(variable):
 
 def test_the_connections_have_the_names_that_the_dags_ask_for():
     asked = {
-        default
-        for dag_file in (ROOT / "dags").glob("*.py")
-        for default in re.findall(r'environ\.get\("PG_S3_\w*CONN_ID", "(\w+)"\)', dag_file.read_text())
+        dag.params[name]
+        for dag in DagBag(ROOT / "dags").dags.values()
+        for name in dag.params
+        if name.endswith("conn_id") and dag.params[name]
     }
     assert {f"AIRFLOW_CONN_{name.upper()}" for name in asked} == set(CONNECTIONS)
 

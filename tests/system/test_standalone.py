@@ -162,6 +162,15 @@ def test_the_api_refuses_a_wrong_param_and_says_why(standalone):
     assert "0 is less than the minimum of 1" in refusal.value.read().decode()
 
 
+def test_the_log_of_a_task_that_cannot_work_says_why_once_and_without_stack_frames(standalone):
+    run_id = standalone.trigger("pg_s3_on_demand", mode="backup", database="no such database")
+    assert standalone.end_of("pg_s3_on_demand", run_id) == "failed"
+    log = standalone.log_with("Post Execute", "pg_s3_on_demand", run_id, "backup")
+    errors = [record for record in json.loads(log)["content"] if record.get("level") == "error"]
+    assert ["no such database" in record["event"] for record in errors] == [True]
+    assert '"error_detail"' not in log
+
+
 def mark_failed(standalone, run_id):
     """What a click on "Mark as failed" does: the supervisor sends SIGTERM, then SIGKILL."""
     path = f"/dags/pg_s3_on_demand/dagRuns/{run_id}/taskInstances/backup"

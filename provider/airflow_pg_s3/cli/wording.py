@@ -17,6 +17,7 @@ OF_AIRFLOW = {
     "PgS3BackupOperator": "pg-s3 backup",
     "on this worker": "on this machine",
     "give the connection a password": "set PGPASSWORD, or add a line to ~/.pgpass",
+    "correct the connection's login and password": "correct the user, and PGPASSWORD or ~/.pgpass",
     "give the connection a login": "name a user, or set PGUSER",
     "if that is meant, give database=": "if that is meant, name it in the PostgreSQL argument: ",
     "as this one stands in the DAG": "as this one stands in the arguments",

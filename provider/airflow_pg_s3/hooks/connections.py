@@ -25,6 +25,7 @@ from airflow_pg_s3.core.errors import InputError, StorageError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
 from airflow_pg_s3.core.repository.codec import identities_in
 from airflow_pg_s3.core.s3 import extra_args
+from airflow_pg_s3.task_errors import logged
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -87,9 +88,7 @@ def database_of(conn_id: str) -> str:
         problem = (
             f"the Airflow connection {conn_id!r} names no database: set its schema field, or name the database"
         )
-    # Logged as well: Airflow shows the stack of the template's rendering before the exception.
-    _log.error("%s", problem)
-    raise AirflowFailException(problem)
+    raise logged(AirflowFailException(problem), _log)
 
 
 class _Token:

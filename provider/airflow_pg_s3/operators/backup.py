@@ -76,7 +76,7 @@ class PgS3BackupOperator(PgS3Operator):
         pg_dump_options: Sequence[str] | str = (),
         s3_extra_args: Mapping[str, Any] | None = None,
         age_recipients: Sequence[str] | str = (),
-        labels: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | str | None = None,
         include_globals: bool | str = False,
         full: bool | str = False,
         full_every: timedelta = DEFAULT_FULL_EVERY,

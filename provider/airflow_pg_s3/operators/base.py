@@ -10,7 +10,8 @@ from typing import Any
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.task_errors import final_error
+from airflow_pg_s3.hooks.connections import client_path
+from airflow_pg_s3.task_errors import final_error, with_client_path, with_conn_ids
 
 
 class PgS3Operator(BaseOperator):
@@ -29,11 +30,16 @@ class PgS3Operator(BaseOperator):
 
     @contextlib.contextmanager
     def _final_errors(self) -> Iterator[None]:
-        """Context manager: log errors, and raise `AirflowFailException` for those that no retry can help."""
+        """Context manager: log errors once, and raise `AirflowFailException` for those that no retry can help."""
         try:
             yield
         except PgS3Error as error:
-            raise final_error(error, self.log) from None
+            raise final_error(error, self.log, self._named) from None
+
+    def _named(self, message: str) -> str:
+        """Let a message name the Airflow connections and settings that it speaks of."""
+        message = with_client_path(message, client_path())
+        return with_conn_ids(message, getattr(self, "postgres_conn_id", None), getattr(self, "aws_conn_id", None))
 
     def _report(self, context: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         """Put the facts into the asset events of the operator's outlets; return them for XCom."""

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository.backup_name import parse_time
-from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, backup_table
+from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, listing
 from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.listing import BackupRef
 from airflow_pg_s3.core.repository.repository import Repository
@@ -20,7 +20,7 @@ from airflow_pg_s3.operators.base import PgS3Operator
 class PgS3ListBackupsOperator(PgS3Operator):
     """List the complete backups in a repository, newest first; incomplete ones are never listed.
 
-    :param repository: ``s3://bucket/any/prefix`` (templated).
+    :param repository: ``s3://bucket/any/prefix``, or a list of several (templated).
     :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
     :param database: list only this database's backups; None lists those of every database, and an empty name is an
         error (templated).
@@ -29,9 +29,9 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :param before: list only backups made before this time: a `datetime`, or ISO 8601 text, in UTC unless it has an
         offset (templated).
     :param verified_only: list only backups that were restored and compared, and have not failed a verification
-        since.
+        since (templated).
     :param labels: list only backups that have all of these labels (templated).
-    :param limit: maximum number of backups (templated).
+    :param limit: maximum number of backups of each repository (templated).
     :param fail_if_empty: fail if there is none, instead of returning an empty list.
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
         ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
@@ -39,8 +39,9 @@ class PgS3ListBackupsOperator(PgS3Operator):
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601), ``size``
         (bytes stored), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of the newest
         verification, or None). Backups of ours also have ``backup_id``, ``new_stored_bytes`` (the part of ``size``
-        that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``, ``labels`` and
-        ``left_out_by``, pg_dump's options that left something out.
+        that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``, ``labels``,
+        ``duration_seconds``, ``encrypted`` (a bool) and ``left_out_by``, pg_dump's options that left something
+        out.
     :raises AirflowFailException: the request cannot work.
     """
 
@@ -50,6 +51,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
         "database",
         "pattern",
         "before",
+        "verified_only",
         "labels",
         "limit",
     )
@@ -58,13 +60,13 @@ class PgS3ListBackupsOperator(PgS3Operator):
     def __init__(
         self,
         *,
-        repository: str,
+        repository: Sequence[str] | str,
         aws_conn_id: str | None = "aws_default",
         database: str | None = None,
         pattern: str | None = None,
         before: datetime | str | None = None,
-        verified_only: bool = False,
-        labels: Mapping[str, str] | None = None,
+        verified_only: bool | str = False,
+        labels: Mapping[str, str] | str | None = None,
         limit: int | str | None = None,
         fail_if_empty: bool = True,
         s3_extra_args: Mapping[str, Any] | None = None,
@@ -87,17 +89,20 @@ class PgS3ListBackupsOperator(PgS3Operator):
         with self._final_errors():
             selection = self._selection()
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
-            repository = Repository(client, self.repository)
+            repositories = [Repository(client, uri) for uri in self._repositories()]
             now = datetime.now(UTC)
             if self.pattern:
-                refs = self._archives(repository, self.pattern, selection)
+                refs = [ref for one in repositories for ref in self._archives(one, self.pattern, selection)]
                 rows, table = [archive_row(ref) for ref in refs], archive_table(refs, now)
             else:
-                entries = select(repository, selection, self.log)
-                rows, table = [backup_row(entry) for entry in entries], backup_table(entries, now)
+                entries = [entry for one in repositories for entry in select(one, selection, self.log)]
+                rows, table = [backup_row(entry) for entry in entries], listing(entries, now)
             if not rows and self.fail_if_empty:
                 raise InputError(f"there is no backup {self._what()}: has one been made, and is the prefix right?")
-        self.log.info("%d backups %s", len(rows), self._what())
+        are_all = selection.limit is None or len(rows) < selection.limit
+        self.log.info(
+            "%s %s", f"{len(rows)} backups" if are_all else f"the newest {len(rows)} of the backups", self._what()
+        )
         for line in table if rows else []:
             self.log.info("%s", line)
         return rows
@@ -116,7 +121,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
             database=database,
             before=_time(self.before),
             labels=arguments.as_labels(self.labels),
-            verified_only=self.verified_only,
+            verified_only=arguments.as_bool(self.verified_only, "verified_only"),
             limit=limit,
         )
 
@@ -128,8 +133,11 @@ class PgS3ListBackupsOperator(PgS3Operator):
         before = selection.before
         return [ref for ref in refs if before is None or ref.created_at < before][: selection.limit]
 
+    def _repositories(self) -> list[str]:
+        return [self.repository] if isinstance(self.repository, str) else list(self.repository)
+
     def _what(self) -> str:
-        parts = [f"in {self.repository}"]
+        parts = [f"in {', '.join(self._repositories())}"]
         if self.database:
             parts.append(f"of database {self.database!r}")
         if self.pattern:
@@ -138,7 +146,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
             parts.append(f"before {self.before}")
         if self.labels:
             parts.append(f"with labels {self.labels}")
-        if self.verified_only:
+        if arguments.as_bool(self.verified_only, "verified_only"):
             parts.append("that is verified")
         return " ".join(parts)
 

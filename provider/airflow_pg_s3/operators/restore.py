@@ -57,7 +57,7 @@ class PgS3RestoreOperator(PgS3Operator):
     :param exclude_tables: restore all but these tables and what depends on them: patterns as in `tables`. An
         extension's table only loses its rows. ``replace`` also needs `allow_partial` (templated).
     :param schema_only: restore definitions without data.
-    :param data_only: restore data into tables that exist and are empty.
+    :param data_only: restore data into tables that exist and are empty (templated).
     :param create_database: create a database that does not exist; if False, a missing database is an error.
     :param pg_restore_options: further options for pg_restore, one per list item; options that leave out rows or
         objects are refused (templated).
@@ -108,6 +108,7 @@ class PgS3RestoreOperator(PgS3Operator):
         "tables",
         "schemas",
         "exclude_tables",
+        "data_only",
         "pg_restore_options",
         "no_owner",
         "no_privileges",
@@ -139,7 +140,7 @@ class PgS3RestoreOperator(PgS3Operator):
         schemas: Sequence[str] | str | None = None,
         exclude_tables: Sequence[str] | str | None = None,
         schema_only: bool = False,
-        data_only: bool = False,
+        data_only: bool | str = False,
         create_database: bool = True,
         pg_restore_options: Sequence[str] | str = (),
         no_owner: bool | str = False,
@@ -210,7 +211,7 @@ class PgS3RestoreOperator(PgS3Operator):
                     schemas=arguments.as_list(self.schemas, "schemas"),
                     exclude_tables=arguments.as_list(self.exclude_tables, "exclude_tables"),
                     schema_only=self.schema_only,
-                    data_only=self.data_only,
+                    data_only=arguments.as_bool(self.data_only, "data_only"),
                 ),
                 pg_restore_options=arguments.as_list(self.pg_restore_options, "pg_restore_options"),
                 no_owner=arguments.as_bool(self.no_owner, "no_owner"),

@@ -15,6 +15,7 @@ from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.verify import verify
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.task_errors import logged
 
 
 class PgS3VerifyOperator(PgS3Operator):
@@ -116,9 +117,11 @@ class PgS3VerifyOperator(PgS3Operator):
             try:
                 result = verify(request, client, cancel=self._cancel, log=self.log)
             except IntegrityError as error:
-                raise AirflowFailException(f"{request.backup} FAILED verification: {error}") from None
+                failure = AirflowFailException(f"{request.backup} FAILED verification: {error}")
+                raise logged(failure, self.log) from None
         if result.verification.outcome == "failed":
-            raise AirflowFailException(result.sentence)
+            raise logged(AirflowFailException(self._named(result.sentence)), self.log)
         if result.verification.outcome == "could not verify":
-            raise (AirflowException if result.retry_may_help else AirflowFailException)(result.sentence)
+            kind = AirflowException if result.retry_may_help else AirflowFailException
+            raise logged(kind(self._named(result.sentence)), self.log)
         return self._report(context, result.facts(request.backup))

@@ -22,7 +22,7 @@ from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.repository.freshness import look
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
-from airflow_pg_s3.task_errors import final_error
+from airflow_pg_s3.task_errors import final_error, logged
 from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
 
 if TYPE_CHECKING:
@@ -91,18 +91,24 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         except PgS3Error as error:
             raise final_error(error, self.log) from None
         self._found = found.message
-        self.log.info("%s", found.message)
+        if found.is_fresh or self.timeout:  # otherwise it is the error that comes next
+            self.log.info("%s", found.message)
         return PokeReturnValue(is_done=found.is_fresh, xcom_value=found.facts)
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Check, and wait until the newest backup is young enough."""
-        if self.deferrable:
-            return self._poke_then_defer(context)
         try:
-            facts: dict[str, Any] | None = super().execute(context)
-        except (AirflowSensorTimeout, AirflowSkipException) as error:
-            raise type(error)(": ".join(filter(None, (self._found, str(error))))) from error
+            facts: dict[str, Any] | None = (
+                self._poke_then_defer(context) if self.deferrable else super().execute(context)
+            )
+        except AirflowSkipException as error:
+            raise AirflowSkipException(self._with_found(error)) from error
+        except AirflowSensorTimeout as error:
+            raise logged(AirflowSensorTimeout(self._with_found(error)), self.log) from None
         return facts
+
+    def _with_found(self, error: Exception) -> str:
+        return ": ".join(filter(None, (self._found, str(error))))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return or raise the trigger's result; `resume_execution` applies `soft_fail` and `never_fail`."""
@@ -113,13 +119,17 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 facts: dict[str, Any] = event["facts"]
                 return facts
             case "late":
-                raise AirflowSensorTimeout(message)
+                raise self._logged(AirflowSensorTimeout(message))
             case "refused":
-                raise AirflowFailException(message)
+                raise self._logged(AirflowFailException(message))
             case _:
                 if self.never_fail:
                     raise AirflowSkipException(message)
-                raise StorageError(message)
+                raise self._logged(StorageError(message))
+
+    def _logged(self, error: Exception) -> Exception:
+        """Log an error, unless Airflow will skip the task instead; return it."""
+        return error if self.soft_fail or self.never_fail else logged(error, self.log)
 
     def _poke_then_defer(self, context: Context) -> dict[str, Any] | None:
         deadline = datetime.now(UTC) + timedelta(seconds=self.timeout)
@@ -149,7 +159,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         try:
             found = self.poke(context)
             if is_last and not found.is_done:
-                raise AirflowSensorTimeout(self._found)
+                raise AirflowSensorTimeout
             return found
         except AirflowException as error:
             if self.soft_fail or self.never_fail:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_pg_s3.core.reporting import human
 from airflow_pg_s3.core.repository import catalog, listing
 from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.s3 import requests as core_s3
@@ -286,18 +287,48 @@ def test_a_limit_finds_the_same_backups_as_the_whole_list_has(
 
 
 @only_on("moto")
-def test_the_log_shows_a_table(s3, put_backup, put_evidence, list_backups, caplog):
+def test_the_log_shows_a_table(s3, put_backup, put_evidence, list_backups, repository, caplog):
     old, new = put_backup("app", NOON), put_backup("app", NOON + timedelta(days=1), release="42", stage="prod")
     put_evidence("app", old, RESTORED)
     with caplog.at_level("INFO"):
-        list_backups()
-    _, header, newer, older = caplog.messages
-    columns = ["database", "id", "age", "size", "new", "raw size", "tables", "rows", "verification", "labels"]
-    assert re.split("  +", header) == columns
+        listed = list_backups()
+    first, header, of_them_all, newer, older, stored = caplog.messages
+    assert first == f"2 backups in {repository}"
+    assert re.split("  +", header) == [
+        "database", "id", "made (UTC)", "age", "took", "size", "new", "raw size", "tables", "rows", "encrypted",
+        "verification", "labels",
+    ]  # fmt: skip
+    uri = of_them_all.removesuffix(":").replace("<database>", "app")
+    assert [uri.replace("<id>", backup_id) for backup_id in (new, old)] == [row["uri"] for row in listed]
+    assert f"{NOON:%Y-%m-%d} 12:00" in older
+    assert max(map(len, (header, newer, older))) < 165
+    assert stored == f"these have stored {human(sum(row['new_stored_bytes'] for row in listed))}"
     assert [line.index(backup_id) for line, backup_id in ((newer, new), (older, old))] == [header.index("id ")] * 2
     place = header.index("verification")
     assert re.fullmatch(r"not verified +release=42, stage=prod", newer[place:])
     assert re.fullmatch(r"verified \d+ d ago", older[place:])
+
+
+@only_on("moto")
+def test_a_limited_list_does_not_look_like_all_there_is(s3, put_backup, list_backups, repository, caplog):
+    put_backup("app", NOON)
+    put_backup("app", NOON + timedelta(days=1))
+    with caplog.at_level("INFO"):
+        list_backups(limit=1)
+        list_backups(limit=3)
+    assert [message for message in caplog.messages if message.endswith(f" in {repository}")] == [
+        f"the newest 1 of the backups in {repository}",
+        f"2 backups in {repository}",
+    ]
+
+
+@only_on("moto")
+def test_several_repositories_are_listed_in_one_table(s3, put_backup, list_backups, repository, caplog):
+    put_backup("app", NOON)
+    with caplog.at_level("INFO"):
+        listed = list_backups(repository=[repository, f"{repository}/none", repository])
+    assert len(listed) == 2
+    assert len([line for line in caplog.messages if line.startswith("database ")]) == 1
 
 
 @only_on("moto")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.doctor.doctor import DoctorRequest, examine
-from airflow_pg_s3.core.doctor.findings import Finding
+from airflow_pg_s3.core.doctor.findings import Finding, failures, lines
 from airflow_pg_s3.core.repository.repository import Repository
 
 
@@ -29,19 +29,14 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
     findings = [
         replace(one, found=session.wording(one.found), advice=session.wording(one.advice)) for one in examined
     ]
-    is_ok = all(finding.status != "failure" for finding in findings)
+    is_ok = not failures(findings)
     facts = {"ok": is_ok, "findings": [finding.facts for finding in findings]}
     session.out.write(facts, _lines(findings))
     return ExitCode.DONE if is_ok else ExitCode.FAILED
 
 
 def _lines(findings: Sequence[Finding]) -> Iterator[str]:
-    width = max(len(finding.check) for finding in findings)
-    for finding in findings:
-        status = finding.status if finding.status == "ok" else finding.status.upper()
-        yield f"{status:7}  {finding.check:{width}}  {finding.found}"
-        if finding.advice:
-            yield f"{'':7}  {'':{width}}  -> {finding.advice}"
-    failures = sum(finding.status == "failure" for finding in findings)
+    yield from lines(findings)
+    number = len(failures(findings))
     yield ""
-    yield f"{failures} of these would make a backup fail" if failures else "a backup has all that it needs"
+    yield f"{number} of these would make a backup fail" if number else "a backup has all that it needs"

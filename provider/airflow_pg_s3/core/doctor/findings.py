@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +34,21 @@ class Finding:
     def facts(self) -> dict[str, Any]:
         """The same in plain values."""
         return {"check": self.check, "status": self.status, "found": self.found, "advice": self.advice}
+
+
+def failures(findings: Sequence[Finding]) -> list[Finding]:
+    """Return those that would make a backup fail."""
+    return [finding for finding in findings if finding.status == "failure"]
+
+
+def lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """Lay findings out in lines: status, check, what was found, and below it what to do."""
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        status = finding.status if finding.status == "ok" else finding.status.upper()
+        yield f"{status:7}  {finding.check:{width}}  {finding.found}"
+        if finding.advice:
+            yield f"{'':7}  {'':{width}}  -> {finding.advice}"
 
 
 class Findings(list[Finding]):

@@ -6,7 +6,7 @@ import re
 
 # At login libpq gives a message without a SQLSTATE. Each phrase comes with advice, unless it needs none.
 _PHRASES_OF_SERVERS = {
-    "password authentication failed": "",
+    "password authentication failed": "correct the connection's login and password",
     "Peer authentication failed": "",
     "Ident authentication failed": "",
     "certificate authentication failed": "",

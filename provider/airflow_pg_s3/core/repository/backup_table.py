@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from airflow_pg_s3.core.reporting import aligned, human, human_age
+from airflow_pg_s3.core.reporting import aligned, duration, human, human_age
 from airflow_pg_s3.core.repository.catalog import Entry
 from airflow_pg_s3.core.repository.listing import BackupRef
 from airflow_pg_s3.core.repository.members import Member
@@ -67,6 +67,8 @@ def backup_row(entry: Entry) -> dict[str, Any]:
         "tables": entry.tables,
         "rows": entry.rows,
         "left_out_by": list(entry.left_out_by),
+        "duration_seconds": entry.duration_seconds,
+        "encrypted": entry.is_encrypted,
     }
 
 
@@ -86,24 +88,44 @@ def archive_row(ref: BackupRef) -> dict[str, Any]:
 def backup_table(entries: Sequence[Entry], now: datetime) -> list[str]:
     """Lay backups out in lines."""
     return aligned(
-        ("database", "id", "age", "size", "new", "raw size", "tables", "rows", "verification", "labels"),
+        (
+            *("database", "id", "made (UTC)", "age", "took", "size", "new", "raw size", "tables", "rows"),
+            *("encrypted", "verification", "labels"),
+        ),
         [
             (
                 entry.database,
                 entry.backup_id,
+                f"{entry.created_at.astimezone(UTC):%Y-%m-%d %H:%M}",
                 human_age((now - entry.created_at).total_seconds()),
+                duration(entry.duration_seconds),
                 human(entry.stored_bytes),
                 human(entry.new_stored_bytes),
                 human(entry.raw_bytes),
                 f"{entry.tables:,}",
                 f"{entry.rows:,}",
+                "yes" if entry.is_encrypted else "no",
                 entry.state(now),
                 ", ".join(f"{name}={value}" for name, value in entry.labels.items()),
             )
             for entry in entries
         ],
-        numbers=("age", "size", "new", "raw size", "tables", "rows"),
+        numbers=("age", "took", "size", "new", "raw size", "tables", "rows"),
     )
+
+
+def listing(entries: Sequence[Entry], now: datetime) -> list[str]:
+    """Lay backups out like `backup_table`, with what their URIs are made of above them, and their size below."""
+    header, *rows = backup_table(entries, now)
+    lines = [header]
+    of_the_line_before = ""
+    for entry, row in zip(entries, rows, strict=True):
+        repository = entry.ref.uri.rsplit("/", 2)[0]
+        if repository != of_the_line_before:
+            lines.append(f"{repository}/<database>/<id>.json:")
+        lines.append(row)
+        of_the_line_before = repository
+    return [*lines, f"these have stored {human(sum(entry.new_stored_bytes for entry in entries))}"]
 
 
 def archive_table(refs: Sequence[BackupRef], now: datetime) -> list[str]:

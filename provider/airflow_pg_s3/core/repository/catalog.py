@@ -61,6 +61,8 @@ class Entry:
     tables: int
     rows: int
     left_out_by: Sequence[str]
+    duration_seconds: float
+    is_encrypted: bool
     is_verified: bool
     newest_verdict: Verdict | None
 
@@ -157,6 +159,8 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unrea
         tables=manifest.tables,
         rows=manifest.rows,
         left_out_by=manifest.dump.left_out_by,
+        duration_seconds=manifest.duration_seconds,
+        is_encrypted=manifest.encryption is not None,
         is_verified=evidence is not None and evidence.is_verified,
         newest_verdict=Verdict(outcome=newest.outcome, level=newest.level, at=newest.began_at) if newest else None,
     )

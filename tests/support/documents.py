@@ -20,7 +20,7 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def run_bash(document: str, edit: Callable[[str], str], environment: Mapping[str, str], folder: Path) -> str:
-    """Run all bash blocks of a document as one script, which ends at the first failure; return what it has written."""
+    """Run all bash blocks of a document as one script, up to the first failure; return what it has written."""
     script = "set -euo pipefail\n" + edit("\n".join(blocks(document, "bash")))
     # `python`, `pg-s3` are this environment's.
     path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])

@@ -2,12 +2,14 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from testkit.postgres import Cluster
+from tests.integration.cli.conftest import PG_S3
 from tests.integration.conftest import only_on
 from tests.support.documents import ROOT, run_bash
 
@@ -41,4 +43,29 @@ def test_the_tutorial_ends_with_a_restored_table_and_a_proof(run, bucket: str, v
     assert pg18.psql("select count(*) from pg_indexes where tablename = 'lines'", "orders") == "2\n"
     assert pg18.psql("select count(*) from lines", "orders") == "202000\n"
     assert "verified" in written
+    assert pg18.psql("select datname from pg_database where datname ~ '^orders'") == "orders\n"
+
+
+def test_rows_come_back_into_a_live_table_and_sizes_are_told(run, variables, bucket: str, pg18: Cluster):
+    pg18.create_database("orders")
+    pg18.psql(
+        """
+        create table customers (id int primary key, name text);
+        insert into customers select n, 'n' from generate_series(1, 10) n;
+        create table lines (id int primary key, customer int references customers, amount int);
+        insert into lines select n, n % 10 + 1, 5 from generate_series(1, 100) n
+        """,
+        "orders",
+    )
+    repository = f"s3://{bucket}/production"
+    subprocess.run([PG_S3, "backup", "orders", repository, "--quiet"], env=variables, check=True)
+    pg18.psql("delete from lines where customer in (7, 9)", "orders")
+    pg18.psql(
+        "update lines set amount = 0 where customer = 8; update lines set amount = 1 where customer = 1", "orders"
+    )
+    written = run("docs/how-to.md")
+    assert pg18.psql("select amount, count(*) from lines group by 1 order by 1", "orders") == "1|10\n5|90\n"
+    assert re.search(r'^"20..-..-..T[^"]*",110,\d+,\d+,\d+$', written, re.MULTILINE)
+    assert re.search(r"^20..-..\t1\t\d+$", written, re.MULTILINE)
+    assert re.search(r"^public\tlines\t100\t\d+\npublic\tcustomers\t10\t\d+$", written, re.MULTILINE)
     assert pg18.psql("select datname from pg_database where datname ~ '^orders'") == "orders\n"

@@ -90,6 +90,8 @@ class Airflow:
             for line in process.stdout:
                 whole.write(line)
                 said = OPERATOR_LINE.match(line)
+                if said and said["said"].startswith("::"):  # the groups of Airflow's page
+                    continue
                 if on_line is not None and said:
                     on_line(said["said"])
                 elif ERROR_LINE.match(line):

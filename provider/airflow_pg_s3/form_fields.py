@@ -224,8 +224,8 @@ def if_exists(default: str = "fail", **schema: Any) -> Param:
             "clean": "clean: drop what the backup brings, and restore it",
             "replace": "replace: restore beside it, then swap the names",
         },
-        description_md="**replace** cuts all connections to the database at the swap, and keeps the old one as "
-        "`<database>__before_<6 hex digits>`, until you drop it. **clean** works inside the database, in one "
+        description="replace cuts all connections to the database at the swap, and keeps the old one as "
+        "<database>__before_<6 hex digits>, until you drop it. clean works inside the database, in one "
         "transaction: if anything fails, nothing has changed.",
         **schema,
     )

@@ -41,6 +41,7 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_pg_s3.triggers.freshness"],
             }
         ],
+        "extra-links": ["airflow_pg_s3.telemetry.console_link.S3ConsoleLink"],
         "config": {
             "pg_s3": {
                 "description": "Settings of the worker machine that backups and restores run on.",

@@ -52,13 +52,13 @@ def test_each_field_of_a_form_says_in_words_what_it_is():
         for name in dag.params:
             param = dag.params.get_param(name)
             assert param.schema.get("title", name) != name, (dag.dag_id, name)
-            said = param.description or param.schema.get("description_md") or param.schema["title"]
+            said = param.description or param.schema["title"]
             assert " " in said, (dag.dag_id, name)
 
 
 @pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_restore"])
 def test_the_form_says_what_a_replacement_does_to_those_who_are_connected(dag_id):
-    said = parse(dag_id).params.get_param("if_exists").schema["description_md"]
+    said = parse(dag_id).params.get_param("if_exists").description
     assert "cuts all connections" in said
     assert "__before_" in said
 

@@ -152,6 +152,9 @@ def test_the_scheduler_runs_the_backup_by_itself(standalone, moto, pg18):
     assert (run["state"], run["run_type"]) == ("success", "scheduled"), standalone.task_log(*of_the_task)
     log = standalone.log_with("committed s3://", *of_the_task)
     assert pg18.password not in log
+    assert "::group::Dump" in log
+    links = standalone.call("GET", "/dags/{}/dagRuns/{}/taskInstances/{}/links".format(*of_the_task))
+    assert set(links["extra_links"]) == {"Backup on Amazon S3"}
     assert manifests(moto, "nightly")
 
 

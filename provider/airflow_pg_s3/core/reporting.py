@@ -20,6 +20,20 @@ class Log(Protocol):
         """Log what somebody should check."""
 
 
+def begin_stage(log: Log, name: str) -> None:
+    """Let a log that has stages, a method ``begin_stage``, begin one."""
+    begin = getattr(log, "begin_stage", None)
+    if begin is not None:
+        begin(name)
+
+
+def end_stage(log: Log) -> None:
+    """Let a log that has stages, a method ``end_stage``, end the last one: what comes next is the result."""
+    end = getattr(log, "end_stage", None)
+    if end is not None:
+        end()
+
+
 class Progress:
     """A progress line at most every ten seconds, and one at the end; a bar, where the log has one.
 

@@ -17,6 +17,9 @@ from airflow_pg_s3.core.backup.request import (
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS, console_url
+from airflow_pg_s3.telemetry.lineage import Movement, database_dataset, repository_dataset
+from airflow_pg_s3.telemetry.metrics import measure
 
 
 class PgS3BackupOperator(PgS3Operator):
@@ -63,6 +66,7 @@ class PgS3BackupOperator(PgS3Operator):
         "spool_dir",
     )
     ui_color = "#e0ecf4"
+    operator_extra_links = BACKUP_LINKS
 
     def __init__(
         self,
@@ -103,7 +107,7 @@ class PgS3BackupOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Back up, and return the facts about the backup."""
-        with self._final_errors():
+        with self._final_errors() as log:
             database = arguments.as_database(self.database, otherwise="the connection's own")
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = BackupRequest(
@@ -122,5 +126,13 @@ class PgS3BackupOperator(PgS3Operator):
                 client_path=connections.client_path(),
                 producer=connections.producer(context),
             )
-            result = back_up(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
+            result = back_up(request, Repository(client, self.repository), cancel=self._cancel, log=log)
+        self.console_url = console_url(client, result.uri)
+        self._movement = Movement(
+            source=database_dataset(request.source),
+            target=repository_dataset(result.uri),
+            rows=result.manifest.rows,
+            raw_bytes=result.manifest.raw_bytes,
+        )
+        measure("backup", result.facts)
         return self._report(context, result.facts)

@@ -99,10 +99,9 @@ class PgS3ListBackupsOperator(PgS3Operator):
                 rows, table = [backup_row(entry) for entry in entries], listing(entries, now)
             if not rows and self.fail_if_empty:
                 raise InputError(f"there is no backup {self._what()}: has one been made, and is the prefix right?")
-        are_all = selection.limit is None or len(rows) < selection.limit
-        self.log.info(
-            "%s %s", f"{len(rows)} backups" if are_all else f"the newest {len(rows)} of the backups", self._what()
-        )
+        may_be_more = selection.limit is not None and len(rows) >= selection.limit
+        number = f"the newest {len(rows)} of the backups" if may_be_more else f"number of backups: {len(rows)},"
+        self.log.info("%s %s", number, self._what())
         for line in table if rows else []:
             self.log.info("%s", line)
         return rows

@@ -17,6 +17,9 @@ from airflow_pg_s3.core.restore.request import IfExists, RestoreRequest, Selecti
 from airflow_pg_s3.core.restore.restore import restore
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
+from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS, console_url
+from airflow_pg_s3.telemetry.lineage import Movement, database_dataset, repository_dataset
+from airflow_pg_s3.telemetry.metrics import measure
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -123,6 +126,7 @@ class PgS3RestoreOperator(PgS3Operator):
         "thaw_days",
     )
     ui_color = "#e5f5e0"
+    operator_extra_links = BACKUP_LINKS
 
     def __init__(
         self,
@@ -193,7 +197,7 @@ class PgS3RestoreOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Restore, and return the facts about the restore."""
-        with self._final_errors():
+        with self._final_errors() as log:
             database = arguments.as_database(self.database, otherwise="the connection's own")
             client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = RestoreRequest(
@@ -226,9 +230,17 @@ class PgS3RestoreOperator(PgS3Operator):
                 identities=connections.age_identities(self.age_identity_conn_id),
                 allow_unsafe_psql=self.allow_unsafe_psql,
             )
+            self.console_url = console_url(client, request.backup)
             if self.thaw:
                 self._wait_for_thaw(self.thaw, client, request.backup)
-            result = restore(request, client, cancel=self._cancel, log=self.log)
+            result = restore(request, client, cancel=self._cancel, log=log)
+        self._movement = Movement(
+            source=repository_dataset(request.backup),
+            target=database_dataset(request.target),
+            rows=result.amounts.rows,
+            raw_bytes=result.amounts.raw_bytes,
+        )
+        measure("restore", result.facts)
         return self._report(context, result.facts)
 
     def go_on(self, context: Mapping[str, Any], event: Any, backup: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from airflow_pg_s3.core.verify.verify import verify
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.operators.base import PgS3Operator
 from airflow_pg_s3.task_errors import logged
+from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS, console_url
+from airflow_pg_s3.telemetry.metrics import measure
 
 
 class PgS3VerifyOperator(PgS3Operator):
@@ -63,6 +65,7 @@ class PgS3VerifyOperator(PgS3Operator):
         "spool_dir",
     )
     ui_color = "#fff7bc"
+    operator_extra_links = BACKUP_LINKS
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class PgS3VerifyOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Verify, and return the facts about the verification."""
-        with self._final_errors():
+        with self._final_errors() as log:
             client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
             request = VerifyRequest(
                 backup=resolve(client, self.backup, self.log),
@@ -114,8 +117,9 @@ class PgS3VerifyOperator(PgS3Operator):
                 s3_extra_args=extra_args,
                 producer=connections.producer(context),
             )
+            self.console_url = console_url(client, request.backup)
             try:
-                result = verify(request, client, cancel=self._cancel, log=self.log)
+                result = verify(request, client, cancel=self._cancel, log=log)
             except IntegrityError as error:
                 failure = AirflowFailException(f"{request.backup} FAILED verification: {error}")
                 raise logged(failure, self.log) from None
@@ -124,4 +128,6 @@ class PgS3VerifyOperator(PgS3Operator):
         if result.verification.outcome == "could not verify":
             kind = AirflowException if result.retry_may_help else AirflowFailException
             raise logged(kind(self._named(result.sentence)), self.log)
-        return self._report(context, result.facts(request.backup))
+        facts = result.facts(request.backup)
+        measure("verification", facts)
+        return self._report(context, facts)

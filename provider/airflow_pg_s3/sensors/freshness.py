@@ -23,6 +23,7 @@ from airflow_pg_s3.core.repository.freshness import look
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
 from airflow_pg_s3.task_errors import final_error, logged
+from airflow_pg_s3.telemetry.metrics import measure
 from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         except PgS3Error as error:
             raise final_error(error, self.log) from None
         self._found = found.message
+        self._measure(found.facts)
         if found.is_fresh or self.timeout:  # otherwise it is the error that comes next
             self.log.info("%s", found.message)
         return PokeReturnValue(is_done=found.is_fresh, xcom_value=found.facts)
@@ -107,12 +109,17 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
             raise logged(AirflowSensorTimeout(self._with_found(error)), self.log) from None
         return facts
 
+    def _measure(self, facts: Mapping[str, Any] | None) -> None:
+        if facts is not None:
+            measure("newest_verified" if self.verified else "newest", facts)
+
     def _with_found(self, error: Exception) -> str:
         return ": ".join(filter(None, (self._found, str(error))))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return or raise the trigger's result; `resume_execution` applies `soft_fail` and `never_fail`."""
         message = str(event["message"])
+        self._measure(event["facts"])
         match event["status"]:
             case "fresh":
                 self.log.info("%s", message)

@@ -83,6 +83,8 @@ def test_a_row_says_what_the_backup_is(pg18: Cluster, new_database, back_up, lis
             "tables": 1,
             "rows": 10,
             "left_out_by": [],
+            "duration_seconds": made["duration_seconds"],
+            "encrypted": False,
             "labels": {"release": "42"},
         }
     ]
@@ -293,7 +295,7 @@ def test_the_log_shows_a_table(s3, put_backup, put_evidence, list_backups, repos
     with caplog.at_level("INFO"):
         listed = list_backups()
     first, header, of_them_all, newer, older, stored = caplog.messages
-    assert first == f"2 backups in {repository}"
+    assert first == f"number of backups: 2, in {repository}"
     assert re.split("  +", header) == [
         "database", "id", "made (UTC)", "age", "took", "size", "new", "raw size", "tables", "rows", "encrypted",
         "verification", "labels",
@@ -318,7 +320,7 @@ def test_a_limited_list_does_not_look_like_all_there_is(s3, put_backup, list_bac
         list_backups(limit=3)
     assert [message for message in caplog.messages if message.endswith(f" in {repository}")] == [
         f"the newest 1 of the backups in {repository}",
-        f"2 backups in {repository}",
+        f"number of backups: 2, in {repository}",
     ]
 
 

@@ -18,7 +18,7 @@ from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
-from airflow_pg_s3.core.reporting import Log, human
+from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human
 from airflow_pg_s3.core.repository.backup_id import new_backup_id
 from airflow_pg_s3.core.repository.codec import Encoder
 from airflow_pg_s3.core.repository.manifest import Manifest
@@ -69,6 +69,7 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
     """
     encoder = Encoder(level=request.compression_level, recipients=request.age_recipients)
     check_request(request)
+    begin_stage(log, "Preflight")
     with (
         request.source.connect() as connection,
         Heartbeat(connection, "the connection that marks this backup as alive", cancel),
@@ -83,12 +84,15 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
             StagedBackup(repository, begun, request.s3_extra_args, cancel=cancel, log=log) as staged,
         ):
             staged.wait_for_sweep()
+            begin_stage(log, "Dump")
             _say_begun(plan, repository.uri(staged.folder), log)
             dump = PgDump(plan, workspace, cancel, log)
             shipped = dump.ship(repository, staged, encoder, connection)
+            begin_stage(log, "Commit")
             manifest = build_manifest(dump, backup_id, encoder, staged, shipped)
             _commit(staged, manifest, connection)
     result = BackupResult(uri=repository.uri(staged.manifest_key), key=staged.manifest_key, manifest=manifest)
+    end_stage(log)
     _say_committed(result, request, log)
     return result
 

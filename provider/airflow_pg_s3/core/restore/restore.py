@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import Log, human
+from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human
 from airflow_pg_s3.core.repository.repository import is_external
 from airflow_pg_s3.core.restore.backup_source import open_backup_source
 from airflow_pg_s3.core.restore.context import RestoreContext
@@ -78,6 +78,7 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
 def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
     """Restore from an opened source; raises as `restore`."""
     began, log = time.monotonic(), context.log
+    begin_stage(log, "Preflight")
     with open_target(context) as target:
         plan = source.plan(target)
         log.info(
@@ -87,9 +88,12 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
             target.version // 10000,
             plan.program,
         )
+        begin_stage(log, "Restore")
         plan.prepare()
         amounts = plan.fill()
+        begin_stage(log, "Commit")
         target.promote()
+    end_stage(log)
     result = RestoreResult(
         name=source.name,
         warnings=[*context.warnings, *target.warnings],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_pg_s3.core.postgres import client_tools
 from airflow_pg_s3.core.postgres.archive.requirements import requirements_of
 from airflow_pg_s3.core.postgres.client_tools import ClientTools
-from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.reporting import Log, begin_stage
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import StoredManifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
@@ -80,6 +80,7 @@ def run_restore_test(
         )
         _note_restore(restore_from(BackupSource(archive, context), context), findings)
         began = time.monotonic()
+        begin_stage(log, "Compare")
         comparison = compare(
             archive, restored, jobs=request.jobs, locate=request.locate_differences, cancel=cancel, log=log
         )

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
 from airflow_pg_s3.core.postgres.errors import server_error, translate_errors
-from airflow_pg_s3.core.reporting import Log, human
+from airflow_pg_s3.core.reporting import Log, end_stage, human
 from airflow_pg_s3.core.repository.manifest import Producer
 from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.verification_record import Verification, record
@@ -112,6 +112,7 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
         trouble = server_error(error)
     except _TROUBLE as error:
         trouble = error
+    end_stage(log)
     outcome, reason = judge(findings, trouble, stored.manifest.server)
     verification = Verification(
         outcome=outcome,

@@ -1,0 +1,38 @@
+"""The button of a task that leads to the backup in Amazon's S3 console."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink
+
+from airflow_pg_s3.core.s3.requests import parse_uri
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class S3ConsoleLink(BaseOperatorLink):
+    """Leads to the manifest of the backup that the task has made, restored or verified."""
+
+    name = "Backup on Amazon S3"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the address that the operator has left when it ran; empty if the store is not Amazon's."""
+        return str(getattr(operator, "console_url", ""))
+
+
+BACKUP_LINKS = (S3ConsoleLink(),)
+"""The buttons of tasks that make, restore or verify a backup."""
+
+
+def console_url(client: S3Client, uri: str) -> str:
+    """Return the address of an object in Amazon's console; empty if the client's store is another one."""
+    domain = BaseAwsLink.get_aws_domain(client.meta.partition)
+    if domain is None or ".amazonaws.com" not in client.meta.endpoint_url:
+        return ""
+    bucket, key = parse_uri(uri, parameter="backup")
+    query = urlencode({"region": client.meta.region_name, "prefix": key})
+    return f"https://console.{domain}/s3/object/{bucket}?{query}"

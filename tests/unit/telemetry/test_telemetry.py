@@ -1,0 +1,87 @@
+"""What the rest of Airflow sees of a task."""
+
+import pytest
+
+from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.operators.backup import PgS3BackupOperator
+from airflow_pg_s3.telemetry import metrics
+from airflow_pg_s3.telemetry.console_link import S3ConsoleLink, console_url
+from airflow_pg_s3.telemetry.lineage import DatasetName, Movement, database_dataset, lineage, repository_dataset
+from airflow_pg_s3.telemetry.stages import StagedLog
+
+URI = "s3://my-backups/production/orders%20%26%20co/20261122T030000Z-5f3a9c.json"
+
+
+class Lines(list):
+    def info(self, message, *args):
+        self.append(message % args)
+
+
+def test_stages_are_groups_of_which_one_is_open_at_most():
+    lines = Lines()
+    log = StagedLog(lines)
+    log.end_stage()
+    log.begin_stage("Preflight")
+    log.begin_stage("Dump")
+    log.info("read %d", 7)
+    log.end_stage()
+    log.end_stage()
+    assert lines == ["::group::Preflight", "::endgroup::", "::group::Dump", "read 7", "::endgroup::"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "region", "starts"),
+    [
+        ("https://s3.eu-central-1.amazonaws.com", "eu-central-1", "https://console.aws.amazon.com/s3/object/"),
+        ("https://s3.cn-north-1.amazonaws.com.cn", "cn-north-1", "https://console.amazonaws.cn/s3/object/"),
+        ("https://s3.example.com", "us-east-1", None),
+    ],
+)
+def test_the_link_leads_to_the_object_in_amazons_console_and_nowhere_for_other_stores(
+    new_s3_client, endpoint, region, starts
+):
+    client = new_s3_client(endpoint)
+    client.meta._client_config.region_name = region
+    client.meta._partition = "aws-cn" if region.startswith("cn-") else "aws"
+    key = "production%2Forders%2520%2526%2520co%2F20261122T030000Z-5f3a9c.json"
+    assert console_url(client, URI) == (f"{starts}my-backups?region={region}&prefix={key}" if starts else "")
+
+
+def test_the_button_shows_what_the_operator_has_left():
+    operator = PgS3BackupOperator(task_id="backup", repository="s3://b/x")
+    (link,) = operator.operator_extra_links
+    assert isinstance(link, S3ConsoleLink)
+    assert link.get_link(operator, ti_key=None) == ""
+    operator.console_url = "https://console.aws.amazon.com/s3/object/b"
+    assert link.get_link(operator, ti_key=None) == operator.console_url
+
+
+def test_openlineage_gets_where_data_came_from_and_went_to_and_how_much():
+    source = database_dataset(ConnectionParameters(database="orders", keywords={"host": "db", "port": "6000"}))
+    target = repository_dataset("s3://my-backups/production/orders/20261122T030000Z-5f3a9c.json")
+    assert source == DatasetName("postgres://db:6000", "orders")
+    assert target == DatasetName("s3://my-backups", "production/orders")
+    found = lineage(Movement(source=source, target=target, rows=7, raw_bytes=100))
+    ((inputs,), (outputs,)) = found.inputs, found.outputs
+    assert (inputs.namespace, inputs.name, outputs.namespace, outputs.name) == (*source, *target)
+    statistics = outputs.outputFacets["outputStatistics"]
+    assert (statistics.rowCount, statistics.size) == (7, 100)
+    assert lineage(None).inputs == []
+
+
+def test_gauges_have_the_facts_that_are_known_with_their_database(monkeypatch):
+    gauges = {}
+    monkeypatch.setattr(metrics.Stats, "gauge", lambda name, value, tags: gauges.update({name: (value, tags)}))
+    of_orders = {"database": "orders"}
+    metrics.measure("backup", of_orders | {"raw_bytes": 300, "stored_bytes": 100, "rows": 7, "tables": 2})
+    assert gauges == {
+        "pg_s3.backup.raw_bytes": (300, of_orders),
+        "pg_s3.backup.stored_bytes": (100, of_orders),
+        "pg_s3.backup.ratio": (3.0, of_orders),
+        "pg_s3.backup.rows": (7, of_orders),
+    }
+    gauges.clear()
+    metrics.measure("restore", of_orders | {"rows": None, "raw_bytes": 0})
+    metrics.measure("backup", of_orders | {"raw_bytes": 0, "stored_bytes": 0})
+    assert "pg_s3.restore.rows" not in gauges
+    assert "pg_s3.backup.ratio" not in gauges

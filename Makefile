@@ -41,9 +41,10 @@ format: $(READY) ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# With --quiet, --strict would not see the warnings that it counts.
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(READY) ## the documents as a site in build/docs, with a reference made from the code; a dead link fails
-	$(BIN)/python -m mkdocs build --quiet --strict --config-file website/mkdocs.yml
+	$(BIN)/python -m mkdocs build --strict --config-file website/mkdocs.yml
 
 # In the order of their names, unit tests come last: short files, so that all processes end together.
 test: setup ## all tests: unit, integration, system

@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 # many tests wait: for a password to expire, a lock, Airflow's scheduler.
 PROCESSES ?= 3
 
-.PHONY: help setup lint format test test-fast test-matrix floor torture bench scale demo ceph tools postgresql clean
+.PHONY: help setup lint format docs test test-fast test-matrix floor torture bench scale demo ceph tools postgresql clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,11 @@ lint: $(READY) ## ruff, format, mypy, the direction of imports
 format: $(READY) ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# With --quiet, --strict would not see the warnings that it counts.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(READY) ## the documents as a site in build/docs, with a reference made from the code; a dead link fails
+	$(BIN)/python -m mkdocs build --strict --config-file website/mkdocs.yml
 
 # In the order of their names, unit tests come last: short files, so that all processes end together.
 test: setup ## all tests: unit, integration, system

@@ -43,7 +43,7 @@ def get_provider_info() -> dict[str, object]:
         ],
         "config": {
             "pg_s3": {
-                "description": "Settings of the worker machine that backups and restores run on.",
+                "description": "Where backups are, and settings of the worker machines.",
                 "options": {
                     "client_path": {
                         "description": (
@@ -54,7 +54,20 @@ def get_provider_info() -> dict[str, object]:
                         "type": "string",
                         "example": "/opt/postgresql-18/bin:/opt/postgresql-16/bin",
                         "default": "",
-                    }
+                    },
+                    "repositories": {
+                        "description": (
+                            "Repositories that can be given by name: a JSON list of objects with name, uri and "
+                            "perhaps aws_conn_id (default: aws_default; null: the machine's own credentials)."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": (
+                            '[{"name": "production", "uri": "s3://my-backups/production", '
+                            '"aws_conn_id": "backup_account"}]'
+                        ),
+                        "default": "",
+                    },
                 },
             }
         },

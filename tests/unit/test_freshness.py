@@ -48,7 +48,7 @@ def find(monkeypatch):
 
         for module in (sensors, triggers):
             monkeypatch.setattr(module, "look", look)
-            monkeypatch.setattr(module.connections, "s3_client", lambda conn_id, extra_args: (None, {}))
+            monkeypatch.setattr(module, "open_repository", lambda repository, conn_id, extra_args: (None, {}))
         return looks
 
     return find

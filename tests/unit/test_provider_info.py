@@ -82,5 +82,6 @@ def test_airflow_shows_the_operators(airflow_cli):
         assert f"airflow_pg_s3.operators.{module}" in shown
 
 
-def test_airflow_knows_the_client_path_setting_and_its_default(airflow_cli):
-    assert airflow_cli("config", "get-value", "pg_s3", "client_path").strip() == ""
+@pytest.mark.parametrize("option", ["client_path", "repositories"])
+def test_airflow_knows_each_option_and_its_default(airflow_cli, option):
+    assert airflow_cli("config", "get-value", "pg_s3", option).strip() == ""

@@ -1,1 +1,1 @@
-"""Airflow connections, translated into what the core takes."""
+"""What the core takes, out of Airflow: `connections` translates connections, `repositories` names."""

@@ -14,17 +14,19 @@ from airflow_pg_s3.core.backup.request import (
     DEFAULT_SPOOL_LIMIT,
     BackupRequest,
 )
-from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.repositories import open_repository
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
 class PgS3BackupOperator(PgS3Operator):
     """Back up one PostgreSQL database to S3: in parallel, streaming, completely or not at all.
 
-    :param repository: where backups are stored, ``s3://bucket/any/prefix`` (templated).
+    :param repository: where backups are stored, ``s3://bucket/any/prefix``, or its name in the option
+        ``[pg_s3] repositories`` (templated).
     :param postgres_conn_id: Postgres connection of the source (templated).
-    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
+        to a named repository (templated).
     :param database: database to back up; the connection's schema if None (templated).
     :param jobs: number of tables dumped at the same time; the task uses two more database connections (templated).
     :param compression_level: zstd level, 1 (fast) to 19 (small).
@@ -105,7 +107,7 @@ class PgS3BackupOperator(PgS3Operator):
         """Back up, and return the facts about the backup."""
         with self._final_errors():
             database = arguments.as_database(self.database, otherwise="the connection's own")
-            client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
+            repository, extra_args = open_repository(self.repository, self.aws_conn_id, self.s3_extra_args)
             request = BackupRequest(
                 source=connections.postgres_parameters(self.postgres_conn_id, database),
                 jobs=arguments.as_int(self.jobs, "jobs"),
@@ -122,5 +124,5 @@ class PgS3BackupOperator(PgS3Operator):
                 client_path=connections.client_path(),
                 producer=connections.producer(context),
             )
-            result = back_up(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
+            result = back_up(request, repository, cancel=self._cancel, log=self.log)
         return self._report(context, result.facts)

@@ -13,15 +13,16 @@ from airflow_pg_s3.core.repository.backup_table import archive_row, archive_tabl
 from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.listing import BackupRef
 from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.repositories import open_repository
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
 class PgS3ListBackupsOperator(PgS3Operator):
     """List the complete backups in a repository, newest first; incomplete ones are never listed.
 
-    :param repository: ``s3://bucket/any/prefix`` (templated).
-    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param repository: ``s3://bucket/any/prefix``, or a name in the option ``[pg_s3] repositories`` (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
+        to a named repository (templated).
     :param database: list only this database's backups; None lists those of every database, and an empty name is an
         error (templated).
     :param pattern: list archives of other tools instead, by a glob pattern of their keys below the prefix, such as
@@ -86,8 +87,7 @@ class PgS3ListBackupsOperator(PgS3Operator):
         """List the backups."""
         with self._final_errors():
             selection = self._selection()
-            client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
-            repository = Repository(client, self.repository)
+            repository, _ = open_repository(self.repository, self.aws_conn_id, self.s3_extra_args)
             now = datetime.now(UTC)
             if self.pattern:
                 refs = self._archives(repository, self.pattern, selection)

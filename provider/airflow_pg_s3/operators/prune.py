@@ -8,11 +8,10 @@ from typing import Any
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.retention.facts import facts_of
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE, PruneRequest, prune
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.repositories import open_repository
 from airflow_pg_s3.operators.base import PgS3Operator
 
 LISTED = 100
@@ -27,7 +26,7 @@ class PgS3PruneOperator(PgS3Operator):
     with the label ``hold``, those that Object Lock protects, and what cannot be read. Data of a deleted backup
     that others refer to stays until they are deleted.
 
-    :param repository: ``s3://bucket/any/prefix`` (templated).
+    :param repository: ``s3://bucket/any/prefix``, or a name in the option ``[pg_s3] repositories`` (templated).
     :param database: prune only this database's backups; None prunes those of every database, each by itself, and
         an empty name is an error (templated).
     :param keep_last: number of newest backups to keep; None or 0 turns a rule off (templated, like all rules).
@@ -40,7 +39,8 @@ class PgS3PruneOperator(PgS3Operator):
     :param orphan_age: data and verification records without a manifest are deleted when nothing has been written
         to them for this long; at least some hours, as a backup in progress may write only once in half an hour.
     :param dry_run: log and return what would be done, and delete nothing: a bool, or its text (templated).
-    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
+        to a named repository (templated).
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
         ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
         docs/s3-compatible.md.
@@ -113,7 +113,7 @@ class PgS3PruneOperator(PgS3Operator):
                 timezone=self.timezone,
             )
             dry_run = _flag(self.is_dry_run, "dry_run")
-            client, extra_args = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
+            repository, extra_args = open_repository(self.repository, self.aws_conn_id, self.s3_extra_args)
             request = PruneRequest(
                 retention=retention,
                 database=arguments.as_database(
@@ -123,7 +123,7 @@ class PgS3PruneOperator(PgS3Operator):
                 dry_run=dry_run,
                 s3_extra_args=extra_args,
             )
-            done = prune(request, Repository(client, self.repository), cancel=self._cancel, log=self.log)
+            done = prune(request, repository, cancel=self._cancel, log=self.log)
         return self._report(context, {"dry_run": dry_run} | facts_of(done, listed=LISTED))
 
 

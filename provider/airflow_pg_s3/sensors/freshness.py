@@ -20,8 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError, PgS3Error, StorageError
 from airflow_pg_s3.core.repository.freshness import look
-from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.repositories import open_repository
 from airflow_pg_s3.task_errors import final_error
 from airflow_pg_s3.triggers.freshness import BackupFreshnessTrigger
 
@@ -36,11 +35,12 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
 
     For monitoring, give it a `timeout` of 0: it then checks once, and succeeds or fails.
 
-    :param repository: ``s3://bucket/any/prefix`` (templated).
+    :param repository: ``s3://bucket/any/prefix``, or a name in the option ``[pg_s3] repositories`` (templated).
     :param database: the database whose backups count (templated).
     :param max_age: maximum age of the newest backup, counted from its start.
     :param verified: count only backups that were restored and compared, and have not failed a verification since.
-    :param aws_conn_id: AWS connection; None for the machine's own credentials (templated).
+    :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
+        to a named repository (templated).
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
         ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
         docs/s3-compatible.md.
@@ -83,8 +83,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
             if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
                 raise InputError(f"max_age must be a timedelta above zero, not {self.max_age!r}")
             arguments.as_database(self.database)
-            client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
-            repository = Repository(client, self.repository)
+            repository, _ = open_repository(self.repository, self.aws_conn_id, self.s3_extra_args)
             found = look(
                 repository, database=self.database, max_age=self.max_age, verified=self.verified, log=self.log
             )

@@ -12,8 +12,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.repository.freshness import Freshness, look
-from airflow_pg_s3.core.repository.repository import Repository
-from airflow_pg_s3.hooks import connections
+from airflow_pg_s3.hooks.repositories import open_repository
 
 
 class BackupFreshnessTrigger(BaseTrigger):
@@ -94,9 +93,9 @@ class BackupFreshnessTrigger(BaseTrigger):
                 return
 
     def _check(self) -> Freshness:
-        client, _ = connections.s3_client(self.aws_conn_id, self.s3_extra_args)
+        repository, _ = open_repository(self.repository, self.aws_conn_id, self.s3_extra_args)
         return look(
-            Repository(client, self.repository),
+            repository,
             database=self.database,
             max_age=timedelta(seconds=self.max_age_seconds),
             verified=self.verified,

@@ -1,0 +1,100 @@
+"""A name stands for a repository and its connection, wherever a repository can be given."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.get_provider_info import get_provider_info
+from airflow_pg_s3.hooks.repositories import (
+    NamedRepository,
+    find_repository,
+    named_repositories,
+    open_repository,
+)
+
+OPTION = "AIRFLOW__PG_S3__REPOSITORIES"
+PRODUCTION = {"name": "production", "uri": "s3://bucket/prod/", "aws_conn_id": "account"}
+TESTS = {"name": "tests", "uri": "s3://bucket/tests"}
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """(text of the option) → sets it."""
+    return lambda text: monkeypatch.setenv(OPTION, text)
+
+
+@pytest.fixture
+def accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS connections whose access key is their id."""
+    for conn_id in ("account", "given", "aws_default"):
+        extra = {"region_name": "us-east-1"}
+        connection = {"conn_type": "aws", "login": conn_id, "password": "secret", "extra": extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+
+def test_all_named_repositories_are_returned_in_their_order(configure):
+    configure(json.dumps([PRODUCTION, TESTS, {"name": "own", "uri": "s3://b", "aws_conn_id": None}]))
+    assert named_repositories() == [
+        NamedRepository(name="production", uri="s3://bucket/prod/", aws_conn_id="account"),
+        NamedRepository(name="tests", uri="s3://bucket/tests", aws_conn_id="aws_default"),
+        NamedRepository(name="own", uri="s3://b", aws_conn_id=None),
+    ]
+    assert find_repository("tests").uri == "s3://bucket/tests"
+
+
+@pytest.mark.parametrize("text", ["", " \n", "[]"])
+def test_none_need_be_named(configure, text):
+    configure(text)
+    assert named_repositories() == []
+
+
+def test_the_example_in_the_provider_info_is_valid(configure):
+    configure(get_provider_info()["config"]["pg_s3"]["options"]["repositories"]["example"])
+    assert [(r.name, r.aws_conn_id) for r in named_repositories()] == [("production", "backup_account")]
+
+
+@pytest.mark.parametrize(
+    ("repository", "aws_conn_id", "expected"),
+    [
+        ("production", "aws_default", ("s3://bucket/prod/orders/", "account")),
+        ("production", "given", ("s3://bucket/prod/orders/", "given")),
+        ("tests", "aws_default", ("s3://bucket/tests/orders/", "aws_default")),
+        ("s3://bucket/prod", "aws_default", ("s3://bucket/prod/orders/", "aws_default")),
+    ],
+)
+def test_a_name_stands_for_uri_and_connection(configure, accounts, repository, aws_conn_id, expected):
+    configure(json.dumps([PRODUCTION, TESTS]))
+    opened, _ = open_repository(repository, aws_conn_id)
+    access_key = opened.client._get_credentials().access_key
+    assert (opened.uri(opened.base("orders")), access_key) == expected
+
+
+@pytest.mark.parametrize("unknown", ["prodction", "", "s3:/bucket/prod", None])
+def test_an_unknown_name_is_answered_with_those_that_there_are(configure, unknown):
+    configure(json.dumps([PRODUCTION, TESTS]))
+    with pytest.raises(InputError, match=r"s3://bucket/prefix"):
+        open_repository(unknown, None)
+    with pytest.raises(InputError, match=r"\[pg_s3\] repositories \(production, tests\)"):
+        find_repository(unknown)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("production", "is not JSON: Expecting value: line 1 column 1"),
+        ('{"production": "s3://b"}', "must be a list of objects .*: Input should be a valid list"),
+        ('[{"name": "a"}]', "item 1, uri: Field required"),
+        ('[{"name": "a", "uri": "s3://b"}, {"name": "b", "uri": "gs://b"}]', "item 2, uri: .*s3://"),
+        ('[{"name": "a/b", "uri": "s3://b"}]', "item 1, name: "),
+        ('[{"name": 1, "uri": "s3://b"}]', "item 1, name: Input should be a valid string"),
+        ('[{"name": "a", "uri": "s3://b", "conn_id": "c"}]', "item 1, conn_id: Unexpected"),
+        ('[{"name": "a", "uri": "s3://b"}, {"name": "a", "uri": "s3://c"}]', "the name 'a' to two"),
+    ],
+)
+def test_a_faulty_option_is_one_sentence(configure, text, problem):
+    configure(text)
+    with pytest.raises(InputError, match=rf"^the option \[pg_s3\] repositories .*{problem}") as raised:
+        named_repositories()
+    assert "\n" not in str(raised.value)

@@ -15,7 +15,13 @@ from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.reporting import Log, human_age
 from airflow_pg_s3.core.repository.listing import BackupRef
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
-from airflow_pg_s3.core.repository.verification_record import Evidence, Level, Outcome, read_evidence
+from airflow_pg_s3.core.repository.verification_record import (
+    Evidence,
+    Level,
+    Outcome,
+    Verification,
+    read_evidence,
+)
 from airflow_pg_s3.core.s3 import errors as s3_errors
 
 if TYPE_CHECKING:
@@ -31,11 +37,13 @@ class Verdict:
     """What a verification has found, without the details.
 
     :param at: when it began.
+    :param restore_seconds: how long it took to restore; None if nothing was restored.
     """
 
     outcome: Outcome
     level: Level
     at: datetime
+    restore_seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +51,20 @@ class Entry:
     """One complete backup.
 
     :param created_at: when the dump began, by the source server's clock.
+    :param duration_seconds: how long the backup took.
     :param stored_bytes: that it consists of.
     :param new_stored_bytes: those of them that it has stored itself; it shares the others with earlier backups.
     :param left_out_by: options of pg_dump that left something out.
     :param is_verified: whether it was restored and compared, and no later verification has failed.
     :param newest_verdict: of the newest verification, whatever it has found; None if there is none.
+    :param proof: of the newest verification that has restored and compared it; None if it is not verified.
     """
 
     ref: BackupRef
     backup_id: str
     database: str
     created_at: datetime
+    duration_seconds: float
     labels: Mapping[str, str]
     stored_bytes: int
     new_stored_bytes: int
@@ -63,6 +74,7 @@ class Entry:
     left_out_by: Sequence[str]
     is_verified: bool
     newest_verdict: Verdict | None
+    proof: Verdict | None
 
     def state(self, now: datetime) -> str:
         """Say in a few words whether it is verified."""
@@ -143,13 +155,15 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unrea
         log.warning("left out: %s", error)
         return None
     evidence = _evidence_of(client, ref, stored, log) if ref.has_evidence else None
-    newest = evidence.verifications[0] if evidence else None
+    found = evidence.verifications if evidence else []
+    is_verified = evidence is not None and evidence.is_verified
     manifest = stored.manifest
     return Entry(
         ref=ref,
         backup_id=manifest.backup_id,
         database=manifest.database,
         created_at=manifest.created_at,
+        duration_seconds=manifest.duration_seconds,
         labels=manifest.labels,
         stored_bytes=manifest.stored_bytes,
         new_stored_bytes=manifest.new_stored_bytes,
@@ -157,8 +171,16 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unrea
         tables=manifest.tables,
         rows=manifest.rows,
         left_out_by=manifest.dump.left_out_by,
-        is_verified=evidence is not None and evidence.is_verified,
-        newest_verdict=Verdict(outcome=newest.outcome, level=newest.level, at=newest.began_at) if newest else None,
+        is_verified=is_verified,
+        newest_verdict=_verdict(found[0]) if found else None,
+        # If it is verified, the newest that tells something has proved it.
+        proof=next((_verdict(one) for one in found if one.is_conclusive), None) if is_verified else None,
+    )
+
+
+def _verdict(found: Verification) -> Verdict:
+    return Verdict(
+        outcome=found.outcome, level=found.level, at=found.began_at, restore_seconds=found.restore_seconds
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.reporting import Log, human_age
 from airflow_pg_s3.core.repository.listing import BackupRef
+from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.verification_record import (
     Evidence,
@@ -154,10 +155,13 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unrea
     except (InputError, IntegrityError) as error:
         log.warning("left out: %s", error)
         return None
-    evidence = _evidence_of(client, ref, stored, log) if ref.has_evidence else None
+    return entry_of(ref, stored.manifest, _evidence_of(client, ref, stored, log) if ref.has_evidence else None)
+
+
+def entry_of(ref: BackupRef, manifest: Manifest, evidence: Evidence | None) -> Entry:
+    """Say what a manifest and its evidence tell of a backup."""
     found = evidence.verifications if evidence else []
     is_verified = evidence is not None and evidence.is_verified
-    manifest = stored.manifest
     return Entry(
         ref=ref,
         backup_id=manifest.backup_id,

@@ -1,7 +1,7 @@
 """`make screenshots`: the Backups page as docs and README show it, of imaginary backups, in Debian's Chromium.
 
-With a folder as its argument, it puts every state of the page there instead, light and dark, wide and narrow, to be
-looked at after each change of the page; further arguments choose states, such as `orders`.
+With a folder as its argument, it puts every state of the page there instead, light and dark, wide and narrow, to
+be looked at after each change of the page; further arguments choose states, such as `orders`.
 """
 
 import json

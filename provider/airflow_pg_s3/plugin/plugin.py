@@ -29,9 +29,9 @@ class LazyApp:
         await api.app(scope, receive, send)
 
 
-def _has_external_views() -> bool:
-    """True from Airflow 3.1 on: 3.0 has no place for the page."""
-    major, minor = airflow_version.split(".")[:2]
+def has_external_views(version: str) -> bool:
+    """True if this version of Airflow has a place for the page: from 3.1 on."""
+    major, minor = version.split(".")[:2]
     return (int(major), int(minor)) >= (3, 1)
 
 
@@ -39,7 +39,7 @@ class BackupsPlugin(AirflowPlugin):
     """The Backups page."""
 
     name = "pg_s3_backups"
-    if _has_external_views():
+    if has_external_views(airflow_version):
         fastapi_apps = [{"name": "PostgreSQL backups", "app": LazyApp(), "url_prefix": URL_PREFIX}]
         # Relative addresses, as Airflow may live below a path of its server.
         external_views = [

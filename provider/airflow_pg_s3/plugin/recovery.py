@@ -16,6 +16,8 @@ from airflow_pg_s3.core.repository.manifest import Manifest
 BY_HAND = Path(__file__).with_name("recovery.sh")
 """The blocks of docs/recovery.md, from "Download" to "Restore"."""
 
+_LONGEST_NAME_BYTES = 63
+
 
 @dataclass(frozen=True, kw_only=True)
 class Commands:
@@ -39,7 +41,7 @@ def commands(uri: str, manifest: Manifest, *, endpoint_url: str, tables: Sequenc
     options = ["--endpoint-url", endpoint] if endpoint else []
     if manifest.encryption is not None:
         options += ["--identity", "/root/age.key"]
-    recovered = make_conninfo(host="localhost", user="postgres", dbname=f"{manifest.database}_recovered")
+    recovered = make_conninfo(host="localhost", user="postgres", dbname=_recovered(manifest.database))
     found = [
         Commands(
             title="Restore with pg-s3", text=_line("pg-s3", "restore", uri, recovered, "--jobs", "4", *options)
@@ -68,11 +70,17 @@ def _by_hand(uri: str, manifest: Manifest, endpoint: str | None) -> str:
         f"AWS={shlex.quote(aws)}",
         "AGE_IDENTITY=/root/age.key  # file with the AGE-SECRET-KEY-1…; not used if the backup is not encrypted",
         "WORK=/var/tmp/recovery      # a new folder, on a disk with room",
-        f"NEW_DATABASE={shlex.quote(manifest.database + '_recovered')}",
+        f"NEW_DATABASE={shlex.quote(_recovered(manifest.database))}",
         "JOBS=8",
         "export PGHOST=localhost PGPORT=5432 PGUSER=postgres",
     ]
     return "\n".join([*settings, "", BY_HAND.read_text()])
+
+
+def _recovered(database: str) -> str:
+    ending = "_recovered"
+    # Longer names are cut by PostgreSQL, and then it may be the one that is there.
+    return database.encode()[: _LONGEST_NAME_BYTES - len(ending)].decode(errors="ignore") + ending
 
 
 def _line(*words: str) -> str:

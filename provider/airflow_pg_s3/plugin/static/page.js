@@ -242,7 +242,7 @@ function backupRow(repository, backup) {
     cell("Verification", { class: "moment wide" }, backup.verdict
       ? el("div", {}, verdictOf(backup), el("small", {}, verdictTime(backup)))
       : el("small", {}, "not verified")),
-    cell("Labels", { class: "wide" }, ...labelsOf(backup)));
+    cell("Labels", { class: "wide" }, el("div", {}, labelsOf(backup))));
 }
 
 // One backup
@@ -273,10 +273,10 @@ async function showBackup(repository, database, backupId) {
 function backupTiles(backup) {
   const seconds = backup.proof?.restore_seconds;
   return [
-    tile("Size", bytes(backup.stored_bytes), `${bytes(backup.raw_bytes)} raw, ${ratio(backup)}`),
-    tile("New", bytes(backup.new_stored_bytes), "the rest is shared with earlier backups"),
+    tile("Verification", verdictOf(backup), verdictTime(backup) || "no verification is recorded"),
+    tile("Recovery time", seconds == null ? "–" : duration(seconds), seconds == null ? "measured by verifications" : "measured by its verification"),
+    tile("Size", bytes(backup.stored_bytes), `${bytes(backup.raw_bytes)} raw, ${ratio(backup)}; ${bytes(backup.new_stored_bytes)} new`),
     tile("Contents", plural(backup.rows, "row"), `in ${plural(backup.tables, "table")}`),
-    tile("Recovery time", seconds == null ? "–" : duration(seconds), seconds == null ? "not measured" : "measured by the newest verification"),
   ];
 }
 

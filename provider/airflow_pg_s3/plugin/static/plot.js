@@ -13,7 +13,8 @@ function svg(tag, attributes) {
 
 function shapes(places, isBars) {
   if (isBars) {
-    const width = Math.max(1.2, Math.min(24, (WIDTH / places.length) * 0.62));
+    // Many stand side by side, few apart.
+    const width = Math.min(24, (WIDTH / places.length) * (places.length > 90 ? 1 : 0.62));
     return places.map(([x, y]) =>
       svg("rect", { class: "bar", x: Math.min(Math.max(x - width / 2, 0), WIDTH - width), y, width, height: HEIGHT - y }));
   }

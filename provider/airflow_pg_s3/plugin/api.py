@@ -35,7 +35,6 @@ FILES = {
     "plot.js": "text/javascript",
     "text.js": "text/javascript",
     "icon.svg": "image/svg+xml",
-    "icon-dark.svg": "image/svg+xml",
 }
 """The page's files and their types; the first is index.html."""
 HEADERS = {

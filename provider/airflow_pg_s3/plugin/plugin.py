@@ -49,7 +49,5 @@ class BackupsPlugin(AirflowPlugin):
                 "url_route": "pg-s3-backups",
                 "destination": "nav",
                 "nav_top_level": True,
-                "icon": f"{URL_PREFIX.lstrip('/')}/icon.svg",
-                "icon_dark_mode": f"{URL_PREFIX.lstrip('/')}/icon-dark.svg",
             }
         ]

@@ -172,7 +172,7 @@ function databaseTiles(repository, newest, verified) {
       limit == null ? "" : `, wanted every ${span(limit)}`),
     tile("Verification", verdictOf(newest), verdictTime(newest) || "no verification is recorded"),
     tile("Recovery time", seconds == null ? "–" : duration(seconds),
-      seconds == null ? "measured by verifications" : `measured with the backup of ${moment(verified.created_at)} UTC`),
+      seconds == null ? "measured by verifications" : verified === newest ? "measured with this backup" : `measured ${ago(verified.proof.at)}, with an earlier backup`),
     tile("Size", bytes(newest.stored_bytes), `${bytes(newest.raw_bytes)} raw, ${ratio(newest)}; ${bytes(newest.new_stored_bytes)} new`),
   ];
 }

@@ -399,9 +399,9 @@ async function show() {
   oldest = null;
   showAge();
   const mine = turn;
-  const [name, database, backupId] = location.hash.slice(1).split("/").map(decodeURIComponent);
-  document.title = [database, "Backups"].filter(Boolean).join(" – ");
   try {
+    const [name, database, backupId] = location.hash.slice(1).split("/").map(decodeURIComponent);
+    document.title = [database, "Backups"].filter(Boolean).join(" – ");
     if (!database) {
       await showRepositories();
     } else {

@@ -9,6 +9,7 @@ in `.demo/`: Airflow's home with the full log of every run, and a copy of all th
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -173,6 +174,8 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # So that everything is ended in either case.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main(keep_open="--ui" in sys.argv[1:]))
     except RunFailed as error:

@@ -34,7 +34,13 @@ REPOSITORIES = {
 SHOWN = [
     Life(database="billing", raw_bytes=3_200_000_000, backups=90),
     Life(database="customers", raw_bytes=640_000_000, backups=90, outcomes=(None, "verified")),
-    Life(database="orders", raw_bytes=18_400_000_000, backups=120, labels={"release": "2026.11.4"}),
+    Life(
+        database="orders",
+        raw_bytes=18_400_000_000,
+        backups=120,
+        labels={"release": "2026.11.4"},
+        outcomes=["verified", "verified", None, "verified"] * 30,
+    ),
 ]
 WAREHOUSE = Life(database="warehouse", raw_bytes=412_000_000_000, backups=60, age=timedelta(days=2))
 STATES = [

@@ -102,6 +102,7 @@ async function follow(dagId, runId, title) {
   }, "Open the run in Airflow");
   show(el("h2", { id: "dialog-title" }, title), el("p", { class: "muted break" }, `${dagId}, ${runId}`), state, link,
     el("div", { class: "buttons" }, closeButton("Close")));
+  dialog.addEventListener("close", () => window.dispatchEvent(new Event("changed")), { once: true });
   const texts = { queued: "Queued…", running: "Running…", success: "Done.", failed: "Failed: the run's log says why." };
   while (dialog.open && state.isConnected) {
     try {

@@ -424,6 +424,7 @@ async function show() {
 
 followTheme();
 document.getElementById("refresh").addEventListener("click", show);
+window.addEventListener("changed", show);
 window.addEventListener("hashchange", () => {
   document.getElementById("dialog").close();
   scrollTo(0, 0);

@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 # many tests wait: for a password to expire, a lock, Airflow's scheduler.
 PROCESSES ?= 3
 
-.PHONY: help setup lint format docs test test-fast test-matrix floor torture bench scale demo ceph tools postgresql clean
+.PHONY: help setup lint format docs test test-fast test-matrix floor torture bench scale demo demo-ui screenshots ceph tools postgresql clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -88,13 +88,19 @@ scale: setup ## 20 GB, 100,000 objects, 100,000 backups, 50 databases under Airf
 demo: $(READY) ## back up, list, restore and compare a realistic database, through Airflow
 	$(BIN)/python -m demo
 
+demo-ui: $(READY) ## the same, and then Airflow with the Backups page, until Ctrl-C
+	$(BIN)/python -m demo --ui
+
+screenshots: $(READY) ## take the screenshots in docs/images anew, in Chromium (make tools)
+	$(BIN)/python -m demo.screenshots $(ARGS)
+
 # Packages that CI tests with besides what pip installs; root is needed to install them.
 CEPH := ceph-mon ceph-osd ceph-mgr radosgw
-TOOLS := age awscli jq locales pgbouncer zstd
+TOOLS := age awscli chromium fonts-inter jq locales pgbouncer zstd
 ceph: PACKAGES := $(CEPH)
 ceph: ## install Ceph's radosgw with apt-get, if it is missing: a real S3 server for the tests
 tools: PACKAGES := $(TOOLS)
-tools: ## install what some tests need with apt-get, if it is missing: the commands of docs/recovery.md, a locale, a pooler
+tools: ## install what some tests need with apt-get, if it is missing: the commands of docs/recovery.md, a locale, a pooler, a browser
 ceph tools:
 	@if [ "$$(dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | grep -c '^installed$$')" = $(words $(PACKAGES)) ]; then \
 		echo 'installed: $(PACKAGES)'; \

@@ -2,18 +2,24 @@
 
 PostgreSQL and the S3 server come with pip, run on free ports of 127.0.0.1, and are gone at the end. What stays is
 in `.demo/`: Airflow's home with the full log of every run, and a copy of all that was stored on S3.
+
+`make demo-ui`: the same, and then Airflow with the Backups page, until Ctrl-C.
 """
 
+import contextlib
+import json
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from demo.airflow_runs import Airflow, RunFailed
 from demo.report import Report
+from testkit.airflow_standalone import Standalone, wait_until
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster, installations
 from testkit.s3 import Moto, S3Server
@@ -28,20 +34,56 @@ CHECK = "select count(*) > 0 from shop.orders"
 SECONDS_BETWEEN_LINES = 2.0
 
 
-def main() -> int:
-    """Run the demo; 0 when both databases are equal."""
+def main(*, keep_open: bool = False) -> int:
+    """Run the demo; 0 when both databases are equal.
+
+    :param keep_open: afterwards show the Backups page, until Ctrl-C.
+    """
     shutil.rmtree(HOME, ignore_errors=True)
     (HOME / "servers").mkdir(parents=True)
     major = max(installations())
     say(f"Starting PostgreSQL {major} and an S3 server (moto)")
     with Cluster(major=major, base_dir=HOME / "servers") as postgres, Moto(base_dir=HOME / "servers") as s3:
-        report = demonstrate(postgres, s3)
+        settings = settings_of(postgres, s3)
+        report = demonstrate(postgres, s3, settings)
+        print(report.text(), flush=True)
+        if keep_open:
+            show_page(settings)
+        else:
+            say("All of this, as the Backups page in Airflow shows it: make demo-ui")
     shutil.rmtree(HOME / "servers")
-    print(report.text(), flush=True)
     return 0 if not report.differences else 1
 
 
-def demonstrate(postgres: Cluster, s3: S3Server) -> Report:
+def settings_of(postgres: Cluster, s3: S3Server) -> dict[str, str]:
+    """Airflow's settings, as environment variables."""
+    return {
+        "AIRFLOW__PG_S3__CLIENT_PATH": str(postgres.pg_bin),
+        "AIRFLOW__PG_S3__REPOSITORIES": json.dumps([{"name": "demo", "uri": REPOSITORY, "max_age": "26h"}]),
+        "AIRFLOW_CONN_POSTGRES_DEFAULT": postgres.airflow_connection(SOURCE),
+        "AIRFLOW_CONN_POSTGRES_TARGET": postgres.airflow_connection(TARGET),
+        "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
+        "PG_S3_REPOSITORY": REPOSITORY,
+    }
+
+
+def show_page(settings: Mapping[str, str]) -> None:
+    """Run Airflow with the Backups page, until Ctrl-C."""
+    say("Starting Airflow with the Backups page (its home is .demo/ui)")
+    home = HOME / "ui"
+    home.mkdir()
+    airflow = Standalone(home, settings)
+    try:
+        wait_until(airflow.is_up, "Airflow is up", seconds=300)
+        say(f"The Backups page: {airflow.url}/plugin/pg-s3-backups\nCtrl-C ends everything.")
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(1)
+    finally:
+        airflow.stop()
+
+
+def demonstrate(postgres: Cluster, s3: S3Server, settings: Mapping[str, str]) -> Report:
     """Take the user's way: a nightly backup, the proof that it restores, the restore, and one table on demand."""
     began = time.monotonic()
     fill(postgres)
@@ -52,13 +94,7 @@ def demonstrate(postgres: Cluster, s3: S3Server) -> Report:
     airflow = Airflow(
         home=HOME / "airflow",
         dags=ROOT / "dags",
-        settings={
-            "AIRFLOW__PG_S3__CLIENT_PATH": str(postgres.pg_bin),
-            "AIRFLOW_CONN_POSTGRES_DEFAULT": postgres.airflow_connection(SOURCE),
-            "AIRFLOW_CONN_POSTGRES_TARGET": postgres.airflow_connection(TARGET),
-            "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
-            "PG_S3_REPOSITORY": REPOSITORY,
-        },
+        settings=settings,
     )
     backup = run(airflow, "pg_s3_backup")["backup"]
     # It starts a PostgreSQL of its own; as root it does so as another user, who must reach the programs.
@@ -138,7 +174,9 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # So that everything is ended in either case.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(main())
+        sys.exit(main(keep_open="--ui" in sys.argv[1:]))
     except RunFailed as error:
         sys.exit(f"\n{error}")

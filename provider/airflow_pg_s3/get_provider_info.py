@@ -68,7 +68,8 @@ def get_provider_info() -> dict[str, object]:
                     "repositories": {
                         "description": (
                             "Repositories that can be given by name: a JSON list of objects with name, uri and "
-                            "perhaps aws_conn_id (default: aws_default; null: the machine's own credentials)."
+                            "perhaps aws_conn_id (default: aws_default; null: the machine's own credentials) and "
+                            "max_age, which the Backups page compares the newest backups with."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

@@ -1,4 +1,4 @@
-"""The shipped DAGs under a real `airflow standalone`; nothing of it runs in this process."""
+"""The shipped DAGs and the Backups page in a real `airflow standalone`; nothing of it runs in this process."""
 
 import json
 import os
@@ -13,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from airflow_pg_s3.core.reporting import human
+from airflow_pg_s3.core.repository.repository import Repository, read_manifest
 from testkit.airflow_standalone import Standalone, wait_until
 from testkit.databases import create_bulk_database
+from tests.support.browser import open_browser
 
 BUCKET = "standalone"
 REPOSITORY = f"s3://{BUCKET}/backups"
+SHOWN = {"name": "shown", "uri": REPOSITORY, "aws_conn_id": "account_of_the_page", "max_age": "26h"}
 # What a connection carries while the road is blocked: more than a run of chunks, less than the table.
 BYTES_BEFORE_THE_BLOCK = 100_000_000
 # Longer than a task takes to come to the block, on a slow machine.
@@ -100,6 +104,8 @@ def standalone(pg18, moto, road, tmp_path_factory):
             "AIRFLOW_CONN_POSTGRES_DEFAULT": pg18.airflow_connection("nightly"),
             "AIRFLOW_CONN_AWS_DEFAULT": moto.airflow_connection(),
             "AIRFLOW_CONN_BLOCKED_SOURCE": json.dumps(blocked_source),
+            "AIRFLOW_CONN_POSTGRES_TARGET": pg18.airflow_connection("postgres"),
+            "AIRFLOW__PG_S3__REPOSITORIES": json.dumps([SHOWN]),
             "PG_S3_REPOSITORY": REPOSITORY,
             "PG_S3_BACKUP_SCHEDULE": "@once",
         },
@@ -156,6 +162,57 @@ def test_the_scheduler_runs_the_backup_by_itself(standalone, moto, pg18):
     links = standalone.call("GET", "/dags/{}/dagRuns/{}/taskInstances/{}/links".format(*of_the_task))
     assert set(links["extra_links"]) == {"Backup on Amazon S3"}
     assert manifests(moto, "nightly")
+
+
+@pytest.fixture
+def browser():
+    with open_browser() as browser:
+        yield browser
+
+
+def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standalone, moto, pg18, browser):
+    # In Airflow's own database, where most connections are.
+    account = json.loads(moto.airflow_connection())
+    extra = json.dumps(account.pop("extra"))
+    standalone.call("POST", "/connections", account | {"connection_id": SHOWN["aws_conn_id"], "extra": extra})
+    repository = Repository(moto.client(), REPOSITORY)
+    backup = wait_until(lambda: repository.backups("nightly"), "the scheduled backup is there")[0]
+    manifest = read_manifest(moto.client(), backup.uri).manifest
+
+    page = browser.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(error))
+    page.goto(standalone.url)
+    page.get_by_role("link", name="Backups").click()
+    backups = page.frame_locator("iframe")
+    row = backups.get_by_role("row").filter(has=backups.get_by_role("link", name="nightly", exact=True))
+    row.wait_for()
+    numbers = row.get_by_role("cell").all_inner_texts()
+    sizes = [manifest.stored_bytes, manifest.new_stored_bytes, manifest.raw_bytes]
+    assert numbers[4:8] == [*map(human, sizes), str(manifest.tables)]
+    assert "On time" in numbers[1]
+
+    backups.get_by_role("link", name="nightly", exact=True).click()
+    assert backups.locator(".plot").filter(has_text="Stored").inner_text().split("\n")[1] == human(sizes[0])
+    backups.locator("tbody").get_by_role("link").first.click()
+    table = backups.get_by_role("row").filter(has_text="public.t")
+    table.wait_for()
+    assert table.get_by_role("cell").all_inner_texts()[:2] == ["public.t", "20,000"]
+    assert backup.backup_id in backups.locator("pre").nth(0).inner_text()
+
+    backups.get_by_role("button", name="Restore…").click()
+    backups.locator("[name=target_database]").fill("restored by a click")
+    backups.get_by_role("button", name="Restore", exact=True).click()
+    assert standalone.runs("pg_s3_on_demand") == []
+    backups.get_by_label("Yes, restore into the database restored by a click of postgres_target.").check()
+    backups.get_by_role("button", name="Restore", exact=True).click()
+    backups.get_by_text("Done.").wait_for(timeout=120_000)
+    rows = "SELECT count(*), min(n), max(md5) FROM t"
+    assert pg18.psql(rows, "restored by a click") == pg18.psql(rows, "nightly")
+
+    backups.get_by_role("link", name="Open the run in Airflow").click()
+    page.wait_for_url("**/dags/pg_s3_on_demand/runs/**")
+    assert problems == []
 
 
 def test_the_api_refuses_a_wrong_param_and_says_why(standalone):

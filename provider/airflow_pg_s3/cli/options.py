@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from datetime import timedelta
 
-_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+from airflow_pg_s3.core.reporting import parse_duration
+
 BACKUP_HELP = (
     "URI of the backup: of its manifest, or s3://BUCKET/PREFIX/DATABASE/NAME, where NAME is latest, "
     "latest-verified, a time such as 2026-11-20T03:00 (the newest backup that is not younger, UTC) or a unique "
@@ -78,10 +78,10 @@ def duration(text: str) -> timedelta:
 
     :raises argparse.ArgumentTypeError: it is none.
     """
-    match = re.fullmatch(r"(\d{1,6})(s|min|h|d)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"must be a duration such as 90min, 26h or 2d, not {text!r}")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def label(text: str) -> tuple[str, str]:

@@ -1,13 +1,16 @@
-"""Output for people: the log, progress lines, sizes, ages, tables."""
+"""Output for people: the log, progress lines, sizes, ages, tables; and durations as people write them."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
 INTERVAL_SECONDS = 10.0
 _BAR_SECONDS = 0.1
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 
 
 class Log(Protocol):
@@ -92,6 +95,17 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration such as ``26h``.
+
+    :raises ValueError: it is none.
+    """
+    match = re.fullmatch(r"(\d{1,6})(s|min|h|d)", text)
+    if match is None:
+        raise ValueError(f"must be a duration such as 90min, 26h or 2d, not {text!r}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> list[str]:

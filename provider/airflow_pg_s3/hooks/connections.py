@@ -30,6 +30,7 @@ from airflow_pg_s3.task_errors import logged
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
+    from botocore.config import Config
     from mypy_boto3_s3 import S3Client
 
 # Extras for psycopg that have nothing to do with where and how to connect.
@@ -115,12 +116,13 @@ class _Token:
 
 
 def s3_client(
-    conn_id: str | None, s3_extra_args: Mapping[str, Any] | None = None
+    conn_id: str | None, s3_extra_args: Mapping[str, Any] | None = None, config: Config | None = None
 ) -> tuple[S3Client, dict[str, Any]]:
     """Create a boto3 client from an Airflow connection; its requests have extra arguments, such as SSE-C's key.
 
     :param s3_extra_args: an operator's extra arguments; they override the connection's own, which are in its extra
         as ``{"service_config": {"s3": {"extra_args": {…}}}}``.
+    :param config: settings of botocore that override the connection's own.
     :returns: the client, and the extra arguments for requests that store objects.
     :raises InputError: there is no such connection, it cannot be used, or the arguments are invalid.
     :raises StorageError: the connection's role cannot be assumed.
@@ -136,7 +138,7 @@ def s3_client(
             ) from error
     hook = S3Hook(aws_conn_id=conn_id or None)
     try:
-        client = hook.get_conn()
+        client = hook.get_conn() if config is None else hook.get_client_type(config=hook.config.merge(config))
         own_arguments = dict(hook.service_config.get("extra_args", {}))
     except NoRegionError as error:
         raise InputError(

@@ -6,17 +6,23 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any
 
 from airflow.providers.common.compat.sdk import conf
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.reporting import parse_duration
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.hooks import connections
 
 DEFAULT_AWS_CONN_ID = "aws_default"
 _OPTION = "the option [pg_s3] repositories"
+
+
+def _duration(text: Any) -> timedelta | None:
+    return None if text is None else parse_duration(str(text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,7 @@ class NamedRepository:
 
     :param uri: ``s3://bucket/any/prefix``.
     :param aws_conn_id: AWS connection; None for the machine's own credentials.
+    :param max_age: how old the newest backup of each database may be; None if there is no rule.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -32,6 +39,7 @@ class NamedRepository:
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     uri: Annotated[str, Field(pattern=r"^s3://[^/]+")]
     aws_conn_id: str | None = DEFAULT_AWS_CONN_ID
+    max_age: Annotated[timedelta | None, BeforeValidator(_duration)] = None
 
 
 _NAMED = TypeAdapter(list[NamedRepository])
@@ -51,7 +59,8 @@ def named_repositories() -> list[NamedRepository]:
         raise InputError(f"{_OPTION} is not JSON: {error}") from error
     except ValidationError as error:
         raise InputError(
-            f"{_OPTION} must be a list of objects with name, uri and perhaps aws_conn_id: {_first(error)}"
+            f"{_OPTION} must be a list of objects with name, uri and perhaps aws_conn_id and max_age: "
+            f"{_first(error)}"
         ) from error
     twice = [name for name, count in Counter(repository.name for repository in named).items() if count > 1]
     if twice:

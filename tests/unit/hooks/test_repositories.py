@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -42,6 +43,12 @@ def test_all_named_repositories_are_returned_in_their_order(configure):
         NamedRepository(name="own", uri="s3://b", aws_conn_id=None),
     ]
     assert find_repository("tests").uri == "s3://bucket/tests"
+
+
+@pytest.mark.parametrize(("text", "hours"), [('"26h"', 26), ('"2d"', 48), ("null", None)])
+def test_a_repository_can_have_a_rule_for_the_age_of_its_backups(configure, text, hours):
+    configure(f'[{{"name": "a", "uri": "s3://b", "max_age": {text}}}]')
+    assert find_repository("a").max_age == (hours and timedelta(hours=hours))
 
 
 @pytest.mark.parametrize("text", ["", " \n", "[]"])
@@ -91,6 +98,8 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(configure, unknow
         ('[{"name": 1, "uri": "s3://b"}]', "item 1, name: Input should be a valid string"),
         ('[{"name": "a", "uri": "s3://b", "conn_id": "c"}]', "item 1, conn_id: Unexpected"),
         ('[{"name": "a", "uri": "s3://b"}, {"name": "a", "uri": "s3://c"}]', "the name 'a' to two"),
+        ('[{"name": "a", "uri": "s3://b", "max_age": "a day"}]', "item 1, max_age: .*such as 90min, 26h or 2d"),
+        ('[{"name": "a", "uri": "s3://b", "max_age": 26}]', "item 1, max_age: .*such as 90min, 26h or 2d"),
     ],
 )
 def test_a_faulty_option_is_one_sentence(configure, text, problem):

@@ -15,8 +15,15 @@ from urllib.parse import unquote
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.reporting import Log, human_age
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX, BackupRef
+from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest
-from airflow_pg_s3.core.repository.verification_record import Evidence, Level, Outcome, read_evidence
+from airflow_pg_s3.core.repository.verification_record import (
+    Evidence,
+    Level,
+    Outcome,
+    Verification,
+    read_evidence,
+)
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3.requests import parse_uri
 
@@ -33,11 +40,13 @@ class Verdict:
     """What a verification has found, without the details.
 
     :param at: when it began.
+    :param restore_seconds: how long it took to restore; None if nothing was restored.
     """
 
     outcome: Outcome
     level: Level
     at: datetime
+    restore_seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +54,20 @@ class Entry:
     """One complete backup.
 
     :param created_at: when the dump began, by the source server's clock.
+    :param duration_seconds: how long the backup took.
     :param stored_bytes: that it consists of.
     :param new_stored_bytes: those of them that it has stored itself; it shares the others with earlier backups.
     :param left_out_by: options of pg_dump that left something out.
     :param is_verified: whether it was restored and compared, and no later verification has failed.
     :param newest_verdict: of the newest verification, whatever it has found; None if there is none.
+    :param proof: of the newest verification that has restored and compared it; None if it is not verified.
     """
 
     ref: BackupRef
     backup_id: str
     database: str
     created_at: datetime
+    duration_seconds: float
     labels: Mapping[str, str]
     stored_bytes: int
     new_stored_bytes: int
@@ -63,10 +75,10 @@ class Entry:
     tables: int
     rows: int
     left_out_by: Sequence[str]
-    duration_seconds: float
     is_encrypted: bool
     is_verified: bool
     newest_verdict: Verdict | None
+    proof: Verdict | None
 
     def state(self, now: datetime) -> str:
         """Say in a few words whether it is verified."""
@@ -180,14 +192,19 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unrea
     except (InputError, IntegrityError) as error:
         log.warning("left out: %s", error)
         return None
-    evidence = _evidence_of(client, ref, stored, log) if ref.has_evidence else None
-    newest = evidence.verifications[0] if evidence else None
-    manifest = stored.manifest
+    return entry_of(ref, stored.manifest, _evidence_of(client, ref, stored, log) if ref.has_evidence else None)
+
+
+def entry_of(ref: BackupRef, manifest: Manifest, evidence: Evidence | None) -> Entry:
+    """Say what a manifest and its evidence tell of a backup."""
+    found = evidence.verifications if evidence else []
+    is_verified = evidence is not None and evidence.is_verified
     return Entry(
         ref=ref,
         backup_id=manifest.backup_id,
         database=manifest.database,
         created_at=manifest.created_at,
+        duration_seconds=manifest.duration_seconds,
         labels=manifest.labels,
         stored_bytes=manifest.stored_bytes,
         new_stored_bytes=manifest.new_stored_bytes,
@@ -195,10 +212,17 @@ def _read(client: S3Client, ref: BackupRef, log: Log) -> Entry | s3_errors.Unrea
         tables=manifest.tables,
         rows=manifest.rows,
         left_out_by=manifest.dump.left_out_by,
-        duration_seconds=manifest.duration_seconds,
         is_encrypted=manifest.encryption is not None,
-        is_verified=evidence is not None and evidence.is_verified,
-        newest_verdict=Verdict(outcome=newest.outcome, level=newest.level, at=newest.began_at) if newest else None,
+        is_verified=is_verified,
+        newest_verdict=_verdict(found[0]) if found else None,
+        # If it is verified, the newest that tells something has proved it.
+        proof=next((_verdict(one) for one in found if one.is_conclusive), None) if is_verified else None,
+    )
+
+
+def _verdict(found: Verification) -> Verdict:
+    return Verdict(
+        outcome=found.outcome, level=found.level, at=found.began_at, restore_seconds=found.restore_seconds
     )
 
 

@@ -41,7 +41,7 @@ def look(repository: Repository, *, database: str, max_age: timedelta, verified_
     """
     if not database:
         raise InputError("database must be the name of a database, not empty")
-    found = _search(repository, database, verified_only, log)
+    found = search(repository, database, verified_only=verified_only, log=log)
     now = datetime.now(UTC)
     counting, newest = found.counting, found.newest
     what = f"{'verified ' if verified_only else ''}backup of {database!r}"
@@ -61,15 +61,24 @@ def look(repository: Repository, *, database: str, max_age: timedelta, verified_
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """The newest backup, and the newest one that counts."""
+class Found:
+    """The newest backup, and the newest one that counts.
+
+    :param was_cut_short: whether there are more than were looked at.
+    """
 
     newest: Entry | None
     counting: Entry | None
     was_cut_short: bool
 
 
-def _search(repository: Repository, database: str, verified_only: bool, log: Log) -> _Found:
+def search(repository: Repository, database: str, *, verified_only: bool, log: Log) -> Found:
+    """Look for the newest backup, and for the newest one that counts.
+
+    :param verified_only: only a verified one counts.
+    :raises InputError: there is no such bucket, or no right to use it.
+    :raises StorageError: S3 failed.
+    """
     newest = None
     looked_at = 0
     for ref in islice(repository.newest_first(database), BACKUPS_LOOKED_AT):
@@ -79,8 +88,8 @@ def _search(repository: Repository, database: str, verified_only: bool, log: Log
         entry = read_entry(repository.client, ref, log)
         newest = newest or entry
         if entry is not None and (entry.is_verified or not verified_only):
-            return _Found(newest=newest, counting=entry, was_cut_short=False)
-    return _Found(newest=newest, counting=None, was_cut_short=looked_at == BACKUPS_LOOKED_AT)
+            return Found(newest=newest, counting=entry, was_cut_short=False)
+    return Found(newest=newest, counting=None, was_cut_short=looked_at == BACKUPS_LOOKED_AT)
 
 
 def _describe(entry: Entry, now: datetime) -> str:

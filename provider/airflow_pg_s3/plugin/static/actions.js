@@ -1,0 +1,179 @@
+// Restores and verifications: the shipped DAGs, triggered with a backup filled in.
+
+import { call, leave } from "./airflow.js";
+import { el, moment } from "./text.js";
+
+const RESTORE_DAG = "pg_s3_on_demand";
+const VERIFY_DAG = "pg_s3_verify_new_backup";
+const SECONDS_BETWEEN_LOOKS = 2;
+const IF_EXISTS = [
+  ["fail", "Refuse", "Restore only into a database that is empty or missing."],
+  ["clean", "Drop what the backup brings", "Drops the objects that the backup also holds, in one transaction."],
+  ["replace", "Replace the database", "Restores beside it, then swaps the names. This cuts its connections. The old database is kept under another name."],
+];
+const dialog = document.getElementById("dialog");
+
+function show(...content) {
+  dialog.replaceChildren(...content);
+  if (!dialog.open) dialog.showModal();
+}
+
+function closeButton(text) {
+  return el("button", { type: "button", onclick: () => dialog.close() }, text);
+}
+
+function field(title, input, hint) {
+  return el("label", { class: "field" }, el("span", {}, title), input, hint && el("small", {}, hint));
+}
+
+function textInput(name, value) {
+  return el("input", { type: "text", name, value: value ?? "", autocomplete: "off", spellcheck: "false" });
+}
+
+function choices(name, legend, options, chosen) {
+  return el("fieldset", {}, el("legend", {}, legend), options.map(([value, title, about]) =>
+    el("label", { class: "choice" }, el("input", { type: "radio", name, value, checked: value === chosen }), el("span", {}, title),
+      about && el("small", {}, about))));
+}
+
+/** Read a DAG; show why it cannot be triggered, if so. */
+async function dagOf(dagId, title) {
+  try {
+    const dag = await call("GET", `dags/${dagId}/details`);
+    return { ...dag, value: (name) => dag.params?.[name]?.value };
+  } catch (error) {
+    const reason = error.status === 404 ? `The DAG ${dagId} is not in this Airflow. It is one of the DAGs in the folder dags/ of the provider.` : error.message;
+    show(el("h2", { id: "dialog-title" }, title), el("p", { class: "notice" }, reason), el("div", { class: "buttons" }, closeButton("Close")));
+    return null;
+  }
+}
+
+function ask({ title, about, dag, fields, submit, isDangerous, read, confirm }) {
+  const problem = el("p", { class: "notice bad", hidden: true, role: "alert" });
+  const button = el("button", { type: "submit", class: isDangerous ? "danger" : "main" }, submit);
+  const paused = dag.is_paused && el("p", { class: "notice" }, `The DAG ${dag.dag_id} is paused: unpause it, or the run will wait.`);
+  const form = el("form", {
+    method: "dialog",
+    onsubmit: async (event) => {
+      event.preventDefault();
+      const given = read(new FormData(form));
+      if (confirm && !form.querySelector("[name=confirmed]")) {
+        const question = confirm(given);
+        if (question) {
+          confirmFirst(form, question);
+          return;
+        }
+      }
+      button.disabled = true;
+      problem.hidden = true;
+      try {
+        const run = await call("POST", `dags/${dag.dag_id}/dagRuns`, { logical_date: null, conf: given });
+        follow(dag.dag_id, run.dag_run_id, title);
+      } catch (error) {
+        problem.textContent = error.message;
+        problem.hidden = false;
+        button.disabled = false;
+      }
+    },
+  }, el("h2", { id: "dialog-title" }, title), el("p", { class: "muted break" }, about), paused, fields, problem,
+    el("div", { class: "buttons" }, closeButton("Cancel"), button));
+  // What was asked for is confirmed as it is: a change asks again.
+  form.addEventListener("input", (event) => {
+    if (event.target.name !== "confirmed") form.querySelector(".question")?.remove();
+  });
+  show(form);
+}
+
+function confirmFirst(form, question) {
+  const box = el("input", { type: "checkbox", name: "confirmed", required: true });
+  form.querySelector(".buttons").before(el("label", { class: "notice bad choice question" }, box, el("span", {}, question)));
+  box.focus();
+}
+
+/** Show a run until it has ended. */
+async function follow(dagId, runId, title) {
+  const state = el("p", { class: "notice", role: "status" });
+  const link = el("a", {
+    href: new URL(`../dags/${dagId}/runs/${encodeURIComponent(runId)}`, document.baseURI),
+    onclick: (event) => {
+      event.preventDefault();
+      leave(`dags/${dagId}/runs/${encodeURIComponent(runId)}`);
+    },
+  }, "Open the run in Airflow");
+  show(el("h2", { id: "dialog-title" }, title), el("p", { class: "muted break" }, `${dagId}, ${runId}`), state, link,
+    el("div", { class: "buttons" }, closeButton("Close")));
+  dialog.addEventListener("close", () => window.dispatchEvent(new Event("changed")), { once: true });
+  const texts = { queued: "Queued…", running: "Running…", success: "Done.", failed: "Failed: the run's log says why." };
+  while (dialog.open && state.isConnected) {
+    try {
+      const run = await call("GET", `dags/${dagId}/dagRuns/${encodeURIComponent(runId)}`);
+      state.textContent = texts[run.state] ?? run.state;
+      state.classList.toggle("good", run.state === "success");
+      state.classList.toggle("bad", run.state === "failed");
+      if (["success", "failed"].includes(run.state)) return;
+    } catch (error) {
+      state.textContent = error.message;
+    }
+    await new Promise((resolve) => setTimeout(resolve, SECONDS_BETWEEN_LOOKS * 1000));
+  }
+}
+
+export async function restore(repository, backup) {
+  const title = `Restore ${backup.database}`;
+  const dag = await dagOf(RESTORE_DAG, title);
+  if (!dag) return;
+  ask({
+    title,
+    about: `The backup of ${moment(backup.created_at)} UTC, ${backup.backup_id}, is restored by the DAG ${RESTORE_DAG}.`,
+    dag,
+    submit: "Restore",
+    isDangerous: true,
+    fields: [
+      field("Into the server of this connection", textInput("target_conn_id", dag.value("target_conn_id"))),
+      field("Database", textInput("target_database", ""), "Empty: the connection's own. A missing database is created."),
+      choices("if_exists", "If the database holds something", IF_EXISTS, "fail"),
+      field("Only these tables", textInput("tables", ""), "Such as public.orders, separated by spaces. Empty: everything."),
+    ],
+    read: (form) => ({
+      mode: "restore",
+      backup: backup.uri,
+      aws_conn_id: repository.aws_conn_id ?? "",
+      target_conn_id: form.get("target_conn_id").trim(),
+      target_database: form.get("target_database").trim(),
+      if_exists: form.get("if_exists"),
+      tables: form.get("tables").split(/\s+/).filter(Boolean),
+    }),
+    confirm: (given) => {
+      const target = given.target_database ? `the database ${given.target_database} of ${given.target_conn_id}` : `the database of ${given.target_conn_id}`;
+      if (given.if_exists === "replace") return `Yes, replace ${target} by this backup, and cut its connections.`;
+      if (given.if_exists === "clean") return `Yes, drop from ${target} what this backup brings.`;
+      return `Yes, restore into ${target}.`;
+    },
+  });
+}
+
+export async function verify(repository, backup) {
+  const title = `Verify the backup of ${backup.database}`;
+  const dag = await dagOf(VERIFY_DAG, title);
+  if (!dag) return;
+  ask({
+    title,
+    about: `The backup of ${moment(backup.created_at)} UTC, ${backup.backup_id}, is restored into a scratch database and compared by the DAG ${VERIFY_DAG}.`,
+    dag,
+    submit: "Verify",
+    fields: [
+      field("On the server of this connection", textInput("verify_conn_id", dag.value("verify_conn_id")),
+        "Empty: a throwaway PostgreSQL on the worker."),
+      choices("level", "How", [
+        ["restore", "Restore and compare every row"],
+        ["checksum", "Only read and check what is stored", "Needs no server, and proves less."],
+      ], dag.value("level") ?? "restore"),
+    ],
+    read: (form) => ({
+      backup: backup.uri,
+      aws_conn_id: repository.aws_conn_id ?? "",
+      verify_conn_id: form.get("verify_conn_id").trim(),
+      level: form.get("level"),
+    }),
+  });
+}

@@ -63,7 +63,7 @@ def test_schedule_server_level_and_checks_come_from_the_environment(monkeypatch)
         assert dag.params["verify_conn_id"] == "scratch"
         assert dag.params["level"] == "checksum"
         assert dag.params["checks"] == ["select true"]
-    assert nightly.get_task("verify").age_identity_conn_id == "age"
+        assert dag.params["age_identity_conn_id"] == "age"
     monkeypatch.setenv("PG_S3_VERIFY_SCHEDULE", "")
     assert parse(BOTH[0]).schedule is None
 

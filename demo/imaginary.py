@@ -182,6 +182,8 @@ def _put_evidence(repository: Repository, manifest: Manifest, outcome: str, chan
             "format": 1,
             "backup_id": manifest.backup_id,
             "manifest_sha256": stored.sha256,
+            "stored_bytes": manifest.stored_bytes,
+            "new_stored_bytes": manifest.new_stored_bytes,
             "verifications": [verification],
         }
     )

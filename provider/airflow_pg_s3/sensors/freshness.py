@@ -43,6 +43,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
     :param max_age: maximum age of the newest backup, counted from its start.
     :param verified_only: count only backups that were restored and compared, and have not failed a verification
         since.
+    :param verified: the same, by a shorter name.
     :param aws_conn_id: AWS connection; None for the machine's own credentials; ``aws_default`` leaves the choice
         to a named repository.
     :param s3_extra_args: further arguments of S3 requests, such as those of SSE-C, ``RequestPayer`` or
@@ -67,6 +68,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         database: str,
         max_age: timedelta,
         verified_only: bool | str = True,
+        verified: bool | str | None = None,
         aws_conn_id: str | None = "aws_default",
         s3_extra_args: Mapping[str, Any] | str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -76,7 +78,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         self.repository = repository
         self.database = database
         self.max_age = max_age
-        self.verified_only = verified_only
+        self.verified_only = verified_only if verified is None else verified
         self.aws_conn_id = aws_conn_id
         self.s3_extra_args = arguments.without_secrets(s3_extra_args)
         self._s3_secrets = arguments.secrets_of(s3_extra_args)

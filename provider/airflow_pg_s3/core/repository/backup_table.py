@@ -56,6 +56,7 @@ def backup_row(entry: Entry) -> dict[str, Any]:
         "key": entry.ref.key,
         "database": entry.database,
         "created_at": entry.created_at.isoformat(),
+        "size": entry.stored_bytes,
         "stored_bytes": entry.stored_bytes,
         "verified": entry.is_verified,
         "verification": verdict
@@ -79,6 +80,7 @@ def archive_row(ref: BackupRef) -> dict[str, Any]:
         "key": ref.key,
         "database": None,
         "created_at": ref.created_at.isoformat(),
+        "size": ref.object_bytes,
         "stored_bytes": ref.object_bytes,
         "verified": False,
         "verification": None,

@@ -50,7 +50,10 @@ def get_provider_info() -> dict[str, object]:
         ],
         # Read by Airflow 3.2 and later.
         "cli": ["airflow_pg_s3.airflow_cli.definition.get_commands"],
-        "extra-links": ["airflow_pg_s3.telemetry.console_link.S3ConsoleLink"],
+        "extra-links": [
+            "airflow_pg_s3.telemetry.links.BackupsPageLink",
+            "airflow_pg_s3.telemetry.links.S3ConsoleLink",
+        ],
         "config": {
             "pg_s3": {
                 "description": "Where backups are, and settings of the worker machines.",

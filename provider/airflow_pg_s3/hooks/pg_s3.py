@@ -32,10 +32,10 @@ from airflow_pg_s3.core.retention.prune import PruneRequest, prune
 from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.verify import verify
 from airflow_pg_s3.hooks import connections, options
-from airflow_pg_s3.hooks.repositories import DEFAULT_AWS_CONN_ID, aws_conn_id_of, open_repository
+from airflow_pg_s3.hooks.repositories import DEFAULT_AWS_CONN_ID, aws_conn_id_of, name_of, open_repository
 from airflow_pg_s3.task_errors import final_error, logged, with_client_path, with_conn_ids
-from airflow_pg_s3.telemetry.console_link import console_url
 from airflow_pg_s3.telemetry.lineage import Movement, database_dataset, repository_dataset
+from airflow_pg_s3.telemetry.links import console_url, page_url
 from airflow_pg_s3.telemetry.metrics import measure
 from airflow_pg_s3.telemetry.stages import StagedLog
 
@@ -87,8 +87,8 @@ class PgS3Hook(BaseHook):
         self.repository = repository
         self.aws_conn_id = aws_conn_id
         self.s3_extra_args = s3_extra_args
-        self.console_url = ""
-        """Of the backup of the last call, on Amazon S3."""
+        self.console_url = self.page_url = ""
+        """Of the backup of the last call, on Amazon S3 and on the Backups page."""
         self.movement: Movement | None = None
         """What the last call has moved, for OpenLineage."""
         self._cancel = cancel or threading.Event()
@@ -349,6 +349,10 @@ class PgS3Hook(BaseHook):
 
     def _note(self, client: S3Client, facts: Facts) -> None:
         self.console_url = console_url(client, facts["uri"])
+        # What is done is done, even if the option is malformed.
+        with contextlib.suppress(InputError):
+            name = name_of(facts["uri"])
+            self.page_url = "" if name is None else page_url(name, facts["uri"])
 
     def _open(self) -> tuple[Repository, Facts]:
         if self.repository is None:

@@ -82,6 +82,12 @@ def find_repository(name: str) -> NamedRepository:
     return named[name]
 
 
+def name_of(uri: str) -> str | None:
+    """Return the name of the repository that holds a backup, by its URI; None if it has none."""
+    folder = uri.rsplit("/", 2)[0]
+    return next((one.name for one in named_repositories() if one.uri.rstrip("/") == folder), None)
+
+
 def open_repository(
     repository: str, aws_conn_id: str | None, s3_extra_args: Mapping[str, Any] | None = None
 ) -> tuple[Repository, dict[str, Any]]:

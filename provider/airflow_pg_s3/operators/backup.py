@@ -13,7 +13,7 @@ from airflow_pg_s3.core.backup.request import (
 )
 from airflow_pg_s3.hooks.options import BackupOptions
 from airflow_pg_s3.operators.base import PgS3Operator
-from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS
+from airflow_pg_s3.telemetry.links import BACKUP_LINKS
 
 
 class PgS3BackupOperator(PgS3Operator):

@@ -29,7 +29,7 @@ class PgS3Operator(BaseOperator):
     # Airflow copies tasks, and an event cannot be copied.
     shallow_copy_attrs: Sequence[str] = ("_cancel",)
     _movement: Movement | None = None
-    console_url = ""
+    console_url = page_url = ""
 
     def __init__(
         self, *, aws_conn_id: str | None, s3_extra_args: Mapping[str, Any] | str | None, **kwargs: Any
@@ -100,7 +100,7 @@ class PgS3Operator(BaseOperator):
 
         :param hook: which has done the work, and knows what was moved.
         """
-        self.console_url = hook.console_url
+        self.console_url, self.page_url = hook.console_url, hook.page_url
         self._movement = hook.movement
         events = context.get("outlet_events")
         if events is not None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.operators.base import PgS3Operator
-from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS
+from airflow_pg_s3.telemetry.links import BACKUP_LINKS
 
 
 class PgS3CopyOperator(PgS3Operator):

@@ -35,11 +35,10 @@ class PgS3ListBackupsOperator(PgS3Operator):
         ``ExpectedBucketOwner``; each request gets those that it accepts. The connection may have them as well, see
         docs/s3-compatible.md.
     :returns: a list of dicts, each with ``uri``, ``key``, ``database``, ``created_at`` (ISO 8601),
-        ``stored_bytes`` (also as ``size``), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at`` of
-        the newest
-        verification, or None). Backups of ours also have ``backup_id``, ``new_stored_bytes`` (the part of
-        ``stored_bytes`` that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``, ``labels``,
-        ``duration_seconds``, ``encrypted`` (a bool) and ``left_out_by``, pg_dump's options that left something
+        ``stored_bytes`` (also as ``size``), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at``
+        of the newest verification, or None). Backups of ours also have ``backup_id``, ``new_stored_bytes`` (the
+        part of ``stored_bytes`` that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``,
+        ``labels``, ``duration_seconds``, ``encrypted`` (a bool) and ``left_out_by``, pg_dump's options that left something
         out.
     :raises AirflowFailException: the request cannot work.
     """

@@ -11,7 +11,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow_pg_s3.hooks.options import RestoreOptions
 from airflow_pg_s3.hooks.pg_s3 import DEFAULT_THAW_DAYS, THAW_INTERVAL
 from airflow_pg_s3.operators.base import PgS3Operator
-from airflow_pg_s3.telemetry.console_link import BACKUP_LINKS
+from airflow_pg_s3.telemetry.links import BACKUP_LINKS
 
 
 class PgS3RestoreOperator(PgS3Operator):

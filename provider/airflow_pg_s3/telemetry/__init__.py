@@ -1,7 +1,7 @@
 """What the rest of Airflow sees of a task.
 
 ``stages``        groups of lines in the task's log
-``console_link``  the button that leads to the backup on Amazon S3
+``links``         the buttons that lead to the backup
 ``lineage``       datasets for OpenLineage
 ``metrics``       gauges for StatsD and OpenTelemetry
 """

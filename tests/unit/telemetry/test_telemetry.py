@@ -3,10 +3,12 @@
 import pytest
 
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.hooks.repositories import name_of
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
+from airflow_pg_s3.plugin.plugin import URL_PREFIX
 from airflow_pg_s3.telemetry import metrics
-from airflow_pg_s3.telemetry.console_link import S3ConsoleLink, console_url
 from airflow_pg_s3.telemetry.lineage import DatasetName, Movement, database_dataset, lineage, repository_dataset
+from airflow_pg_s3.telemetry.links import BackupsPageLink, S3ConsoleLink, console_url, page_url
 from airflow_pg_s3.telemetry.stages import StagedLog
 
 URI = "s3://my-backups/production/orders%20%26%20co/20261122T030000Z-5f3a9c.json"
@@ -47,13 +49,26 @@ def test_the_link_leads_to_the_object_in_amazons_console_and_nowhere_for_other_s
     assert console_url(client, URI) == (f"{starts}my-backups?region={region}&prefix={key}" if starts else "")
 
 
-def test_the_button_shows_what_the_operator_has_left():
+def test_the_buttons_show_what_the_operator_has_left():
     operator = PgS3BackupOperator(task_id="backup", repository="s3://b/x")
-    (link,) = operator.operator_extra_links
-    assert isinstance(link, S3ConsoleLink)
-    assert link.get_link(operator, ti_key=None) == ""
+    page, console = operator.operator_extra_links
+    assert (type(page), type(console)) == (BackupsPageLink, S3ConsoleLink)
+    assert [link.get_link(operator, ti_key=None) for link in (page, console)] == ["", ""]
     operator.console_url = "https://console.aws.amazon.com/s3/object/b"
-    assert link.get_link(operator, ti_key=None) == operator.console_url
+    operator.page_url = "https://airflow.example.com/pg-s3/#production/orders/1"
+    assert console.get_link(operator, ti_key=None) == operator.console_url
+    assert page.get_link(operator, ti_key=None) == operator.page_url
+
+
+def test_a_backup_of_a_named_repository_has_an_address_on_the_page(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/base/")
+    named = '[{"name": "other", "uri": "s3://b"}, {"name": "my", "uri": "s3://my-backups/production/"}]'
+    monkeypatch.setenv("AIRFLOW__PG_S3__REPOSITORIES", named)
+    assert name_of(URI) == "my"
+    assert name_of("s3://my-backups/orders/20261122T030000Z-5f3a9c.json") is None
+    assert page_url("my", URI) == (
+        f"https://airflow.example.com/base{URL_PREFIX}/#my/orders%20%26%20co/20261122T030000Z-5f3a9c"
+    )
 
 
 def test_openlineage_gets_where_data_came_from_and_went_to_and_how_much():

@@ -1,12 +1,12 @@
-"""The button of a task that leads to the backup in Amazon's S3 console."""
+"""The buttons of a task that lead to its backup: on the Backups page, and in Amazon's S3 console."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
-from airflow.providers.common.compat.sdk import BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 
 from airflow_pg_s3.core.s3.requests import parse_uri
 
@@ -24,7 +24,17 @@ class S3ConsoleLink(BaseOperatorLink):
         return str(getattr(operator, "console_url", ""))
 
 
-BACKUP_LINKS = (S3ConsoleLink(),)
+class BackupsPageLink(BaseOperatorLink):
+    """Leads to the same backup on the Backups page."""
+
+    name = "Backup on its page"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the address that the operator has left when it ran; empty if the page does not show it."""
+        return str(getattr(operator, "page_url", ""))
+
+
+BACKUP_LINKS = (BackupsPageLink(), S3ConsoleLink())
 """The buttons of tasks that make, restore or verify a backup."""
 
 
@@ -36,3 +46,15 @@ def console_url(client: S3Client, uri: str) -> str:
     bucket, key = parse_uri(uri, parameter="backup")
     query = urlencode({"region": client.meta.region_name, "prefix": key})
     return f"https://console.{domain}/s3/object/{bucket}?{query}"
+
+
+def page_url(repository: str, uri: str) -> str:
+    """Return the address of a backup on the Backups page.
+
+    :param repository: name in the option ``[pg_s3] repositories``.
+    :param uri: of the backup's manifest.
+    """
+    _, folder, file = uri.rsplit("/", 2)
+    names = (repository, unquote(folder), file.removesuffix(".json"))
+    base = conf.get("api", "base_url", fallback="").rstrip("/")
+    return f"{base}/pg-s3/#{'/'.join(quote(name, safe='') for name in names)}"

@@ -38,8 +38,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
         ``stored_bytes`` (also as ``size``), ``verified``, and ``verification`` (``outcome``, ``level`` and ``at``
         of the newest verification, or None). Backups of ours also have ``backup_id``, ``new_stored_bytes`` (the
         part of ``stored_bytes`` that is not shared with earlier backups), ``raw_bytes``, ``tables``, ``rows``,
-        ``labels``, ``duration_seconds``, ``encrypted`` (a bool) and ``left_out_by``, pg_dump's options that left something
-        out.
+        ``labels``, ``duration_seconds``, ``encrypted`` (a bool) and ``left_out_by``, pg_dump's options
+        that left something out.
     :raises AirflowFailException: the request cannot work.
     """
 

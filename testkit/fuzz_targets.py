@@ -27,9 +27,9 @@ from backports import zstd
 from psycopg.conninfo import conninfo_to_dict
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
-from airflow_pg_s3.core.postgres import client_options, client_tools, sql_text
+from airflow_pg_s3.core.postgres import client_options, client_versions, sql_text
 from airflow_pg_s3.core.postgres.archive import table_data, toc
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import parameters
 from airflow_pg_s3.core.record import sealed
 from airflow_pg_s3.core.repository import manifest as manifests
@@ -244,7 +244,7 @@ def connection(data: bytes) -> None:
         except InputError:
             return
         assert not any(secret in value for value in environment.values())
-        assert all(name.startswith("PG") or name in client_tools.environment() for name in environment), (
+        assert all(name.startswith("PG") or name in client_versions.environment() for name in environment), (
             environment
         )
         for path in Path(folder).iterdir():

@@ -10,7 +10,7 @@ from botocore.config import Config
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 
 settings.register_profile("unit", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("unit")

@@ -6,7 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import InputError, ServerError
-from airflow_pg_s3.core.postgres.client_tools import none_fits
+from airflow_pg_s3.core.postgres.client_versions import none_fits
 from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
 from airflow_pg_s3.task_errors import LINE_WIDTH, final_error, logged, with_conn_ids
 

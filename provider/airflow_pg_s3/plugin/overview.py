@@ -24,7 +24,7 @@ from airflow_pg_s3.core.repository.repository import (
     read_members,
 )
 from airflow_pg_s3.core.repository.verification_record import Verification, read_evidence
-from airflow_pg_s3.core.retention.prune_plan import HOLD
+from airflow_pg_s3.core.retention.decisions import HOLD
 from airflow_pg_s3.hooks.connections import s3_client
 from airflow_pg_s3.hooks.repositories import NamedRepository, named_repositories
 from airflow_pg_s3.plugin import recovery

@@ -14,8 +14,8 @@ from airflow_pg_s3.core.errors import ServerError
 from airflow_pg_s3.core.postgres import databases, heartbeat
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
 from airflow_pg_s3.core.postgres.server import inspect
-from airflow_pg_s3.core.restore.database_swap import SwapTarget
 from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, LoadingSession
+from airflow_pg_s3.core.restore.replace_target import SwapTarget
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 from airflow_pg_s3.core.verify.scratch_database import ScratchDatabase
 from airflow_pg_s3.hooks import connections as resolving

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import Connection
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from psycopg import sql
 
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 from airflow_pg_s3.hooks import connections as resolving
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
@@ -171,7 +171,7 @@ def test_a_table_that_is_read_late_is_read_with_a_fresh_one(
     database = new_database(postgres)
     manifest = manifest_of(back_up(postgres, database))
     params = resolving.postgres_parameters(by_token(database), None)
-    tools = client_tools.for_restore(
+    tools = client_versions.for_restore(
         dumped_by=manifest.dump.pg_dump_version, target_version=160000, search=resolving.client_path()
     )
     env = params.environment(tmp_path)

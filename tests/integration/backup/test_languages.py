@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
 from testkit.postgres import DEBIAN, Cluster, all_installations, installations
 
@@ -44,7 +44,7 @@ def test_errors_come_in_english_without_rows(
     german: Cluster, connections, back_up, restore, new_database, monkeypatch, client_major: int
 ) -> None:
     connections.set_option("client_path", str(german.pg_bin))
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     backup = back_up(german, new_database(german, "create table t as select 'SECRET' as a"))
     # The one of 18 sends a setting that the server does not know, which is an error that means nothing.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster, installations
@@ -40,7 +40,7 @@ def find_only(connections, monkeypatch, tmp_path: Path) -> Callable[..., list[st
     """((the version that programs say, the major of those that do the work), …) → the folders of all there are."""
 
     def install(*versions: tuple[str, int]) -> list[str]:
-        monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+        monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
         monkeypatch.setenv("PATH", "/nonexistent")
         folders = []
         for said, major in versions:

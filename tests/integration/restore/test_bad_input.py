@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3 import core
 from airflow_pg_s3.core.errors import StorageError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.members import Member, write_members
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
@@ -188,7 +188,7 @@ def test_a_client_that_is_too_old_is_refused_with_what_there_is(
 ) -> None:
     database = new_database(pg18)
     connections.set_option("client_path", str(pg16.pg_bin))
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     message = refused("PostgreSQL 18 is to be dumped", lambda: back_up(pg18, database))
     assert f"{pg16.version} in {pg16.pg_bin}" in message

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from airflow_pg_s3.core.errors import ClientProgramError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from testkit.dumps import dump
 from testkit.postgres import Cluster
 
@@ -44,7 +44,7 @@ def test_an_error_fails_the_restore_whatever_the_failed_command_pretends(
     target = new_database(pg16, REFUSE_FUNCTIONS)
     # A client that is newer than the server, whose one error is tolerated; as are those of clean.
     connections.set_option("client_path", str(pg18.pg_bin))
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     backup = back_up(pg16, source)
     with pytest.raises(ClientProgramError, match=r"(?s)no functions today.*Command was: CREATE FUNCTION"):

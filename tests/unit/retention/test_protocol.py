@@ -32,7 +32,7 @@ from airflow_pg_s3.core.repository.members import Chunks, Member, runs_of
 from airflow_pg_s3.core.repository.presence import Presence
 from airflow_pg_s3.core.repository.repository import BEGUN, SETTLED, Begun, Repository
 from airflow_pg_s3.core.repository.sweep_mark import SWEEPING, SweepMark
-from airflow_pg_s3.core.retention import inventory, needed_runs, prune, prune_plan, sweep
+from airflow_pg_s3.core.retention import decisions, inventory, needed_runs, prune, sweep
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import PruneRequest
 from airflow_pg_s3.core.retention.sweep import Sweep
@@ -370,7 +370,7 @@ def a_prune(world: World, program: Program) -> None:
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a program nothing happens at the same time, and nothing by chance."""
     monkeypatch.setattr(manifests, "parse", PARSE)
-    for module in (abandoned_chunks, needed_runs, prune, prune_plan, sweep):
+    for module in (abandoned_chunks, needed_runs, prune, decisions, sweep):
         monkeypatch.setattr(module, "in_parallel", lambda work, items, **_: map(work, items))
     monkeypatch.setattr(sweep_mark, "secrets", SimpleNamespace(token_hex=lambda _: program_at_work()))
     monkeypatch.setattr(abandoned, "is_alive", lambda world, backup_id, _: backup_id in world.sessions)

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.backup.standby import warn_of_snapshots
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres import client_options, server
 from airflow_pg_s3.core.postgres.choose_pg_dump import choose_pg_dump
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.server import ServerFacts
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.manifest import Manifest

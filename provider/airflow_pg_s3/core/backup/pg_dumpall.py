@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 
 _PG_DUMPALL = "pg_dumpall"

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.errors import Cancelled, InputError
 from airflow_pg_s3.core.postgres import server
 from airflow_pg_s3.core.postgres.choose_pg_dump import choose_pg_dump
 from airflow_pg_s3.core.postgres.client_program import running
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.server import ServerFacts
 from airflow_pg_s3.core.reporting import human, human_age

@@ -7,7 +7,7 @@
     libpq.
 ``heartbeat``
     Pings sessions that idle for hours.
-``client_tools``, ``pip_binaries``
+``client_versions``, ``pip_binaries``
     The installed client programs, their versions, and the choice of one; those that pip has installed.
 ``choose_pg_dump``
     Chooses a pg_dump that leaves out the server's internal column options.

@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.client_program import running
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.postgres.server import Server
@@ -55,7 +55,7 @@ def choose_pg_dump(
         does not know a keyword of the connection.
     :raises Cancelled: `cancel` was set.
     """
-    fitting = client_tools.for_dump(server.version_num, search=search)
+    fitting = client_versions.for_dump(server.version_num, search=search)
     check_keywords(source, fitting[0].folder, fitting[0].version)
     if fitting[0].is_of_minor(server.version_num):
         return fitting[0]
@@ -79,7 +79,7 @@ def choose_pg_dump(
             is_dumped = _succeeds([tools.path("pg_dump"), *arguments], env, cancel)
             if is_dumped and f"{option}=".encode() not in file.read_bytes():
                 return tools
-    raise client_tools.none_fits(
+    raise client_versions.none_fits(
         f"PostgreSQL {server.version} stores its internal option {option} with columns, and a backup that holds "
         f"it restores nowhere else: this takes a pg_dump that leaves it out, as that of {server.version} does",
         server.version_num // 10000,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 
 _CONNECTION = {"dbname", "host", "port", "username", "password", "no-password"}
 _INFORMATION = {"help", "version"}

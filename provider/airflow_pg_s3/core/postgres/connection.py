@@ -24,7 +24,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core.errors import InputError, ServerError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.login_refusals import refusal
 from airflow_pg_s3.core.postgres.pooler import refuse_transaction_pooler
 
@@ -244,7 +244,7 @@ class ConnectionParameters:
 
         :raises InputError: libpq's files cannot hold a value.
         """
-        env = client_tools.environment() | _FOR_A_GOOD_DUMP
+        env = client_versions.environment() | _FOR_A_GOOD_DUMP
         service: dict[str, str] = {}
         keywords = self._with_password().keywords
         for keyword, value in keywords.items():

@@ -16,7 +16,7 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 
 _KNOWN_TO_ALL = {"host", "port", "user", "password", "dbname"}
@@ -56,6 +56,6 @@ def _stderr_of(program: str, keywords: Mapping[str, str]) -> str:
         [program, "--no-password", f"--dbname={make_conninfo(**keywords, **_NOWHERE)}"],
         capture_output=True,
         stdin=subprocess.DEVNULL,
-        env=client_tools.environment(),
+        env=client_versions.environment(),
         check=False,
     ).stderr.decode(errors="replace")

@@ -6,7 +6,7 @@
     The user's request; the state that the steps of one restore share.
 ``source``, ``backup_source``, ``external``
     The interface of a source; a backup of ours; archives made by other tools.
-``target``, ``database_swap``
+``target``, ``replace_target``
     The database to restore into; a new one, restored beside the live one, that takes its place.
 ``opened_archive``, ``selection``
     An archive that is about to be restored; the choice of its entries.

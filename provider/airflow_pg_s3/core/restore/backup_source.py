@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres import client_options, client_tools
+from airflow_pg_s3.core.postgres import client_options, client_versions
 from airflow_pg_s3.core.postgres.archive.toc import TOC
 from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.reporting import human
@@ -131,7 +131,7 @@ class BackupSource:
         """
         request, manifest = self._context.request, self._manifest
         refuse_older(target.version, manifest.server.version)
-        tools = client_tools.for_restore(
+        tools = client_versions.for_restore(
             dumped_by=manifest.dump.pg_dump_version, target_version=target.version, search=request.client_path
         )
         check_keywords(target.params, tools.folder, tools.version)

@@ -11,7 +11,7 @@ from airflow_pg_s3.core.postgres.archive.definitions import Definition, definiti
 from airflow_pg_s3.core.postgres.archive.requirements import Requirements, requirements_of
 from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc
 from airflow_pg_s3.core.postgres.client_options import Given
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.server import Server
 
 

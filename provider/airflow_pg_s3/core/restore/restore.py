@@ -13,8 +13,8 @@ from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human
 from airflow_pg_s3.core.repository.repository import is_external
 from airflow_pg_s3.core.restore.backup_source import open_backup_source
 from airflow_pg_s3.core.restore.context import RestoreContext
-from airflow_pg_s3.core.restore.database_swap import open_target
 from airflow_pg_s3.core.restore.external.source import open_external_source
+from airflow_pg_s3.core.restore.replace_target import open_target
 from airflow_pg_s3.core.restore.request import RestoreRequest, check_request
 from airflow_pg_s3.core.restore.source import Amounts, Source
 from airflow_pg_s3.core.workspace.workspace import Workspace

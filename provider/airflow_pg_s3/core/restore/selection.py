@@ -15,7 +15,7 @@ from typing import NamedTuple
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.archive.toc import RELATIONS, Entry, Toc
 from airflow_pg_s3.core.postgres.archive.use_list import listed_ids, use_list
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import member_of

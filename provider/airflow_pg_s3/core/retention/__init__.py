@@ -2,7 +2,7 @@
 
 ``policy``
     The rules, and which backups they keep.
-``inventory``, ``prune_plan``
+``inventory``, ``decisions``
     What there is; what becomes of it.
 ``prune``, ``facts``
     The verb; what it has done, for programs.

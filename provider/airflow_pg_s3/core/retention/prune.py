@@ -16,9 +16,9 @@ from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.removal import Protected, Remover
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.repository.sweep_mark import Postponed
+from airflow_pg_s3.core.retention.decisions import Decision, PrunePlanner
 from airflow_pg_s3.core.retention.inventory import Inventory, take_inventory
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
-from airflow_pg_s3.core.retention.prune_plan import Decision, PrunePlanner
 from airflow_pg_s3.core.retention.sweep import Leftover, Sweep
 from airflow_pg_s3.core.s3.object_lock import ObjectLocks
 from airflow_pg_s3.core.s3.parallel import in_parallel

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.archive.requirements import requirements_of
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.reporting import Log, begin_stage
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import StoredManifest
@@ -69,7 +69,7 @@ def run_restore_test(
         _scratch_database(request, manifest, cancel=cancel, log=log) as scratch,
     ):
         _note_server(scratch, request, findings)
-        tools = client_tools.for_restore(
+        tools = client_versions.for_restore(
             dumped_by=manifest.dump.pg_dump_version, target_version=scratch.version_num, search=request.client_path
         )
         findings.pg_restore_version = tools.version

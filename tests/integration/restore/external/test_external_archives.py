@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import ClientProgramError, IntegrityError, PgS3Error
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.restore.external.psql import open_to
 from testkit.database_equality import compare_databases
 from testkit.databases import create_hard_roles
@@ -303,7 +303,7 @@ def test_a_psql_that_runs_what_a_dump_hides_is_refused(
 ) -> None:
     open_to_it = [each for each in all_installations() if open_to(each.version) == ["CVE-2026-18408"]]
     connections.set_option("client_path", str(open_to_it[0].folder))  # the wheel's 16.14, whatever else is here
-    monkeypatch.setattr(client_tools, "STANDARD_PLACES", ())
+    monkeypatch.setattr(client_versions, "STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
     target = new_name(pg16)
     with pytest.raises(AirflowFailException, match=r"CVE-2026-18408.*allow_unsafe_psql=True"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres.client_tools import for_archive
+from airflow_pg_s3.core.postgres.client_versions import for_archive
 from airflow_pg_s3.core.restore.external.completeness import NotAnArchive
 from airflow_pg_s3.core.restore.external.decompress import Compression
 from airflow_pg_s3.core.restore.external.detect import (
@@ -125,7 +125,7 @@ def test_any_tar_header_gives_a_format_or_our_error(noise, position, byte):
 @pytest.fixture
 def tools_of(fake_program, monkeypatch):
     """Majors → the option that names their folders; nothing else is installed."""
-    monkeypatch.setattr("airflow_pg_s3.core.postgres.client_tools.STANDARD_PLACES", ())
+    monkeypatch.setattr("airflow_pg_s3.core.postgres.client_versions.STANDARD_PLACES", ())
 
     def make(*majors):
         folders = [

@@ -41,7 +41,7 @@ def test_which_versions_are_open_to_what(version, expected):
 @pytest.fixture
 def installed(fake_program, monkeypatch):
     """Versions → the folders of such programs; nothing else is installed."""
-    monkeypatch.setattr("airflow_pg_s3.core.postgres.client_tools.STANDARD_PLACES", ())
+    monkeypatch.setattr("airflow_pg_s3.core.postgres.client_versions.STANDARD_PLACES", ())
     monkeypatch.setenv("PATH", "/bin")
 
     def make(*versions, programs=("pg_dump", "pg_restore", "psql")):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airflow_pg_s3.core.postgres.archive.toc import HOLDING_DATA, Entry
 from airflow_pg_s3.core.postgres.archive.use_list import use_list
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.sql_text import Token, redacted_sql, split, tokenize
 
 _HEADER = re.compile(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from airflow_pg_s3.core.postgres.archive.toc import HOLDING_DATA, Entry, Toc
 from airflow_pg_s3.core.postgres.archive.use_list import use_list
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.sql_text import Token, split, starts_with, tokenize
 
 OWNER = "owners"

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import psycopg
 
 from airflow_pg_s3.core.errors import ClientProgramError, ServerError
-from airflow_pg_s3.core.postgres import client_options, client_tools
+from airflow_pg_s3.core.postgres import client_options, client_versions
 from airflow_pg_s3.core.postgres.archive.toc import TOC, Entry, Toc, read_folder
-from airflow_pg_s3.core.postgres.client_tools import rejects_transaction_timeout
+from airflow_pg_s3.core.postgres.client_versions import rejects_transaction_timeout
 from airflow_pg_s3.core.postgres.databases import run_sql_in
 from airflow_pg_s3.core.postgres.libpq_keywords import check_keywords
 from airflow_pg_s3.core.restore.clean import CLEAN, LOCKS_ADVICE
@@ -55,7 +55,7 @@ class ArchiveSource:
         request, context = self._context.request, self._context
         is_directory = self._external.format is Format.DIRECTORY
         content = (_Unpacked if is_directory else _Streamed)(self._external, context)
-        tools = client_tools.for_archive(
+        tools = client_versions.for_archive(
             archive_version(content.header()), target_version=target.version, search=request.client_path
         )
         check_keywords(target.params, tools.folder, tools.version)

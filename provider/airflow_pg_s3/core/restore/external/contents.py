@@ -11,7 +11,7 @@ from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.postgres.archive.table_data import IDENTIFIER
 from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc, TocCutShort, read_toc
 from airflow_pg_s3.core.postgres.archive.use_list import listed_ids
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.workspace.resources import require_free_space
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 
 # Vulnerability → major → first fixed minor. Older majors have no fix, newer ones need none.
 # https://www.postgresql.org/support/security/
@@ -73,11 +73,11 @@ def open_to(version: str) -> list[str]:
 
 def _installed(search: Sequence[str]) -> list[Psql]:
     found = []
-    for tools in client_tools.installed(search):
+    for tools in client_versions.installed(search):
         path = tools.path("psql")
         # psql is in the same package, but only its own --version counts.
         try:
-            version = client_tools.said_version(path)
+            version = client_versions.said_version(path)
         except (OSError, subprocess.SubprocessError):
             continue
         if version is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from airflow_pg_s3.core.postgres.archive.use_list import use_list
 from airflow_pg_s3.core.postgres.client_program import ClientProgram
-from airflow_pg_s3.core.postgres.client_tools import rejects_transaction_timeout
+from airflow_pg_s3.core.postgres.client_versions import rejects_transaction_timeout
 from airflow_pg_s3.core.postgres.stdin_feeder import run_with_stdin
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.restore.context import RestoreContext

@@ -12,7 +12,7 @@ import psycopg
 
 from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.postgres.archive.toc import TOC, read_toc
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.errors import server_error
 from airflow_pg_s3.core.reporting import Log

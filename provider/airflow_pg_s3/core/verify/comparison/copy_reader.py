@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from airflow_pg_s3.core.errors import Cancelled, ClientProgramError, PgS3Error
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, settings_for_values, without_limits
 from airflow_pg_s3.core.postgres.heartbeat import is_stale
 from airflow_pg_s3.core.postgres.redaction import redacted

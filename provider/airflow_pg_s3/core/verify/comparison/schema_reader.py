@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.postgres import client_tools
+from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.archive.schema_script import SchemaText, parse
 from airflow_pg_s3.core.postgres.client_program import running
-from airflow_pg_s3.core.postgres.client_tools import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, add_options
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 
@@ -105,7 +105,7 @@ class SchemaReader:
         workspace = self._archive.workspace
         file = workspace.folder / f"{program}.sql"
         argv = [self._tools.path(program), f"--file={file}", *arguments]
-        with running(argv, env={**(env or client_tools.environment()), **workspace.environment}) as process:
+        with running(argv, env={**(env or client_versions.environment()), **workspace.environment}) as process:
             while process.poll() is None:
                 if self._cancel.wait(_POLL_SECONDS):
                     raise Cancelled("the comparison was stopped")

@@ -81,8 +81,8 @@ def test_a_backup_that_would_restore_nowhere_else_is_refused_before_anything_is_
         f"PostgreSQL {server} stores its internal option pg_attver with columns, and a backup that holds it "
         f"restores nowhere else: this takes a pg_dump that leaves it out, as that of {server} does; found on this "
         f"worker: {found}. Install the package postgresql-client-15 in version {server} or newer "
-        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path, which is now "
-        f"{':'.join(map(str, folders))} (Airflow reads a change of airflow.cfg when it is started again), or install "
+        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path, which is "
+        f"now {':'.join(map(str, folders))} (Airflow reads a change of airflow.cfg when it is started again), or install "
         "pip's airflow-provider-pg-s3[clients]"
     )
     assert leftovers() == []

@@ -82,8 +82,8 @@ def test_a_backup_that_would_restore_nowhere_else_is_refused_before_anything_is_
         f"restores nowhere else: this takes a pg_dump that leaves it out, as that of {server} does; found on this "
         f"worker: {found}. Install the package postgresql-client-15 in version {server} or newer "
         "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path, which is "
-        f"now {':'.join(map(str, folders))} (Airflow reads a change of airflow.cfg when it is started again), or install "
-        "pip's airflow-provider-pg-s3[clients]"
+        f"now {':'.join(map(str, folders))} (Airflow reads a change of airflow.cfg when it is started again), or "
+        "install pip's airflow-provider-pg-s3[clients]"
     )
     assert leftovers() == []
     assert list(spool_dir.iterdir()) == []

@@ -57,7 +57,7 @@ def test_every_format_comes_back_in_every_wrapping(
     done = restore(pg16, target, backup=put(COMPRESS[compression](archive), "a/b.bin"), **UNSAFE)
     assert compare_databases(pg16.dsn(small.name), pg16.dsn(target)) == []
     assert set(done) == {
-        "database", "backup_id", "tables", "rows", "raw_bytes", "duration_seconds", "previous_database",
+        "uri", "database", "backup_id", "tables", "rows", "raw_bytes", "duration_seconds", "previous_database",
         "warnings",
     }  # fmt: skip
     assert (done["database"], done["backup_id"], done["previous_database"]) == (target, "b.bin", None)

@@ -22,11 +22,12 @@ create table one as select i, md5(i::text) || md5((i * 7)::text) as noise from g
 """
 # `pg-s3`, whose requests of a kind, for runs, are held until it is told to stop; it says so by a file.
 HELD = """
-import re, sys, time
+import re, signal, sys, time
 from pathlib import Path
 from airflow_pg_s3.cli import connections, stopping
 from airflow_pg_s3.cli.main import main
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored where the tests run under nohup
 operation, sign = sys.argv[1:3]
 stops, made = [], connections.CommandLineConnections.s3
 init = stopping.Stop.__init__

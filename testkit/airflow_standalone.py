@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from testkit.sandbox import environment_without, free_port
 
+_ATTEMPTS = 5
 DAGS = Path(__file__).parents[1] / "dags"
 
 
@@ -107,8 +109,15 @@ class Standalone:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
+        # Airflow's SQLite may be locked for the moment by another of its processes: then it answers 500.
+        for attempt in range(_ATTEMPTS):
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 500 or attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(1)
 
     def is_up(self) -> bool:
         assert self._process.poll() is None, "airflow standalone has ended"

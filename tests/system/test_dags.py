@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from airflow_pg_s3.core.repository.repository import read_manifest
-from airflow_pg_s3.operators import doctor
+from airflow_pg_s3.hooks import pg_s3
 from testkit.database_equality import compare_databases
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -301,7 +301,7 @@ def test_the_doctor_says_what_would_fail_and_names_the_connection_to_change(shop
     wrong = json.loads(shop.cluster.airflow_connection(shop.database)) | {"password": "not the password"}
     monkeypatch.setenv("AIRFLOW_CONN_WRONG", json.dumps(wrong))
     said = []
-    monkeypatch.setattr(doctor, "lines", lambda findings: said.extend(findings) or [])
+    monkeypatch.setattr(pg_s3, "lines", lambda findings: said.extend(findings) or [])
     assert run_dag("pg_s3_doctor", postgres_conn_id="wrong", database=shop.database).state == "failed"
     (refused,) = [finding.found for finding in said if finding.status == "failure"]
     assert "correct the Airflow connection wrong's login and password" in refused

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from airflow_pg_s3.operators import base
+from airflow_pg_s3.hooks import pg_s3
 from airflow_pg_s3.telemetry import metrics
 from airflow_pg_s3.telemetry.stages import StagedLog
 from tests.support.documents import ROOT, parse_dags, run_dags
@@ -49,7 +49,7 @@ def test_the_quick_start_ends_with_a_restored_table(run, shop, monkeypatch):
     gauges = {}
     monkeypatch.setattr(metrics.Stats, "gauge", lambda name, value, tags: gauges.update({name: tags["database"]}))
     lines = Lines()
-    monkeypatch.setattr(base, "StagedLog", lambda _: StagedLog(lines))
+    monkeypatch.setattr(pg_s3, "StagedLog", lambda _: StagedLog(lines))
     run("README.md")
     # The same runs, as the rest of Airflow sees them.
     marks = [re.match(r"(::.*|committed|restored)?", line)[0] for line in lines]

@@ -160,7 +160,7 @@ def test_the_scheduler_runs_the_backup_by_itself(standalone, moto, pg18):
     assert pg18.password not in log
     assert "::group::Dump" in log
     links = standalone.call("GET", "/dags/{}/dagRuns/{}/taskInstances/{}/links".format(*of_the_task))
-    assert set(links["extra_links"]) == {"Backup on Amazon S3"}
+    assert set(links["extra_links"]) == {"Backup on Amazon S3", "Backup on its page"}
     assert manifests(moto, "nightly")
 
 

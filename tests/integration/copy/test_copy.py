@@ -147,6 +147,7 @@ def test_a_copy_that_was_stopped_is_no_backup_and_the_next_attempt_brings_the_re
     with pytest.raises(Cancelled):
         copied(backup, far, cancel)
     assert far.backups(backup["database"]) == []
+    assert not any(key.endswith("/begun") for key in objects_of(far))
     monkeypatch.setattr(Transfer, "bring", bring)
     done = copied(backup, far)
     assert done.copied_objects > 0

@@ -164,8 +164,12 @@ class _Copy:
             self._bring(sizes, cancel)
             presence.confirm({self._base + name: size for name, size in sizes.items()})
             s3_requests.put_if_absent(self._other.client, self._other.bucket, self._key, body, extra_args)
-        finally:
+        except BaseException:
             presence.end()
+            # What was brought stays for the next attempt, and must not keep prunes from their work until then.
+            presence.withdraw()
+            raise
+        presence.end()
         presence.settle()
         self._log.info(
             "copied %s to %s: %d objects of %s, of %s that the backup consists of",

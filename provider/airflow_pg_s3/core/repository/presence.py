@@ -151,9 +151,12 @@ class Presence:
         client, bucket = self._repository.client, self._repository.bucket
         with contextlib.suppress(PgS3Error):
             s3_requests.put_record(client, bucket, self._folder + SETTLED, b"{}", self._extra_args)
-        # Not needed any more, and harmless if it stays.
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Take `begun` away, as nothing is being made any more; it is harmless if it stays."""
         with contextlib.suppress(ClientError, BotoCoreError):
-            client.delete_object(Bucket=bucket, Key=self._key)
+            self._repository.client.delete_object(Bucket=self._repository.bucket, Key=self._key)
 
     def _keep_renewing(self) -> None:
         while not self._is_over.wait(_RENEW_SECONDS):

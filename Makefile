@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 # many tests wait: for a password to expire, a lock, Airflow's scheduler.
 PROCESSES ?= 3
 
-.PHONY: help setup lint format docs test test-fast test-matrix floor torture bench scale demo demo-ui screenshots ceph tools postgresql clean
+.PHONY: help setup lint format docs test test-fast floor torture bench scale demo demo-ui screenshots ceph tools postgresql clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,18 +58,6 @@ floor: $(READY) ## import the package and its DAGs with the oldest versions that
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLOOR)
 	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct '.[encryption]'
 	$(FLOOR)/bin/python -m testkit.minimum_versions
-
-# Airflow's minors, each with a Python; uv finds it, or fetches it. Those system tests that know Airflow by its API alone.
-MATRIX ?= 3.0:3.11 3.1:3.13 3.2:3.12 3.3:3.13
-OF_MATRIX := tests/system/test_standalone.py tests/system/test_airflow_metadata_database.py
-test-matrix: setup ## a real Airflow of each minor version, on several Pythons: MATRIX="3.1:3.13" for one
-	@for pair in $(MATRIX); do \
-		airflow="$${pair%:*}" python="$${pair#*:}" place=".cache/matrix/$${pair/:/-}"; \
-		echo "Airflow $$airflow on Python $$python"; \
-		$(BIN)/uv venv --quiet --clear --python "$$python" "$$place"; \
-		$(BIN)/uv pip install --quiet --python "$$place" --group dev --editable '.[encryption]' "apache-airflow==$$airflow.*"; \
-		"$$place/bin/python" -m pytest $(OF_MATRIX) $(ARGS); \
-	done
 
 torture: SECONDS_OF_FUZZING := 60
 # All that take a sample of their cases elsewhere.

@@ -13,6 +13,8 @@ from airflow_pg_s3.core.errors import Cancelled, DataConflict, InputError, Integ
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.retention.policy import RetentionPolicy
 from airflow_pg_s3.core.retention.prune import Pruned, PruneRequest, prune
+from airflow_pg_s3.core.s3 import requests
+from airflow_pg_s3.core.s3.errors import OutcomeUnknown
 from airflow_pg_s3.operators.copy import PgS3CopyOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.postgres import Cluster
@@ -153,6 +155,20 @@ def test_a_copy_that_was_stopped_is_no_backup_and_the_next_attempt_brings_the_re
     assert done.copied_objects > 0
     assert done.copied_bytes + sum(brought) == data_bytes_of(far)
     assert [ref.uri for ref in far.backups(backup["database"])] == [done.uri]
+
+
+@only_on("moto")
+def test_a_copy_whose_manifest_may_yet_come_goes_on_keeping_prunes_away(
+    pg18, source, back_up, copied, far, monkeypatch
+):
+    def lose_the_answer(*_):
+        raise OutcomeUnknown("no answer")
+
+    backup = back_up(pg18, source)
+    monkeypatch.setattr(requests, "put_if_absent", lose_the_answer)
+    with pytest.raises(OutcomeUnknown):
+        copied(backup, far)
+    assert [key for key in objects_of(far) if key.endswith("/begun")] != []
 
 
 @only_on("moto")

@@ -163,13 +163,16 @@ class _Copy:
             sizes = self._sizes()
             self._bring(sizes, cancel)
             presence.confirm({self._base + name: size for name, size in sizes.items()})
-            s3_requests.put_if_absent(self._other.client, self._other.bucket, self._key, body, extra_args)
         except BaseException:
             presence.end()
             # What was brought stays for the next attempt, and must not keep prunes from their work until then.
             presence.withdraw()
             raise
-        presence.end()
+        try:
+            # The manifest may come to exist from here on, even after an error: so `begun` stays then.
+            s3_requests.put_if_absent(self._other.client, self._other.bucket, self._key, body, extra_args)
+        finally:
+            presence.end()
         presence.settle()
         self._log.info(
             "copied %s to %s: %d objects of %s, of %s that the backup consists of",

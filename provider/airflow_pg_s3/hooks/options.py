@@ -23,6 +23,9 @@ from airflow_pg_s3.arguments import (
     as_optional_time,
 )  # fmt: skip
 
+THAW_INTERVAL = timedelta(minutes=5)
+"""Time between two checks whether S3 has restored archived objects."""
+DEFAULT_THAW_DAYS = 3
 Flag = bool | str
 Texts = Sequence[str] | str | None
 

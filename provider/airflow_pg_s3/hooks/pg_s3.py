@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
@@ -42,9 +42,6 @@ from airflow_pg_s3.telemetry.stages import StagedLog
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-THAW_INTERVAL = timedelta(minutes=5)
-"""Time between two checks whether S3 has restored archived objects."""
-DEFAULT_THAW_DAYS = 3
 PRUNED_LISTED = 100
 """Maximum number of entries of each list that a prune returns; the log has all."""
 
@@ -396,11 +393,11 @@ class PgS3Hook(BaseHook):
     def _wait_for_thaw(
         self, client: S3Client, uri: str, given: Mapping[str, Any], on_thaw: Callable[[str], None] | None
     ) -> None:
-        tier, days = given.get("thaw"), given.get("thaw_days", DEFAULT_THAW_DAYS)
+        tier, days = given.get("thaw"), given.get("thaw_days", options.DEFAULT_THAW_DAYS)
         while tier and ask_for(client, uri, tier=tier, days=days, cancel=self._cancel, log=self._sink):
             if on_thaw is not None:
                 on_thaw(uri)
-            if self._cancel.wait(THAW_INTERVAL.total_seconds()):
+            if self._cancel.wait(options.THAW_INTERVAL.total_seconds()):
                 raise Cancelled("stopped while waiting for S3 to restore archived objects")
 
 

@@ -10,13 +10,14 @@ from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from airflow_pg_s3 import arguments
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
 from airflow_pg_s3.operators.output import Output
 from airflow_pg_s3.task_errors import final_error
 from airflow_pg_s3.telemetry.lineage import Movement, lineage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
 
 
 class PgS3Operator(BaseOperator):
@@ -66,6 +67,9 @@ class PgS3Operator(BaseOperator):
             del self.template_fields
 
     def _hook(self, context: Mapping[str, Any], repository: str | None) -> PgS3Hook:
+        # With all of core, which Airflow need not import to parse a DAG.
+        from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
+
         extra_args = self._with_secrets(context, self.s3_extra_args, self._s3_secrets)
         return PgS3Hook(repository, self.aws_conn_id, s3_extra_args=extra_args, cancel=self._cancel, log=self.log)
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow_pg_s3.hooks.options import ListOptions
-from airflow_pg_s3.hooks.pg_s3 import list_backups
 from airflow_pg_s3.operators.base import PgS3Operator
 
 
@@ -85,6 +84,8 @@ class PgS3ListBackupsOperator(PgS3Operator):
 
     def execute(self, context: Mapping[str, Any]) -> list[dict[str, Any]]:
         """List the backups."""
+        from airflow_pg_s3.hooks.pg_s3 import list_backups
+
         several = [self.repository] if isinstance(self.repository, str) else self.repository
         hooks = [self._hook(context, repository) for repository in several]
         given = self._given(ListOptions.__annotations__)

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-from airflow_pg_s3.hooks.options import RestoreOptions
-from airflow_pg_s3.hooks.pg_s3 import DEFAULT_THAW_DAYS, THAW_INTERVAL
+from airflow_pg_s3.hooks.options import DEFAULT_THAW_DAYS, THAW_INTERVAL, RestoreOptions
 from airflow_pg_s3.operators.base import PgS3Operator
 from airflow_pg_s3.telemetry.links import BACKUP_LINKS
 

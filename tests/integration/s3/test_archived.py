@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
-from airflow_pg_s3.hooks import pg_s3 as hook
+from airflow_pg_s3.hooks import options
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.prune import PgS3PruneOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
@@ -40,7 +40,7 @@ def proxy(s3: S3Server, connections) -> Iterator[FaultProxy]:
 @pytest.fixture
 def slow(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """S3 gives out what it was asked for at the second look, and we look without a pause."""
-    monkeypatch.setattr(hook, "THAW_INTERVAL", timedelta(0))
+    monkeypatch.setattr(options, "THAW_INTERVAL", timedelta(0))
     moto.give_out_archived_after(2)
     yield
     moto.give_out_archived_after(None)

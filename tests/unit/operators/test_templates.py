@@ -43,7 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
         verify = restore
 
-    monkeypatch.setattr("airflow_pg_s3.operators.base.PgS3Hook", Asked)
+    monkeypatch.setattr("airflow_pg_s3.hooks.pg_s3.PgS3Hook", Asked)
     return calls
 
 

@@ -1,8 +1,11 @@
-"""Tables in a log are aligned, and ages are said to a useful precision."""
+"""Tables in a log are aligned, ages are said to a useful precision, and lines and bars tell the same bytes."""
+
+import re
+from types import SimpleNamespace
 
 import pytest
 
-from airflow_pg_s3.core.reporting import aligned, human_age
+from airflow_pg_s3.core.reporting import aligned, byte_progress, human_age
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_where_their_header_ends():
@@ -36,3 +39,12 @@ def test_a_table_without_rows_is_its_header():
 )
 def test_an_age_has_two_or_three_digits_at_most_days(seconds, said):
     assert human_age(seconds) == said
+
+
+def test_a_bar_and_the_line_beside_it_tell_the_same_bytes():
+    shown = []
+    log = SimpleNamespace(info=lambda *_: None, show_progress=lambda *bar: shown.append(bar))
+    byte_progress(log, "loaded", lambda: 1_000_000, 4_000_000, of=" of the large tables").tick()
+    ((line, done, total),) = shown
+    assert re.fullmatch(r"loaded 1\.0 MB of 4\.0 MB of the large tables, [0-9.]+ [MG]B/s", line)
+    assert (done, total) == (1_000_000, 4_000_000)

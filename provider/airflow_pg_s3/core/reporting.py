@@ -80,6 +80,21 @@ class Progress:
         self._say("%s", self._line(self.seconds))
 
 
+def byte_progress(log: Log, verb: str, done: Callable[[], int], total: int, *, of: str = "") -> Progress:
+    """Report how many bytes are done, as in ``read 1.0 MB of 4.0 MB, 2.0 MB/s``.
+
+    :param verb: what was done to them.
+    :param done: returns how many they are so far.
+    :param of: what they are bytes of, after the total.
+    """
+
+    def line(seconds: float) -> str:
+        now = done()
+        return f"{verb} {human(now)} of {human(total)}{of}, {human(now / max(seconds, 0.001))}/s"
+
+    return Progress(log, line, lambda: (done(), total))
+
+
 def human(size: float) -> str:
     """Format a number of bytes for people, in the decimal units of disks and networks."""
     for unit in ("B", "kB", "MB", "GB"):

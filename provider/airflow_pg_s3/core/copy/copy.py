@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_pg_s3.core.copy.transfer import Transfer
 from airflow_pg_s3.core.errors import DataConflict, InputError, IntegrityError
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import Log, Progress, human
+from airflow_pg_s3.core.reporting import Log, byte_progress, human
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.presence import Presence
 from airflow_pg_s3.core.repository.repository import Begun, Repository, StoredManifest, read_manifest
@@ -202,13 +202,7 @@ class _Copy:
         lacking = [key for key, size in sizes.items() if there.get(self._base + key) != size]
         total = sum(sizes[key] for key in lacking)
         transfer = self.transfer
-        progress = Progress(
-            self._log,
-            lambda s: (
-                f"copied {human(transfer.bytes)} of {human(total)}, {human(transfer.bytes / max(s, 0.001))}/s"
-            ),
-            lambda: (transfer.bytes, total),
-        )
+        progress = byte_progress(self._log, "copied", lambda: transfer.bytes, total)
 
         def bring(key: str) -> None:
             transfer.bring(key, sizes[key], is_record=key == self._manifest.members_key)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import Cancelled, InputError
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import Log, Progress, human
+from airflow_pg_s3.core.reporting import Log, byte_progress, human
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
@@ -93,15 +93,7 @@ def download(request: DownloadRequest, client: S3Client, *, cancel: threading.Ev
 
 
 def _save(archive: ArchiveFolder, jobs: int, cancel: threading.Event, log: Log) -> None:
-    total = archive.manifest.stored_bytes
-    progress = Progress(
-        log,
-        lambda seconds: (
-            f"read {human(archive.downloaded_bytes)} of {human(total)}, "
-            f"{human(archive.downloaded_bytes / max(seconds, 0.001))}/s"
-        ),
-        lambda: (archive.downloaded_bytes, total),
-    )
+    progress = byte_progress(log, "read", lambda: archive.downloaded_bytes, archive.manifest.stored_bytes)
     members = archive.members.values()
     # The largest first, so that none is begun last; those in packs are many, and one piece of work.
     alone = sorted((one for one in members if not one.packed), key=lambda one: one.raw_bytes, reverse=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from airflow_pg_s3.core.errors import Cancelled, IntegrityError, PgS3Error
 from airflow_pg_s3.core.postgres.archive.table_data import tables_of_members
 from airflow_pg_s3.core.postgres.archive.toc import TOC, LargeObjectNames, check_files, read_toc
-from airflow_pg_s3.core.reporting import Log, Progress, human
+from airflow_pg_s3.core.reporting import Log, byte_progress
 from airflow_pg_s3.core.repository.chunk_reader import open_chunk
 from airflow_pg_s3.core.repository.codec import Decoder
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR, MemberDigest, MemberHasher
@@ -91,14 +91,7 @@ def check_objects(
     ):
         archive = ArchiveFolder(stored.manifest, stored.base, downloader, decoder, workspace)
         check = _ObjectCheck(archive, stored, downloader, decoder)
-        progress = Progress(
-            log,
-            lambda seconds: (
-                f"read {human(downloader.read_bytes)} of {human(stored.manifest.stored_bytes)}, "
-                f"{human(downloader.read_bytes / max(seconds, 0.001))}/s"
-            ),
-            lambda: (downloader.read_bytes, stored.manifest.stored_bytes),
-        )
+        progress = byte_progress(log, "read", lambda: downloader.read_bytes, stored.manifest.stored_bytes)
         try:
             for _ in _at_once(pool, check.work()):
                 if cancel.is_set():

@@ -14,7 +14,7 @@ from airflow_pg_s3.core.postgres.archive.toc import PRE_DATA, Entry, Toc, list_l
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.databases import run_sql_in
 from airflow_pg_s3.core.postgres.encodings import psycopg_knows
-from airflow_pg_s3.core.reporting import Progress, human
+from airflow_pg_s3.core.reporting import byte_progress
 from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
@@ -138,14 +138,12 @@ class Load:
     ) -> None:
         if not loading:
             return
-        total = sum(task.size for task in loading)
-        progress = Progress(
+        progress = byte_progress(
             self.context.log,
-            lambda seconds: (
-                f"loaded {human(self.folder.read_bytes)} of {human(total)} of the large tables, "
-                f"{human(self.folder.read_bytes / max(seconds, 0.001))}/s"
-            ),
-            lambda: (self.folder.read_bytes, total),
+            "loaded",
+            lambda: self.folder.read_bytes,
+            sum(task.size for task in loading),
+            of=" of the large tables",
         )
 
         def poll() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from airflow_pg_s3.core.errors import Cancelled
-from airflow_pg_s3.core.reporting import Log, Progress, human
+from airflow_pg_s3.core.reporting import Log, byte_progress
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
 from airflow_pg_s3.core.restore.load.lanes import Lanes, Task
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
@@ -62,11 +62,7 @@ def do_all(
     def done() -> int:
         return sum(work[number].raw_bytes for number in list(found))
 
-    progress = Progress(
-        log,
-        lambda s: f"compared {human(done())} of {human(total)}, {human(done() / max(s, 0.001))}/s",
-        lambda: (done(), total),
-    )
+    progress = byte_progress(log, "compared", done, total)
 
     def poll() -> None:
         if cancel.is_set():

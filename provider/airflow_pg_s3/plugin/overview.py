@@ -300,5 +300,4 @@ def _verification(found: Verification) -> dict[str, Any]:
 def _is_fresh(newest: Entry | None, named: NamedRepository) -> bool | None:
     if named.max_age is None:
         return None
-    # One from the future would seem young for ever.
-    return newest is not None and abs(datetime.now(UTC) - newest.created_at) <= named.max_age
+    return newest is not None and newest.is_within(named.max_age, datetime.now(UTC))

@@ -15,7 +15,7 @@ from airflow_pg_s3.core.repository.members import Chunk
 from airflow_pg_s3.core.repository.repository import Begun, Repository
 from airflow_pg_s3.core.repository.run_trailer import LONGEST_TRAILER_BYTES, read_trailer
 from airflow_pg_s3.core.s3.parallel import in_parallel
-from airflow_pg_s3.core.s3.requests import supported_args
+from airflow_pg_s3.core.s3.requests import copy_arguments
 
 
 class AbandonedChunks:
@@ -38,12 +38,9 @@ class AbandonedChunks:
         self._base = repository.base(begun.database)
         self._sizes: dict[str, int] = {}
         key_of_source = {name: v for name, v in extra_args.items() if name.startswith("SSECustomer")}
-        # As if it was stored by this backup: with its arguments, and none of the other's.
         self._arguments = {
-            **supported_args(repository.client, "CopyObject", extra_args),
+            **copy_arguments(repository.client, extra_args),
             **{f"CopySource{name}": value for name, value in key_of_source.items()},
-            "MetadataDirective": "REPLACE",
-            "TaggingDirective": "REPLACE",
         }
         self._log = log
         self._known = KnownChunks()

@@ -188,7 +188,7 @@ class _Copy:
         base = self._stored.base
         source = Repository(self._client, f"s3://{self._bucket}")
         keys = list(self._manifest.object_keys())
-        found = source.sizes({f"{base}{key.rpartition('/')[0]}/" for key in keys})
+        found = source.sizes_beside(base + key for key in keys)
         missing = [key for key in keys if base + key not in found]
         if missing:
             raise IntegrityError(
@@ -198,7 +198,7 @@ class _Copy:
         return {key: found[base + key] for key in keys}
 
     def _bring(self, sizes: Mapping[str, int], cancel: threading.Event) -> None:
-        there = self._other.sizes({f"{self._base}{key.rpartition('/')[0]}/" for key in sizes})
+        there = self._other.sizes_beside(self._base + key for key in sizes)
         lacking = [key for key, size in sizes.items() if there.get(self._base + key) != size]
         total = sum(sizes[key] for key in lacking)
         transfer = self.transfer

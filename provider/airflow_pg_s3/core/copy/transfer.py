@@ -63,7 +63,7 @@ class Transfer:
         :raises IntegrityError: the source does not hold what was stored there.
         :raises StorageError: S3 failed.
         """
-        arguments = (s3_requests.of_records if is_record else _all)(self._target, self._extra_args)
+        arguments = s3_requests.of_records(self._target, self._extra_args) if is_record else self._extra_args
         if not (self._s3_copies and self._let_s3_copy(key, arguments)):
             self._store(key, self._read(key, size), arguments)
         with self._lock:
@@ -77,9 +77,7 @@ class Transfer:
                 CopySource={"Bucket": self._source_bucket, "Key": self._source_base + key},
                 Bucket=self._target_bucket,
                 Key=self._target_base + key,
-                MetadataDirective="REPLACE",
-                TaggingDirective="REPLACE",
-                **s3_requests.supported_args(client, "CopyObject", arguments),
+                **s3_requests.copy_arguments(client, arguments),
             )
         except (ClientError, BotoCoreError) as error:
             with self._lock:
@@ -116,10 +114,6 @@ class Transfer:
                 **s3_requests.supported_args(client, "PutObject", arguments),
                 **s3_requests.content_md5(client, data),
             )
-
-
-def _all(client: S3Client, extra_args: Mapping[str, Any]) -> Mapping[str, Any]:
-    return extra_args
 
 
 def _is_one_service(one: S3Client, other: S3Client) -> bool:

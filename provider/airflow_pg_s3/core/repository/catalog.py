@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -79,6 +79,14 @@ class Entry:
     is_verified: bool
     newest_verdict: Verdict | None
     proof: Verdict | None
+
+    def is_within(self, max_age: timedelta, now: datetime) -> bool:
+        """True if it began no longer ago than `max_age`.
+
+        One that began further in the future is not: the clock of its server was wrong, and it would seem young for
+        ever.
+        """
+        return abs(now - self.created_at) <= max_age
 
     def state(self, now: datetime) -> str:
         """Say in a few words whether it is verified."""

@@ -30,10 +30,7 @@ class Freshness:
 
 
 def look(repository: Repository, *, database: str, max_age: timedelta, verified_only: bool, log: Log) -> Freshness:
-    """Look for the newest backup, and say whether it is young enough.
-
-    A backup that began further in the future than `max_age` is not: the clock of its server was wrong, and it
-    would seem young for ever.
+    """Look for the newest backup, and say whether it is young enough, as `Entry.is_within` has it.
 
     :param verified_only: only a verified one counts.
     :raises InputError: there is no such bucket, or no right to use it.
@@ -45,7 +42,7 @@ def look(repository: Repository, *, database: str, max_age: timedelta, verified_
     now = datetime.now(UTC)
     counting, newest = found.counting, found.newest
     what = f"{'verified ' if verified_only else ''}backup of {database!r}"
-    is_fresh = counting is not None and abs(now - counting.created_at) <= max_age
+    is_fresh = counting is not None and counting.is_within(max_age, now)
     if counting is not None:
         within = f"{'within' if is_fresh else 'not within'} {human_age(max_age.total_seconds())}"
         message = f"the newest {what} is {_describe(counting, now)}, {within}"

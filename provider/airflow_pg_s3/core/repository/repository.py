@@ -251,10 +251,14 @@ class Repository:
 
     def missing_objects(self, required: Mapping[str, int]) -> list[str]:
         """List the keys of objects that do not exist, or have less than the required bytes."""
-        sizes = self.sizes({f"{key.rpartition('/')[0]}/" for key in required})
+        sizes = self.sizes_beside(required)
         lacking = [key for key, size in required.items() if sizes.get(key, 0) < size]
         # On some stores lists lag behind: what they lack is asked for by its name.
         return [key for key in lacking if (self._size_of(key) or 0) < required[key]]
+
+    def sizes_beside(self, keys: Iterable[str]) -> dict[str, int]:
+        """List the lengths of all objects in the folders of these, by key."""
+        return self.sizes({f"{key.rpartition('/')[0]}/" for key in keys})
 
     def sizes(self, folders: Iterable[str]) -> dict[str, int]:
         """List the lengths of the objects in folders, by key."""

@@ -50,6 +50,15 @@ def supported_args(client: S3Client, operation: str, arguments: Mapping[str, Any
     return {k: v for k, v in arguments.items() if shape is not None and k in shape.members}
 
 
+def copy_arguments(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of CopyObject for a copy as if it had been stored with these, with none of the original's."""
+    return {
+        **supported_args(client, "CopyObject", extra_args),
+        "MetadataDirective": "REPLACE",
+        "TaggingDirective": "REPLACE",
+    }
+
+
 def sends_checksums(client: S3Client) -> bool:
     """True if CRC checksums go with what is stored, as is botocore's default since 1.36."""
     return getattr(client.meta.config, "request_checksum_calculation", None) != "when_required"

@@ -1,7 +1,6 @@
 """docs/managed-services.md lists what may be left out, and nothing else."""
 
 import re
-import textwrap
 from pathlib import Path
 
 from airflow_pg_s3.core.restore.managed_service import TOLERATED
@@ -20,10 +19,3 @@ def test_no_kind_that_holds_or_guards_rows_may_be_left_out() -> None:
     holds = {"TABLE", "TABLE DATA", "TABLE ATTACH", "SEQUENCE", "SEQUENCE SET", "MATERIALIZED VIEW", "BLOBS"}
     guards = {"CONSTRAINT", "FK CONSTRAINT", "CHECK CONSTRAINT", "DEFAULT", "POLICY", "ROW SECURITY", "RULE"}
     assert (holds | guards).isdisjoint(TOLERATED)
-
-
-def test_its_snippets_are_python() -> None:
-    snippets = re.findall(r"^ *```python\n(.*?)^ *```$", DOCUMENT, re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 2
-    for snippet in snippets:
-        compile(textwrap.dedent(snippet), "snippet", "exec")

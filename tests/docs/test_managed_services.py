@@ -1,6 +1,5 @@
 """docs/managed-services.md lists what may be left out, and nothing else."""
 
-import re
 from pathlib import Path
 
 from airflow_pg_s3.core.restore.managed_service import TOLERATED

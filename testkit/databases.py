@@ -23,7 +23,7 @@ def create_hard_roles(cluster: Cluster) -> None:
 
 
 def create_hard_database(cluster: Cluster, name: str, *, extensions: bool = True) -> None:
-    """Create a database of about 80 MB of COPY text, with everything in testkit/sql/hard that this version knows.
+    """Create a database of about 40 MB of COPY text, with everything in testkit/sql/hard that this version knows.
 
     A file named like 86-from-17.sql is left out on older servers. Builds come with different extensions: without
     extensions, the database can be restored on any server that is not older.

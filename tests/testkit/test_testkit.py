@@ -17,7 +17,7 @@ TAMPERING = [
         "UPDATE volume.long_bytes SET body = set_byte(body, 1000, 7)",
         r"table volume\.long_bytes: row 1 differs at byte 200[34]: '.*' instead of '.*'",
     ),
-    ("DELETE FROM volume.orders WHERE id = 500", r"table volume\.orders: 99999 rows instead of 100000"),
+    ("DELETE FROM volume.orders WHERE id = 500", r"table volume\.orders: 24999 rows instead of 25000"),
     ("UPDATE texts.awkward SET b = '' WHERE id = 1", r"table texts\.awkward: row 1 differs at byte 0: .*"),
     ("DELETE FROM shapes_of_tables.no_columns WHERE ctid = '(0,1)'", r"table .*\.no_columns: 6 rows instead of 7"),
     (
@@ -116,7 +116,7 @@ def test_members_of_the_hard_database_lie_at_one_mebibyte_and_on_both_sides_of_i
     sizes = [file.stat().st_size for file in (tmp_path / "archive").iterdir()]
     assert {1024**2 - 1, 1024**2, 1024**2 + 1} <= set(sizes)
     assert sum(size > 1024**2 for size in sizes) >= 5
-    assert sum(size < 1024**2 for size in sizes) >= 250
+    assert sum(size < 1024**2 for size in sizes) >= 60
 
 
 @pytest.mark.parametrize(("shape", "tables"), [("one-table", 1), ("balanced", 8)])

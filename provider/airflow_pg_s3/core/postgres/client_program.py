@@ -95,7 +95,8 @@ class ClientProgram:
 
     def resume(self) -> None:
         """Resume the program and its workers."""
-        self._signal(signal.SIGCONT)
+        # A suspended leader has started no more workers than were found when it was suspended.
+        _kill([self.pid, *self._workers], signal.SIGCONT)
 
     def end(self) -> None:
         """Kill the program and its workers if they still run; SIGKILL also ends suspended processes."""

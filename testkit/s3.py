@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import shutil
@@ -72,6 +73,10 @@ class S3Server:
             config=Config(**{**self.config_kwargs, **config}),
         )
 
+    @functools.cached_property
+    def _own_client(self) -> S3Client:
+        return self.client()
+
     def airflow_connection(self, **extra: Any) -> str:
         """Return JSON for an AIRFLOW_CONN_* variable; `extra` is added to the connection's extras."""
         defaults = {
@@ -90,7 +95,7 @@ class S3Server:
 
     def create_bucket(self, name: str, **options: Any) -> str:
         """Create a bucket, with options such as ObjectLockEnabledForBucket=True; return its name."""
-        self.client().create_bucket(Bucket=name, **options)
+        self._own_client.create_bucket(Bucket=name, **options)
         return name
 
 

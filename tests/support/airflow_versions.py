@@ -27,8 +27,8 @@ else:
 __all__ = ["VERSION", "DagBag", "DagSerialization", "ParamValidationError", "since", "sync_bag_to_db"]
 
 
-def since(major: int, minor: int, why: str) -> pytest.MarkDecorator:
+def since(major: int, minor: int, what: str) -> pytest.MarkDecorator:
     """Skip a test with an older Airflow, which lacks what the test is about."""
     return pytest.mark.skipif(
-        (major, minor) > VERSION, reason=f"Airflow {__version__}: {why}, from {major}.{minor} on"
+        (major, minor) > VERSION, reason=f"Airflow {__version__} has no {what}; {major}.{minor} has"
     )

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.airflow_versions import since
 
-pytestmark = since(3, 1, "it has a place for the page")
+pytestmark = since(3, 1, "place for the Backups page")
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def browser():
         yield browser
 
 
-@since(3, 1, "it has a place for the Backups page")
+@since(3, 1, "place for the Backups page")
 def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standalone, moto, pg18, browser):
     # In Airflow's own database, where most connections are.
     account = json.loads(moto.airflow_connection())

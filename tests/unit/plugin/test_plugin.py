@@ -19,7 +19,7 @@ print(*sorted(set(sys.modules) - before))
 """
 
 
-@since(3, 1, "it has a place for the page")
+@since(3, 1, "place for the Backups page")
 def test_airflow_finds_the_plugin_and_its_view_leads_to_its_app():
     (found,) = entry_points(group="airflow.plugins", name="pg_s3_backups")
     assert found.load() is BackupsPlugin

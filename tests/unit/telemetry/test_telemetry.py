@@ -57,7 +57,7 @@ def test_there_is_no_button_for_a_page_that_this_airflow_does_not_show(version, 
     assert [type(link) for link in backup_links(version)] == expected
 
 
-@since(3, 1, "it has a place for the page")
+@since(3, 1, "place for the Backups page")
 def test_the_buttons_show_what_the_operator_has_left():
     operator = PgS3BackupOperator(task_id="backup", repository="s3://b/x")
     page, console = operator.operator_extra_links

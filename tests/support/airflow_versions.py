@@ -9,6 +9,9 @@ if VERSION >= (3, 2):
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.sdk.exceptions import ParamValidationError
     from airflow.serialization.serialized_objects import DagSerialization
+
+    if VERSION == (3, 2):  # which raises it so, with the same message, when a DAG run is made
+        ParamValidationError = ValueError
 else:
     from airflow.exceptions import ParamValidationError
     from airflow.models.dagbag import DagBag

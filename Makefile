@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 # many tests wait: for a password to expire, a lock, Airflow's scheduler.
 PROCESSES ?= 3
 
-.PHONY: help setup lint format docs test test-fast floor torture bench scale demo demo-ui screenshots ceph tools postgresql clean
+.PHONY: help setup lint format docs test test-fast test-matrix floor torture bench scale demo demo-ui screenshots ceph tools postgresql clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,21 @@ floor: $(READY) ## import the package and its DAGs with the oldest versions that
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLOOR)
 	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct '.[encryption]'
 	$(FLOOR)/bin/python -m testkit.minimum_versions
+
+# The newest patch of each minor of Airflow, the day after its release, a Python. With the newest of all packages, 3.0
+# and 3.2 do not start, so each Airflow is installed as of its day; then this package, which upgrades what it must.
+MATRIX ?= 3.0.6,2025-08-30,3.11 3.1.8,2026-03-12,3.12 3.2.2,2026-05-30,3.13 3.3.2,2026-09-18,3.12
+test-matrix: setup ## the system tests with each minor of Airflow, on several Pythons: half an hour; MATRIX='…' for one
+	@for entry in $(MATRIX); do \
+		IFS=, read -r airflow day python <<<"$$entry"; \
+		place=.cache/matrix/$$airflow; \
+		echo "Airflow $$airflow on Python $$python"; \
+		$(BIN)/uv venv --quiet --clear --python "$$python" "$$place"; \
+		install=("$(BIN)/uv" pip install --quiet --python "$$place" "apache-airflow==$$airflow"); \
+		"$${install[@]}" --exclude-newer "$$day"; \
+		"$${install[@]}" --compile-bytecode --group dev --editable '.[encryption]'; \
+		"$$place/bin/python" -m pytest -n $(PROCESSES) --dist loadfile tests/system --ignore tests/system/test_wheel.py $(ARGS); \
+	done
 
 torture: SECONDS_OF_FUZZING := 60
 # All that take a sample of their cases elsewhere.
@@ -116,5 +131,5 @@ postgresql: ## bring Debian's PostgreSQL 15 to its newest minor with apt-get, se
 	done
 
 clean: ## remove the environment, the demo's state and all caches
-	rm -rf $(VENV) $(FLOOR) .cache/postgresql .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
+	rm -rf $(VENV) $(FLOOR) .cache/matrix .cache/postgresql .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ def main() -> str | None:
         import airflow
 
         import airflow_pg_s3
-        from airflow_pg_s3.plugin.plugin import has_external_views
+        from airflow_pg_s3.airflow_version import has_external_views
 
         for module in pkgutil.walk_packages(airflow_pg_s3.__path__, "airflow_pg_s3."):
             # Airflow 3.0, which has no place for the page, never imports its routes.

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+from tests.support.airflow_versions import DagBag, sync_bag_to_db
 
 ROOT = Path(__file__).parents[2]
 

@@ -43,9 +43,11 @@ def airflow_database() -> Iterator[None]:
     }
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
         from airflow.utils.db import resetdb
 
         resetdb()
+        DagBundlesManager().sync_bundles_to_db()
         yield
 
 
@@ -56,14 +58,13 @@ def run_dag(airflow_database: None) -> Callable[..., Outcome]:
     The file is parsed anew for every run: `dag.test()` writes the conf into the DAG's own params. Retries are off:
     they would make a failure wait for minutes.
     """
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
     from airflow.utils.session import create_session
 
+    from tests.support.airflow_versions import DagBag, sync_bag_to_db
+
     def run(dag_id: str, **conf: Any) -> Outcome:
         bag = DagBag(DAGS)
-        DagBundlesManager().sync_bundles_to_db()
         sync_bag_to_db(bag, BUNDLE, None)
         dag = bag.dags[dag_id]
         for task in dag.tasks:

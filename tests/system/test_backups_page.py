@@ -5,6 +5,10 @@ import warnings
 
 import pytest
 
+from tests.support.airflow_versions import since
+
+pytestmark = since(3, 1, "place for the Backups page")
+
 
 @pytest.fixture
 def server(airflow_database, monkeypatch):

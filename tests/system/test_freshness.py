@@ -4,15 +4,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
 from airflow_pg_s3.triggers import freshness as triggers
+from tests.support.airflow_versions import DagBag, DagSerialization, sync_bag_to_db
 from tests.support.stored_backups import RESTORED, Shelf
 from tests.system.conftest import BUNDLE
 
@@ -56,7 +55,7 @@ def run_sensor(airflow_database, shop):
 def test_the_shipped_dag_looks_every_hour_and_is_set_up_by_the_environment(monkeypatch):
     monkeypatch.setenv("PG_S3_MAX_AGE_HOURS", "1.5")
     dag = DagBag(DAGS).dags["pg_s3_freshness"]
-    assert (dag.timetable.expression, dag.catchup, dag.max_active_runs) == ("30 * * * *", False, 1)
+    assert (dag.schedule, dag.catchup, dag.max_active_runs) == ("30 * * * *", False, 1)
     asked = {task.task_id: (task.max_age, task.verified_only, task.timeout) for task in dag.tasks}
     assert asked == {
         "backed_up": (timedelta(hours=1.5), False, 0),

@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-from airflow.dag_processing.bundles.manager import DagBundlesManager
-from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.sdk import DAG, task
 
 from airflow_pg_s3.core.repository.repository import read_manifest
@@ -11,6 +9,7 @@ from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
 from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from testkit.database_equality import compare_databases
+from tests.support.airflow_versions import DagBag, sync_bag_to_db
 from tests.system.conftest import BUNDLE
 
 
@@ -30,7 +29,6 @@ def test_a_task_of_ones_own_backs_up_and_the_listed_backup_is_restored(airflow_d
             postgres_conn_id="postgres_target",
             database=shop.target,
         )
-    DagBundlesManager().sync_bundles_to_db()
     bag = DagBag("/dev/null")
     bag.bag_dag(dag)
     sync_bag_to_db(bag, BUNDLE, None)

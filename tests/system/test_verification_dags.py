@@ -4,15 +4,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from airflow.dag_processing.dagbag import DagBag
 from airflow.models.asset import AssetEvent
 from airflow.sdk import AssetAny
-from airflow.sdk.exceptions import ParamValidationError
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.repository.verification_record import Evidence, read_evidence
+from tests.support.airflow_versions import DagBag, ParamValidationError
 
 DAGS = Path(__file__).parents[2] / "dags"
 BOTH = ["pg_s3_restore_verification", "pg_s3_verify_new_backup"]
@@ -37,7 +36,7 @@ def newest_event() -> AssetEvent:
 def test_one_runs_every_morning_and_the_other_for_each_new_backup(monkeypatch):
     monkeypatch.setenv("PG_S3_REPOSITORY", "s3://elsewhere/x")
     nightly, triggered = map(parse, BOTH)
-    assert (nightly.timetable.expression, nightly.catchup, nightly.max_active_runs) == ("0 6 * * *", False, 1)
+    assert (nightly.schedule, nightly.catchup, nightly.max_active_runs) == ("0 6 * * *", False, 1)
     (backup,) = parse("pg_s3_backup").get_task("backup").outlets
     assert [asset.uri for asset in triggered.timetable.asset_condition.objects] == [backup.uri]
     monkeypatch.setenv("PG_S3_FLEET_SERVERS", "eu us")
@@ -58,7 +57,7 @@ def test_schedule_server_level_and_checks_come_from_the_environment(monkeypatch)
     monkeypatch.setenv("PG_S3_VERIFY_CHECKS", '["select true"]')
     monkeypatch.setenv("PG_S3_AGE_IDENTITY_CONN_ID", "age")
     nightly, triggered = map(parse, BOTH)
-    assert nightly.timetable.expression == "0 7 * * 0"
+    assert nightly.schedule == "0 7 * * 0"
     for dag in (nightly, triggered):
         assert dag.params["verify_conn_id"] == "scratch"
         assert dag.params["level"] == "checksum"

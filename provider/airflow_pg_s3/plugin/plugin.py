@@ -10,6 +10,8 @@ from typing import Any
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
+from airflow_pg_s3.airflow_version import has_external_views
+
 URL_PREFIX = "/pg-s3"
 _Message = MutableMapping[str, Any]
 
@@ -27,12 +29,6 @@ class LazyApp:
         # boto3 takes a second to import: other requests need not wait for that.
         api = await asyncio.to_thread(importlib.import_module, "airflow_pg_s3.plugin.api")
         await api.app(scope, receive, send)
-
-
-def has_external_views(version: str) -> bool:
-    """True if this version of Airflow has a place for the page: from 3.1 on."""
-    major, minor = version.split(".")[:2]
-    return (int(major), int(minor)) >= (3, 1)
 
 
 class BackupsPlugin(AirflowPlugin):

@@ -128,7 +128,7 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
         return ": ".join(filter(None, (self._found, str(error))))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return or raise the trigger's result; `resume_execution` applies `soft_fail` and `never_fail`."""
+        """Return or raise the trigger's result; `resume_execution` applies `soft_fail`."""
         message = str(event["message"])
         self._measure(event["facts"])
         match event["status"]:
@@ -136,13 +136,13 @@ class PgS3BackupFreshnessSensor(BaseSensorOperator):
                 self.log.info("%s", message)
                 facts: dict[str, Any] = event["facts"]
                 return facts
+            case _ if self.never_fail:  # Airflow 3.0 does not apply it to deferred sensors
+                raise AirflowSkipException(message)
             case "late":
                 raise self._logged(AirflowSensorTimeout(message))
             case "refused":
                 raise self._logged(AirflowFailException(message))
             case _:
-                if self.never_fail:
-                    raise AirflowSkipException(message)
                 raise self._logged(StorageError(message))
 
     def _logged(self, error: Exception) -> Exception:

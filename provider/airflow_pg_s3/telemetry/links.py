@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode
 
+from airflow import __version__ as airflow_version
 from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
 from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 
+from airflow_pg_s3.airflow_version import has_external_views
 from airflow_pg_s3.core.s3.requests import parse_uri
 
 if TYPE_CHECKING:
@@ -34,8 +36,13 @@ class BackupsPageLink(BaseOperatorLink):
         return str(getattr(operator, "page_url", ""))
 
 
-BACKUP_LINKS = (BackupsPageLink(), S3ConsoleLink())
-"""The buttons of tasks that make, restore or verify a backup."""
+def backup_links(version: str) -> tuple[BaseOperatorLink, ...]:
+    """Return the buttons of tasks that make, restore or verify a backup, in this version of Airflow."""
+    return (BackupsPageLink(), S3ConsoleLink()) if has_external_views(version) else (S3ConsoleLink(),)
+
+
+BACKUP_LINKS = backup_links(airflow_version)
+"""The same, in the installed version."""
 
 
 def console_url(client: S3Client, uri: str) -> str:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_pg_s3.hooks import pg_s3 as hook
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
@@ -18,6 +17,7 @@ from airflow_pg_s3.operators.prune import PgS3PruneOperator
 from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from airflow_pg_s3.sensors.freshness import PgS3BackupFreshnessSensor
+from tests.support.airflow_versions import DagSerialization
 
 ALL = (
     PgS3BackupOperator,

@@ -8,8 +8,9 @@ from airflow_pg_s3.operators.backup import PgS3BackupOperator
 from airflow_pg_s3.plugin.plugin import URL_PREFIX
 from airflow_pg_s3.telemetry import metrics
 from airflow_pg_s3.telemetry.lineage import DatasetName, Movement, database_dataset, lineage, repository_dataset
-from airflow_pg_s3.telemetry.links import BackupsPageLink, S3ConsoleLink, console_url, page_url
+from airflow_pg_s3.telemetry.links import BackupsPageLink, S3ConsoleLink, backup_links, console_url, page_url
 from airflow_pg_s3.telemetry.stages import StagedLog
+from tests.support.airflow_versions import since
 
 URI = "s3://my-backups/production/orders%20%26%20co/20261122T030000Z-5f3a9c.json"
 
@@ -49,6 +50,14 @@ def test_the_link_leads_to_the_object_in_amazons_console_and_nowhere_for_other_s
     assert console_url(client, URI) == (f"{starts}my-backups?region={region}&prefix={key}" if starts else "")
 
 
+@pytest.mark.parametrize(
+    ("version", "expected"), [("3.0.6", [S3ConsoleLink]), ("3.1.0", [BackupsPageLink, S3ConsoleLink])]
+)
+def test_there_is_no_button_for_a_page_that_this_airflow_does_not_show(version, expected):
+    assert [type(link) for link in backup_links(version)] == expected
+
+
+@since(3, 1, "place for the Backups page")
 def test_the_buttons_show_what_the_operator_has_left():
     operator = PgS3BackupOperator(task_id="backup", repository="s3://b/x")
     page, console = operator.operator_extra_links

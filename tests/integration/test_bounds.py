@@ -31,7 +31,7 @@ from tests.support.sampling import TORTURE
 MIB = 1 << 20
 JOBS = 4
 # Of 25 MB each, beside 200 MB: 4 GB together, or 600 MB.
-LARGE_TABLES = 152 if TORTURE else 16
+LARGE_TABLES = 152 if TORTURE else 12
 MEASURE = """
 import json, os, sys, threading, time
 from airflow_pg_s3.operators.backup import PgS3BackupOperator
@@ -70,7 +70,7 @@ print(json.dumps({"raw": done["raw_bytes"], "idle": idle, "compare_to_restore": 
 
 @pytest.fixture(scope="module")
 def bulk(pg18: Cluster) -> Iterator[Cluster]:
-    create_bulk_database(pg18, "bounds", megabytes=200, shape="balanced")
+    create_bulk_database(pg18, "bounds", megabytes=150, shape="balanced")
     yield pg18
     pg18.drop_database("bounds")
 

@@ -19,7 +19,7 @@ from tests.support.sampling import SEED, TORTURE, sample
 FLIPS = 200
 RUN = re.compile(r"/\d{6}\.zst(\.age)?$")
 # In CI; of these, the restores are tried with some only, as reading is quicker.
-SAMPLE = 25
+SAMPLE = 12
 RESTORED = 1 if TORTURE else 10
 
 

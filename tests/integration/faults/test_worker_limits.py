@@ -19,7 +19,7 @@ from tests.integration.faults.world import World
 from tests.support.fault_tally import TALLY, each
 from tests.support.sampling import sample
 
-SAMPLE = 2
+SAMPLE = 1
 OPEN_FILES = range(24)
 DISK_KIB = range(8, 512, 16)
 

@@ -34,12 +34,13 @@ class Shop(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def airflow_database() -> Iterator[None]:
-    """Airflow's metadata in a new SQLite file, with dags/ as the only bundle."""
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Airflow's metadata in a new SQLite file, with an empty folder, which this is, as the only bundle."""
+    folder = tmp_path_factory.mktemp("bundle")
     bundle = {
         "name": BUNDLE,
         "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(DAGS)},
+        "kwargs": {"path": str(folder)},
     }
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
@@ -48,15 +49,24 @@ def airflow_database() -> Iterator[None]:
 
         resetdb()
         DagBundlesManager().sync_bundles_to_db()
-        yield
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def dag_files() -> dict[str, Path]:
+    """Ids of the shipped DAGs, and the files that they are in."""
+    from tests.support.airflow_versions import DagBag
+
+    return {dag_id: Path(dag.fileloc) for dag_id, dag in DagBag(DAGS).dags.items()}
 
 
 @pytest.fixture
-def run_dag(airflow_database: None) -> Callable[..., Outcome]:
+def run_dag(airflow_database: Path, dag_files: dict[str, Path]) -> Callable[..., Outcome]:
     """Run a shipped DAG in this process, with `conf` as the trigger form would send it.
 
-    The file is parsed anew for every run: `dag.test()` writes the conf into the DAG's own params. Retries are off:
-    they would make a failure wait for minutes.
+    Its file is parsed anew for every run, as `dag.test()` writes the conf into the DAG's own params. It is alone in the
+    bundle, all of which `dag.test()` stores in the database. Retries are off: they would make a failure wait for
+    minutes.
     """
     from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
     from airflow.utils.session import create_session
@@ -64,7 +74,10 @@ def run_dag(airflow_database: None) -> Callable[..., Outcome]:
     from tests.support.airflow_versions import DagBag, sync_bag_to_db
 
     def run(dag_id: str, **conf: Any) -> Outcome:
-        bag = DagBag(DAGS)
+        for link in airflow_database.iterdir():
+            link.unlink()
+        (airflow_database / dag_files[dag_id].name).symlink_to(dag_files[dag_id])
+        bag = DagBag(airflow_database)
         sync_bag_to_db(bag, BUNDLE, None)
         dag = bag.dags[dag_id]
         for task in dag.tasks:

@@ -196,7 +196,7 @@ def _add_existing(parser: argparse.ArgumentParser) -> None:
     existing.add_argument(
         "--allow-partial",
         action="store_true",
-        help="with replace and clean: accept that the database loses what pg_dump's options left out of the backup",
+        help="with replace and clean: accept that the database loses what was left out of the backup",
     )
     existing.add_argument(
         "--no-single-transaction",

@@ -9,8 +9,8 @@ from airflow_pg_s3.core.reporting import parse_duration
 
 BACKUP_HELP = (
     "URI of the backup: of its manifest, or s3://BUCKET/PREFIX/DATABASE/NAME, where NAME is latest, "
-    "latest-verified, a time such as 2026-11-20T03:00 (the newest backup that is not younger, UTC) or a unique "
-    "beginning of an id"
+    "latest-verified, a time such as 2026-11-20T03:00 (the newest that began then or before, UTC) or a "
+    "unique beginning of an id"
 )
 POSTGRES_HELP = (
     "as psql takes it: a URI such as postgresql://user@host/database, keywords such as 'service=orders', or a "

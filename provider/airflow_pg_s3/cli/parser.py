@@ -144,16 +144,20 @@ def _restore(parser: argparse.ArgumentParser, connections: ConnectionOptions) ->
         "--pg-restore-option",
         "pg_restore_options",
         "OPTION",
-        "further option of pg_restore that selects nothing",
+        "further option of pg_restore, other than those that select objects",
     )
     connections.add_identity(parser)
     parser.add_argument(
         "--thaw",
         choices=("Standard", "Bulk", "Expedited"),
-        help="ask S3 for what lies in an archive storage class, and wait for it, so fast",
+        help="restore tier of S3: request objects that are in an archive storage class, and wait for them",
     )
     parser.add_argument(
-        "--thaw-days", type=int, default=3, metavar="N", help="days that S3 keeps what it gives out (default: 3)"
+        "--thaw-days",
+        type=int,
+        default=3,
+        metavar="N",
+        help="days for which S3 keeps what it has restored from there (default: 3)",
     )
     parser.add_argument(
         "--allow-unsafe-psql",
@@ -192,7 +196,7 @@ def _add_existing(parser: argparse.ArgumentParser) -> None:
     existing.add_argument(
         "--allow-partial",
         action="store_true",
-        help="with replace and clean: lose what the backup was made without",
+        help="with replace and clean: accept that the database loses what was left out of the backup",
     )
     existing.add_argument(
         "--no-single-transaction",

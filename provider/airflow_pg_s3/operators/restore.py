@@ -20,7 +20,7 @@ class PgS3RestoreOperator(PgS3Operator):
 
     :param backup: URI of the backup's manifest, as `PgS3BackupOperator` and `PgS3ListBackupsOperator` return it;
         or ``s3://bucket/prefix/<database>/<name>``, where the name is ``latest``, ``latest-verified``, a time such
-        as ``2026-11-20T03:00`` (the newest backup that is not younger) or the unique beginning of an id;
+        as ``2026-11-20T03:00`` (the newest that began then or before) or the unique beginning of an id;
         or URI of another tool's archive: pg_dump's formats custom, tar and plain, or a directory archive packed
         with tar, uncompressed or compressed by gzip or zstd; give either this or `repository`.
     :param repository: restore the latest backup in this one: ``s3://bucket/any/prefix``, or a name in the option

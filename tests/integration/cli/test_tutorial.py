@@ -1,11 +1,14 @@
-"""The commands of docs/tutorial.md and docs/how-to.md, as they stand there, run as a person would."""
+"""The commands of docs/tutorial.md and of other pages, as they stand there, run as a person would."""
 
+import json
 import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyrage
 import pytest
 
 from testkit.postgres import Cluster
@@ -36,6 +39,22 @@ def run(variables, bucket: str, tmp_path: Path) -> Callable[[str], str]:
     )
 
 
+@pytest.fixture
+def pg_s3(variables) -> Callable[..., str]:
+    """(*arguments) → what the command writes."""
+    return lambda *arguments: (
+        subprocess.run(
+            [PG_S3, *arguments, "--quiet"], env=variables, check=True, capture_output=True, text=True
+        ).stdout
+    )
+
+
+@pytest.fixture
+def backups(pg_s3, bucket: str) -> Callable[[str], list[dict[str, Any]]]:
+    """(repository) → its backups."""
+    return lambda name: json.loads(pg_s3("list", f"s3://{bucket}/{name}", "--output", "json"))
+
+
 def test_the_tutorial_ends_with_a_restored_table_and_a_proof(run, bucket: str, pg18: Cluster, s3):
     s3.client().delete_bucket(Bucket=bucket)
     written = run("docs/tutorial.md")
@@ -46,7 +65,7 @@ def test_the_tutorial_ends_with_a_restored_table_and_a_proof(run, bucket: str, p
     assert pg18.psql("select datname from pg_database where datname ~ '^orders'") == "orders\n"
 
 
-def test_rows_come_back_into_a_live_table_and_sizes_are_told(run, variables, bucket: str, pg18: Cluster):
+def test_rows_come_back_into_a_live_table_and_sizes_are_told(run, pg_s3, bucket: str, pg18: Cluster):
     pg18.create_database("orders")
     pg18.psql(
         """
@@ -57,8 +76,7 @@ def test_rows_come_back_into_a_live_table_and_sizes_are_told(run, variables, buc
         """,
         "orders",
     )
-    repository = f"s3://{bucket}/production"
-    subprocess.run([PG_S3, "backup", "orders", repository, "--quiet"], env=variables, check=True)
+    pg_s3("backup", "orders", f"s3://{bucket}/production")
     pg18.psql("delete from lines where customer in (7, 9)", "orders")
     pg18.psql(
         "update lines set amount = 0 where customer = 8; update lines set amount = 1 where customer = 1", "orders"
@@ -69,3 +87,42 @@ def test_rows_come_back_into_a_live_table_and_sizes_are_told(run, variables, buc
     assert re.search(r"^20..-..\t1\t\d+$", written, re.MULTILINE)
     assert re.search(r"^public\tlines\t100\t\d+\npublic\tcustomers\t10\t\d+$", written, re.MULTILINE)
     assert pg18.psql("select datname from pg_database where datname ~ '^orders'") == "orders\n"
+
+
+def test_one_table_comes_back_dropped_or_not_and_no_other_is_touched(run, pg_s3, bucket: str, pg18: Cluster):
+    pg18.create_database("orders")
+    pg18.psql("create table lines as select 1 as id; create table customers as select 1 as id", "orders")
+    pg_s3("backup", "orders", f"s3://{bucket}/production")
+    pg18.psql("drop table lines; update customers set id = 2", "orders")
+    run("docs/restores.md")
+    assert pg18.psql("select lines.id, customers.id from lines, customers", "orders") == "1|2\n"
+
+
+def test_backups_that_still_need_an_old_key_are_named(
+    variables, pg_s3, backups, bucket: str, pg18: Cluster, tmp_path
+):
+    old, new = (str(pyrage.x25519.Identity.generate().to_public()) for _ in range(2))
+    pg18.create_database("orders")
+    for recipients in ([old], [old, new], [new], []):
+        keys = [f"--age-recipient={recipient}" for recipient in recipients]
+        pg_s3("backup", "orders", f"s3://{bucket}/production", *keys)
+
+    def edit(text: str) -> str:
+        return text.replace("my-backups", bucket).replace("age1…", old)
+
+    written = run_bash("docs/encryption.md", edit, variables, tmp_path)
+    assert written.split() == [backup["uri"] for backup in backups("production")[2:]]
+
+
+def test_a_backup_is_held_by_its_label_and_an_existing_one_as_a_copy(
+    run, pg_s3, backups, bucket: str, pg18: Cluster
+):
+    pg18.create_database("orders")
+    written = run("docs/retention.md")
+    (held,) = backups("production")
+    assert f"{held['uri']} audit 2026\n" in written
+    (copy,) = backups("held")
+    assert copy["backup_id"] == held["backup_id"]
+    pg_s3("backup", "orders", f"s3://{bucket}/production")
+    pg_s3("prune", f"s3://{bucket}/production", "--keep-last", "1")
+    assert backups("production")[1:] == [held]

@@ -64,9 +64,9 @@ def dag_files() -> dict[str, Path]:
 def run_dag(airflow_database: Path, dag_files: dict[str, Path]) -> Callable[..., Outcome]:
     """Run a shipped DAG in this process, with `conf` as the trigger form would send it.
 
-    Its file is parsed anew for every run, as `dag.test()` writes the conf into the DAG's own params, and is alone in
-    the bundle, all of which `dag.test()` stores in the database. Retries are off: they would make a failure wait for
-    minutes.
+    Its file is parsed anew for every run, as `dag.test()` writes the conf into the DAG's own params. It is alone
+    in the bundle, all of which `dag.test()` stores in the database. Retries are off, as they would make a failure
+    wait for minutes.
     """
     from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
     from airflow.utils.session import create_session

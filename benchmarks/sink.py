@@ -6,8 +6,8 @@ It knows the requests that a backup makes, keeps small objects and the sizes of 
 from __future__ import annotations
 
 import sys
-import threading
-import uuid
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,15 @@ from testkit.sandbox import Sandbox, accepts_connections, environment_without
 ROOT = Path(__file__).parents[1]
 _BUFFER_BYTES = 1 << 20
 _KEPT_BYTES = 1 << 20
-_ETAG = '"0"'
 
 
 class _Store:
     """What is left of the bodies: of small ones all, of large ones the length."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.sizes: dict[str, int] = {}
         self.bodies: dict[str, bytes] = {}
-        self.uploads: dict[str, int] = {}
+        self.written: dict[str, datetime] = {}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -39,43 +37,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body, size = self._receive()
-        key, query = self._asked()
-        with self.store.lock:
-            if "uploadId" in query:
-                self.store.uploads[query["uploadId"]] += size
-            else:
-                self.store.sizes[key] = size
-                self.store.bodies[key] = body
-        self._answer(ETag=_ETAG)
-
-    def do_POST(self) -> None:
-        self._receive()
-        key, query = self._asked()
-        bucket = key.partition("/")[0]
-        if "uploads" in query:
-            upload = uuid.uuid4().hex
-            self.store.uploads[upload] = 0
-            self._answer(_xml("InitiateMultipartUploadResult", Bucket=bucket, Key=key, UploadId=upload))
-        else:
-            with self.store.lock:
-                self.store.sizes[key] = self.store.uploads.pop(query["uploadId"])
-            self._answer(_xml("CompleteMultipartUploadResult", Bucket=bucket, Key=key, ETag=_ETAG))
+        key, _ = self._asked()
+        self.store.bodies[key] = body
+        self.store.written[key] = datetime.now(UTC)
+        self.store.sizes[key] = size
+        self._answer(written=self.store.written[key])
 
     def do_GET(self) -> None:
         key, query = self._asked()
         if "list-type" in query:
             self._list(key.rstrip("/"), query)
-        elif "uploads" in query:
-            self._answer(_xml("ListMultipartUploadsResult", IsTruncated="false"))
-        elif key in self.store.bodies:
-            self._answer(self.store.bodies[key], ETag=_ETAG)
+        elif key in self.store.sizes:
+            self._answer(self.store.bodies[key], written=self.store.written[key])
         else:
-            self._answer(_xml("Error", Code="NoSuchKey"), status=404)
+            self._answer(b"<Error><Code>NoSuchKey</Code></Error>", status=404)
 
     def do_HEAD(self) -> None:
         key, _ = self._asked()
         is_bucket = "/" not in key.rstrip("/")
-        self._answer(status=200 if is_bucket or key in self.store.sizes else 404)
+        written = self.store.written.get(key)
+        self._answer(status=200 if is_bucket or written else 404, written=written)
 
     def do_DELETE(self) -> None:
         key, _ = self._asked()
@@ -117,24 +98,22 @@ class _Handler(BaseHTTPRequestHandler):
                     folders.add((prefix + head + delimiter).partition("/")[2])
                 else:
                     name = key.partition("/")[2]
-                    contents += f"<Contents><Key>{name}</Key><Size>{size}</Size><ETag>{_ETAG}</ETag></Contents>"
+                    written = f"<LastModified>{self.store.written[key].isoformat()}</LastModified>"
+                    contents += f"<Contents><Key>{name}</Key><Size>{size}</Size>{written}</Contents>"
         common = "".join(
             f"<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>" for folder in sorted(folders)
         )
         told = f"<IsTruncated>false</IsTruncated>{contents}{common}"
         self._answer(f"<ListBucketResult>{told}</ListBucketResult>".encode())
 
-    def _answer(self, body: bytes = b"", *, status: int = 200, **headers: str) -> None:
+    def _answer(self, body: bytes = b"", *, status: int = 200, written: datetime | None = None) -> None:
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
+        if written is not None:
+            self.send_header("ETag", '"0"')
+            self.send_header("Last-Modified", format_datetime(written, usegmt=True))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-
-def _xml(root: str, **values: str) -> bytes:
-    return f"<{root}>{''.join(f'<{name}>{value}</{name}>' for name, value in values.items())}</{root}>".encode()
 
 
 class Sink(S3Server):

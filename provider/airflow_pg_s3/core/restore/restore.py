@@ -91,7 +91,7 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
             target.version // 10000,
             plan.program,
         )
-        # It checks more, and then creates what the restore needs.
+        # This, too, checks, and then creates what the restore needs.
         plan.prepare()
         begin_stage(log, "Restore")
         amounts = plan.fill()

@@ -196,25 +196,32 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     assert "On time" in numbers[1]
 
     backups.get_by_role("link", name="nightly", exact=True).click()
-    assert backups.locator(".plot").filter(has_text="Stored").inner_text().split("\n")[1] == human(sizes[0])
+    backups.locator(".plot").first.wait_for()
+    assert f"newest: {human(sizes[0])}" in backups.locator(".plot").filter(has_text="Stored").inner_text()
     backups.locator("tbody").get_by_role("link").first.click()
     table = backups.get_by_role("row").filter(has_text="public.t")
     table.wait_for()
     assert table.get_by_role("cell").all_inner_texts()[:2] == ["public.t", "20,000"]
     assert backup.backup_id in backups.locator("pre").nth(0).inner_text()
 
-    backups.get_by_role("button", name="Restore…").click()
-    backups.locator("[name=target_database]").fill("restored by a click")
-    backups.get_by_role("button", name="Restore", exact=True).click()
-    assert standalone.runs("pg_s3_on_demand") == []
-    backups.get_by_label("Yes, restore into the database restored by a click of postgres_target.").check()
-    backups.get_by_role("button", name="Restore", exact=True).click()
-    backups.get_by_text("Done.").wait_for(timeout=120_000)
+    def restore():
+        backups.get_by_role("button", name="Restore…").click()
+        backups.locator("[name=target_database]").fill("restored by a click")
+        backups.get_by_role("button", name="Continue").click()
+        backups.get_by_label("Yes, restore into the database restored by a click of postgres_target.").check()
+        backups.get_by_role("button", name="Restore", exact=True).click()
+
+    restore()
+    backups.get_by_text("Restored into restored by a click: 1 table, 20,000 rows.").wait_for(timeout=120_000)
     rows = "SELECT count(*), min(n), max(md5) FROM t"
     assert pg18.psql(rows, "restored by a click") == pg18.psql(rows, "nightly")
 
-    backups.get_by_role("link", name="Open the run in Airflow").click()
-    page.wait_for_url("**/dags/pg_s3_on_demand/runs/**")
+    backups.get_by_role("button", name="Close").click()
+    restore()
+    backups.get_by_text("'restored by a click' is not empty, it holds table public.t").wait_for(timeout=120_000)
+    assert backups.get_by_role("link", name="Open the run in Airflow").is_visible()
+    backups.get_by_role("link", name="Log of restore").click()
+    page.wait_for_url("**/dags/pg_s3_on_demand/runs/**/tasks/restore")
     assert problems == []
 
 

@@ -8,23 +8,31 @@ from typing import NamedTuple, NoReturn
 
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.cli import options
+from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.options import ConnectionOptions
+from airflow_pg_s3.core.documents import document
 from airflow_pg_s3.core.postgres.redaction import redacted
 
 PROGRAM = "pg-s3"
 COMMAND_LINE = ConnectionOptions()
-_EXIT_CODES = (
-    "Exit codes: 0 done; 1 failed; 2 wrong use: nothing was touched, and trying again changes nothing; 3 could "
-    "not verify, or the newest backup is too old. Documentation: docs/command-line.md."
-)
+# Lines as they are: a path must not be broken.
+_EPILOG = """\
+exit codes:
+  0  done
+  1  failed
+  2  wrong use: nothing was touched, and trying again changes nothing
+  3  could not verify, or the newest backup is too old
+
+documentation:
+  {path}"""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors repeat no password."""
+    """A parser whose errors are one line, and repeat no password."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with 2."""
-        super().error(redacted(message))
+        self.exit(ExitCode.WRONG_USE, f"error: {redacted(message)}; see {self.prog} --help\n")
 
 
 def build_parser(
@@ -37,7 +45,8 @@ def build_parser(
     parser = Parser(
         prog=prog,
         description="Back PostgreSQL up to S3, list, restore and verify backups.",
-        epilog=_EXIT_CODES,
+        epilog=_EPILOG.format(path=document("command-line.md")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pg-s3 {__version__}")

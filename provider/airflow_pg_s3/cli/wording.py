@@ -54,6 +54,7 @@ def in_words_of(command: argparse.ArgumentParser, message: str, words: Mapping[s
             return option if value == str(action.const) else match[0]
 
         message = re.sub(rf"\b{name}={_VALUE}", with_value, message)
+        message = re.sub(rf"(?<![\w\"'-]){name}(?=: ['\"])", option, message)
         if "_" in name:
             message = re.sub(rf"(?<![\w\"'-]){name}(?![\w\"'=-])", option, message)
     return message

@@ -9,7 +9,7 @@ Each package may import those below it, never one above (``make lint`` enforces 
     repository              what is stored on S3: docs/format.md in code
     postgres  s3            talk to PostgreSQL, run its programs, read archives; talk to S3
     workspace               the worker: a private folder, processes, disk
-    record reporting errors search_path
+    record reporting errors search_path documents
 
 Each verb is in the file named after it: `backup.backup.back_up`, `restore.restore.restore`,
 `verify.verify.verify`, `retention.prune.prune`, `copy.copy.copy`, `doctor.doctor.examine`.

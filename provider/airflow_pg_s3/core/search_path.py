@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from airflow_pg_s3.core.documents import document
+
 _SEARCHED_CHARACTERS = 20_000
 _PATTERN = re.compile(
     r"(?:function|operator|procedure|relation|type) (?![^\n(]*\.)[^\n]+ does not exist\b"
@@ -30,5 +32,5 @@ def advice(message: str) -> str:
     return (
         f"\n(the function {name} names things without their schema, and a restore has no search path: ALTER "
         "FUNCTION … SET search_path = … in the source, and back up again; to restore this backup, do that in "
-        "pre_data_sql, see docs/hard-cases.md)"
+        f"pre_data_sql, see {document('hard-cases.md')})"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.config import Config
 
+from airflow_pg_s3.core.documents import document
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.repository import freshness
 from airflow_pg_s3.core.repository.backup_table import table_sizes
@@ -139,6 +140,7 @@ class BackupDetails:
     :param tables: the largest, `TABLES` at most.
     :param all_tables: how many there are.
     :param commands: what restores it without Airflow.
+    :param document: path of the document that explains them, on the API server's machine.
     """
 
     backup: Backup
@@ -147,6 +149,7 @@ class BackupDetails:
     tables: list[dict[str, Any]]
     all_tables: int
     commands: list[recovery.Commands]
+    document: str
 
 
 def repositories() -> list[RepositorySummary]:
@@ -228,6 +231,7 @@ def backup(repository: str, database: str, backup_id: str) -> BackupDetails:
             commands=recovery.commands(
                 ref.uri, stored.manifest, endpoint_url=opened.client.meta.endpoint_url, tables=tables
             ),
+            document=document("recovery.md"),
         )
 
 

@@ -41,7 +41,7 @@ def commands(uri: str, manifest: Manifest, *, endpoint_url: str, tables: Sequenc
     options = ["--endpoint-url", endpoint] if endpoint else []
     if manifest.encryption is not None:
         options += ["--identity", "/root/age.key"]
-    recovered = make_conninfo(host="localhost", user="postgres", dbname=_recovered(manifest.database))
+    recovered = make_conninfo(host="HOST", port="5432", user="USER", dbname=_recovered(manifest.database))
     found = [
         Commands(
             title="Restore with pg-s3", text=_line("pg-s3", "restore", uri, recovered, "--jobs", "4", *options)

@@ -78,8 +78,8 @@ def test_a_backup_that_would_restore_nowhere_else_is_refused_before_anything_is_
         back_up(pg15, database)
     found = ", ".join(f"{said} in {folder}" for (said, _), folder in zip(versions, folders, strict=True))
     assert str(caught.value) == (
-        f"PostgreSQL {server} stores its internal option pg_attver with columns, and a backup that holds it "
-        f"restores nowhere else: this takes a pg_dump that leaves it out, as that of {server} does; found on this "
+        f"no pg_dump here is good enough for PostgreSQL {server}, which stores its internal option pg_attver with "
+        "columns: a backup that holds it restores nowhere else, and none here leaves it out; found on this "
         f"worker: {found}. Install the package postgresql-client-15 in version {server} or newer "
         "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path, which is "
         f"now {':'.join(map(str, folders))} (Airflow reads a change of airflow.cfg when it is started again), or "

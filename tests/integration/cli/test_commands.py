@@ -33,6 +33,13 @@ def test_a_backup_is_listed_shown_restored_verified_and_pruned(
     (row,) = pg_s3("list", repository, "--output", "json", "--limit", "1").json
     assert (row["uri"], row["labels"], row["verified"]) == (done["uri"], {"release": "42"}, False)
 
+    nobodys = pg_s3("list", repository, "--database", "nobody")
+    assert (nobodys.code, nobodys.out) == (0, "")
+    assert f"no backup in {repository} is of those asked for" in nobodys.err
+    too_deep = pg_s3("list", folder)
+    assert (too_deep.code, too_deep.out) == (2, "")
+    assert f"write {repository}, and name the database" in too_deep.err
+
     copy = new_name(pg18, "copy")
     work = ("--spool-dir", str(spool_dir), *CLIENT_PATH)
     password = {"PGPASSWORD": pg18.password}
@@ -113,7 +120,7 @@ def test_a_backup_that_fails_verification_or_cannot_be_verified_is_told_by_the_e
     )  # fmt: skip
     assert (check.code, check.out) == (1, "")
     assert "error: backup " in check.err
-    assert "FAILED verification: check select false" in check.err
+    assert check.err.count("FAILED verification: check select false") == 1
     unreachable = pg_s3("verify", done["uri"], "--server", "postgresql://localhost:1/x", "--output", "json")
     assert (unreachable.code, unreachable.json["outcome"]) == (3, "could not verify")
     assert unreachable.json["reason"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from testkit.pgbouncer import PgBouncer
-from testkit.postgres import Cluster, with_vector
+from testkit.postgres import Cluster, installations, with_vector
 from testkit.s3 import Ceph
 from tests.integration.cli.conftest import CLIENT_PATH, uri_of
 from tests.integration.conftest import only_on
@@ -57,9 +57,12 @@ def test_where_all_is_well_it_says_so_and_leaves_nothing(pg18: Cluster, pg_s3, r
     checks = [line[9:].split("  ")[0] for line in done.out.splitlines() if line.startswith(("ok ", "WARNING"))]
     assert checks == [
         "connection", "clock of PostgreSQL", "sessions", "rights in PostgreSQL", "client programs",
-        "throwaway server", "pg_dump", "bucket", "clock of S3", "write to S3", "conditional writes", "list S3",
-        "read from S3", "multipart uploads", "delete from S3", "Object Lock", "spool",
+        "throwaway server", "other programs", "pg_dump", "bucket", "clock of S3", "write to S3",
+        "conditional writes", "list S3", "read from S3", "multipart uploads", "delete from S3", "Object Lock",
+        "spool",
     ]  # fmt: skip
+    others = [folder for major, folder in installations().items() if major != 18]
+    assert all(f" in {folder}" in done.out.partition("set aside, as ")[2] for folder in others)
     assert done.out.endswith("a backup has all that it needs\n")
     assert leftovers() == []
 

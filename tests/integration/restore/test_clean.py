@@ -122,7 +122,10 @@ def test_what_depends_on_what_another_tools_archive_holds_is_found_too(
     pg16: Cluster, small, put, restore, options: dict
 ) -> None:
     pg16.psql("create view counted as select count(*) from accounts; delete from accounts", small.name)
-    with pytest.raises(AirflowFailException, match=r"table public\.accounts .*: view public\.counted depends on"):
+    with pytest.raises(
+        AirflowFailException,
+        match=r"Select public\.counted as well.*table public\.accounts .*: view public\.counted depends on",
+    ):
         restore(pg16, small.name, backup=put(small.archive("custom")), if_exists="clean", **options)
     assert pg16.psql(
         "select * from counted; select count(*) from pg_indexes where tablename = 'accounts'", small.name

@@ -187,9 +187,13 @@ def test_obstacles_are_all_named_at_once_and_nothing_is_touched(
         weak = json.loads(pg16.airflow_connection(live)) | {"login": "weak", "password": "weak"}
         connections.set("weak", json.dumps(weak))
         with pytest.raises(
-            AirflowFailException, match=r"may not create databases.*neither its owner nor a member"
+            AirflowFailException, match=r"ALTER ROLE \"weak\" CREATEDB\).*neither its owner nor a member"
         ):
             restore(pg16, live, backup=backup["uri"], if_exists="replace", postgres_conn_id="weak")
+        with pytest.raises(
+            AirflowFailException, match=r"'not there' does not .*\(.*ALTER ROLE \"weak\" CREATEDB\)"
+        ):
+            restore(pg16, "not there", backup=backup["uri"], postgres_conn_id="weak", no_owner=True)
         with pytest.raises(AirflowFailException, match="connections left, and 1000 jobs take 1002"):
             restore(pg16, live, backup=backup["uri"], if_exists="replace", jobs=1000)
         assert databases(pg16) == before

@@ -104,3 +104,4 @@ def test_a_table_alone_in_a_new_database_is_told_to_be_without_its_keys(
     assert [warning.partition(": ")[2].partition(":")[0] for warning in done["warnings"]] == [
         "FK CONSTRAINT public.items items_order_id_fkey", "PUBLICATION TABLE public.ours items",
     ]  # fmt: skip
+    assert done["warnings"][0].endswith("(select it too, if it is wanted: tables=['public.orders'])")

@@ -77,7 +77,11 @@ def ended(capsys):
         ("backup x s3://bkt/x --jobs 0", 2, "error: jobs must be at least 1"),
         ("backup postgresql://[ s3://bkt/x", 2, "error: the PostgreSQL argument is neither a URI"),
         ("backup service=nowhere s3://bkt/x", 2, 'error: definition of service "nowhere" not found: correct'),
-        ("backup postgresql://u:secret@127.0.0.1:1/x s3://bkt/x", 1, "error: PostgreSQL failed: connection"),
+        (
+            "backup postgresql://u:secret@127.0.0.1:1/x s3://bkt/x",
+            1,
+            "error: cannot connect to u@127.0.0.1:1/x: Conn",
+        ),
         ("backup user= s3://bkt/x", 2, "error: the connection names no database: name one"),
         ("backup x s3://bkt/x postgresql://u:secret@h/d", 2, "unrecognized arguments: postgresql://u:(not"),
         ("verify s3://bkt/dump.tar", 2, "restore it with pg-s3 restore"),
@@ -95,6 +99,8 @@ def test_what_cannot_work_is_one_sentence_and_an_exit_code(ended, arguments, cod
     was, out, err = ended(*arguments.split(" "))
     assert (was, out) == (code, ""), err
     assert said in err
+    # What is wrong comes before everything else, and on one line.
+    assert err.startswith(("error: ", "warning: the password in the arguments"))
     assert "Traceback" not in err
     assert "secret" not in err
 
@@ -166,3 +172,9 @@ def test_what_the_options_repeat_of_core_is_as_core_has_it():
         assert parse(["verify", "b", "--level", value]).level == value
     for value in TIERS:
         assert parse(["restore", "b", "x", "--thaw", value]).thaw == value
+
+
+def test_the_help_names_a_document_that_is_there_whatever_the_width(ended, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    _, out, _ = ended("--help")
+    assert Path(out.splitlines()[-1].strip()).is_file()

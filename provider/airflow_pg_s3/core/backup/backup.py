@@ -19,7 +19,7 @@ from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
-from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human
+from airflow_pg_s3.core.reporting import Log, begin_stage, duration, end_stage, human
 from airflow_pg_s3.core.repository.backup_id import new_backup_id
 from airflow_pg_s3.core.repository.codec import Encoder
 from airflow_pg_s3.core.repository.manifest import Manifest
@@ -90,12 +90,13 @@ def back_up(request: BackupRequest, repository: Repository, *, cancel: threading
             StagedBackup(repository, begun, request.s3_extra_args, cancel=cancel, log=log) as staged,
         ):
             staged.wait_for_sweep()
-            begin_stage(log, "Dump")
             _say_begun(plan, repository.uri(staged.folder), log)
+            begin_stage(log, "Dump")
             abandoned = read_abandoned(repository, killed, request.s3_extra_args, cancel, log)
             dump = PgDump(plan, workspace, cancel, log)
             shipped = dump.ship(repository, staged, encoder, connection, abandoned)
             begin_stage(log, "Commit")
+            log.info("every object is stored; the manifest follows")
             manifest = build_manifest(dump, backup_id, encoder, staged, shipped)
             _commit(staged, manifest, connection)
         if abandoned is not None:
@@ -142,8 +143,10 @@ def _say_copied(abandoned: AbandonedChunks, log: Log) -> None:
 def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> None:
     manifest = result.manifest
     log.info(
-        "committed %s: %d tables, %d rows, %s stored as %s, of which %s are new (%d of %d chunks)",
+        "committed %s in %s: %d tables, %d rows, %s stored as %s, of which %s are new (%d of %d chunks, and what "
+        "every backup stores: definitions, small tables, lists)",
         result.uri,
+        duration(manifest.duration_seconds),
         manifest.tables,
         manifest.rows,
         human(manifest.raw_bytes),

@@ -175,12 +175,11 @@ class _Copy:
             presence.end()
         presence.settle()
         self._log.info(
-            "copied %s to %s: %d objects of %s, of %s that the backup consists of",
+            "copied %s to %s: %d objects, %s, and the manifest",
             manifest.backup_id,
             self.uri,
             self.transfer.objects,
             human(self.transfer.bytes),
-            human(manifest.stored_bytes),
         )
 
     def _sizes(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.errors import Cancelled, InputError
 from airflow_pg_s3.core.postgres import server
 from airflow_pg_s3.core.postgres.choose_pg_dump import choose_pg_dump
 from airflow_pg_s3.core.postgres.client_program import running
-from airflow_pg_s3.core.postgres.client_versions import ClientTools
+from airflow_pg_s3.core.postgres.client_versions import ClientTools, installed
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.server import ServerFacts
 from airflow_pg_s3.core.reporting import human, human_age
@@ -97,6 +97,7 @@ def examine_postgres(
                 connection, pinned, facts.server, search=search, spool_dir=spool_dir, cancel=cancel
             )
             _note_programs(tools, facts, search, findings)
+            _note_others(tools, facts, search, findings)
             with findings.failing("pg_dump"):
                 _try_pg_dump(tools, pinned, spool_dir, cancel)
                 findings.ok("pg_dump", "it connects, locks every table and reads all definitions")
@@ -150,7 +151,7 @@ def _check_rights(connection: _Connection, findings: Findings) -> None:
 
 
 def _note_programs(tools: ClientTools, facts: ServerFacts, search: Sequence[str], findings: Findings) -> None:
-    found = f"pg_dump and pg_restore {tools.version} in {tools.folder}, for a server {facts.server.version}"
+    found = f"pg_dump and pg_restore {tools.label}, for a server {facts.server.version}"
     if tools.major == facts.server.version_num // 10000 and not tools.is_of_minor(facts.server.version_num):
         findings.warn(
             "client programs",
@@ -165,6 +166,14 @@ def _note_programs(tools: ClientTools, facts: ServerFacts, search: Sequence[str]
         findings.warn("throwaway server", str(error), "only verifications without a server of their own need it")
     else:
         findings.ok("throwaway server", f"PostgreSQL {installation.version} in {installation.folder}")
+
+
+def _note_others(tools: ClientTools, facts: ServerFacts, search: Sequence[str], findings: Findings) -> None:
+    """Note the client programs that were found and not taken."""
+    others = [one.label for one in installed(search) if one.folder != tools.folder]
+    if others:
+        why = f"those above fit a server {facts.server.version} better"
+        findings.ok("other programs", f"set aside, as {why}: {', '.join(others)}")
 
 
 def _try_pg_dump(

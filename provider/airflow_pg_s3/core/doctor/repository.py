@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.doctor.findings import Findings
+from airflow_pg_s3.core.documents import document
 from airflow_pg_s3.core.errors import Cancelled
 from airflow_pg_s3.core.reporting import human_age
 from airflow_pg_s3.core.repository.repository import Repository
@@ -138,7 +139,7 @@ class _Trial:
             self._findings.warn(
                 "list S3",
                 "a new object is not listed yet",
-                "lists lag behind: see docs/reliability.md, its last chapter",
+                f"lists lag behind: see {document('reliability.md')}, its last chapter",
             )
 
     def _check_read(self) -> None:

@@ -80,8 +80,8 @@ def choose_pg_dump(
             if is_dumped and f"{option}=".encode() not in file.read_bytes():
                 return tools
     raise client_versions.none_fits(
-        f"PostgreSQL {server.version} stores its internal option {option} with columns, and a backup that holds "
-        f"it restores nowhere else: this takes a pg_dump that leaves it out, as that of {server.version} does",
+        f"no pg_dump here is good enough for PostgreSQL {server.version}, which stores its internal option "
+        f"{option} with columns: a backup that holds it restores nowhere else, and none here leaves it out",
         server.version_num // 10000,
         search,
         version=server.version,

@@ -67,6 +67,16 @@ class ClientTools:
         minor = re.fullmatch(r"\d+\.(\d+)", self.version)
         return int(minor[1]) if minor else 0
 
+    @property
+    def is_packaged(self) -> bool:
+        """True if these are the programs of the extra ``[clients]``."""
+        return self.folder == pip_binaries.programs().folder
+
+    @property
+    def label(self) -> str:
+        """Version and folder, as messages name an installation."""
+        return f"{self.version} in {self.folder}{' (of [clients])' if self.is_packaged else ''}"
+
     def path(self, program: str) -> str:
         """Return the path of a program of this installation."""
         return str(self.folder / program)
@@ -204,12 +214,14 @@ def none_fits(need: str, package: int, search: Sequence[str], *, version: str | 
     :param version: oldest version of the package that is new enough.
     """
     least = f" in version {version} or newer" if version else ""
-    found = ", ".join(f"{tools.version} in {tools.folder}" for tools in installed(search)) or "none"
+    there = installed(search)
+    found = ", ".join(tools.label for tools in there) or "none"
+    has_packaged = any(tools.is_packaged for tools in there)
+    pip = "" if has_packaged else ", or install pip's airflow-provider-pg-s3[clients]"
     return InputError(
         f"{need}; found on this worker: {found}. Install the package postgresql-client-{package}{least} "
-        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path, or install "
-        "pip's airflow-provider-pg-s3[clients]"
-        f"{why_not_packaged()}"
+        "(https://www.postgresql.org/download/), or name its folder in the option [pg_s3] client_path"
+        f"{pip}{why_not_packaged()}"
     )
 
 

@@ -25,7 +25,8 @@ from psycopg.conninfo import make_conninfo
 
 from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.postgres import client_versions
-from airflow_pg_s3.core.postgres.login_refusals import refusal
+from airflow_pg_s3.core.postgres.errors import Unreachable
+from airflow_pg_s3.core.postgres.login_refusals import refusal, unreachable
 from airflow_pg_s3.core.postgres.pooler import refuse_transaction_pooler
 
 _SERVICE = "airflow_pg_s3"
@@ -74,6 +75,7 @@ class ConnectionParameters:
     :param password: for passwords that expire: returns the password for the next login; called on any thread.
     :param address: ``host``, ``hostaddr`` and ``port`` that override those in `keywords`; see `pinned`.
     :param started_at: start time of the only server process that our sessions may reach.
+    :param server_name: what messages call the server; None for user, host and port.
     """
 
     database: str
@@ -81,6 +83,7 @@ class ConnectionParameters:
     password: Callable[[], str] | None = field(default=None, repr=False)
     address: Mapping[str, str] = field(default_factory=dict)
     started_at: datetime | None = None
+    server_name: str | None = None
 
     @property
     def host(self) -> str:
@@ -90,6 +93,8 @@ class ConnectionParameters:
     @property
     def endpoint(self) -> str:
         """``user@host:port/database``, for messages."""
+        if self.server_name is not None:
+            return f"{self.server_name}, {self.database}"
         user = self.keywords.get("user", "")
         port = self.keywords.get("port") or "5432"
         return f"{user}@{self.host}:{port}/{self.database}"
@@ -127,7 +132,8 @@ class ConnectionParameters:
 
         :raises InputError: the server refuses the login, or is behind a transaction pooler.
         :raises ServerError: the server is not the one that these parameters are pinned to.
-        :raises psycopg.OperationalError: the server cannot be reached; a retry may help.
+        :raises Unreachable: the server cannot be reached; a retry may help.
+        :raises psycopg.OperationalError: the session was lost at once.
         """
         connection = self._log_in()
         try:
@@ -167,7 +173,7 @@ class ConnectionParameters:
                 refused = refusal(str(error))
                 if refused is not None:
                     raise InputError(f"cannot connect to {self.endpoint}: {refused}") from error
-                raise
+                raise Unreachable(f"cannot connect to {self.endpoint}: {unreachable(str(error))}") from error
 
     def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         # Messages are parsed, to hide rows in logs and to tell damage from a full disk.

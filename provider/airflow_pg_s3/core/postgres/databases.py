@@ -13,6 +13,7 @@ from psycopg import sql
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
+from airflow_pg_s3.core.postgres.errors import RIGHTS
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.postgres.subscriptions import drop_subscriptions, subscriptions_of
@@ -76,7 +77,19 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
     except psycopg.Error as error:
         if connection.closed:
             raise
-        raise InputError(f"the target database {name!r} does not exist and cannot be created: {error}") from error
+        reason = " ".join(str(error).split())
+        if error.sqlstate in RIGHTS:
+            role = sql.Identifier(value_of(connection, "select current_user")).as_string(connection)
+            reason = may_not_create(role)
+        raise InputError(f"the database {name!r} does not exist and cannot be created: {reason}") from error
+
+
+def may_not_create(role: str) -> str:
+    """Return the reason why a role cannot create a database, with what to do.
+
+    :param role: its name, quoted as SQL needs it.
+    """
+    return f"the role {role} may not create databases (as a superuser: ALTER ROLE {role} CREATEDB)"
 
 
 def run_sql(connection: psycopg.Connection[tuple[Any, ...]], commands: Sequence[str]) -> None:

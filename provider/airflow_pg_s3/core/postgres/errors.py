@@ -20,8 +20,14 @@ RIGHTS = frozenset({"42501"})  # insufficient_privilege
 _NOT_GRANTED = ("01006", "01007")
 
 
+class Unreachable(psycopg.OperationalError):
+    """A server cannot be reached; the message is a sentence of ours."""
+
+
 def server_error(error: psycopg.Error) -> ServerError:
     """Return an error with PostgreSQL's message, without the rows and passwords that it quotes."""
+    if isinstance(error, Unreachable):
+        return ServerError(redacted(str(error)))
     code = f" ({error.sqlstate})" if error.sqlstate else ""
     return ServerError(f"PostgreSQL failed{code}: {redacted(str(error).strip())}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-# At login libpq gives a message without a SQLSTATE. Each phrase comes with advice, unless it needs none.
+# At login libpq gives a message without a SQLSTATE. Each phrase (a regular expression) comes with advice, unless
+# it needs none.
 _PHRASES_OF_SERVERS = {
     "password authentication failed": "correct the connection's login and password",
     "Peer authentication failed": "",
@@ -13,7 +14,8 @@ _PHRASES_OF_SERVERS = {
     "GSSAPI authentication failed": "",
     "no pg_hba.conf entry": "allow it in the server's pg_hba.conf",
     "pg_hba.conf rejects connection": "allow it in the server's pg_hba.conf",
-    "does not exist": "",
+    r'database ".*" does not exist': "check the database's name",
+    r'role ".*" does not exist': "check the user's name",
     "permission denied for database": "",
     "is not currently accepting connections": "",
     "is not permitted to log in": "",
@@ -43,6 +45,16 @@ _PHRASES_OF_LIBPQ = {
     "GSSAPI encryption required": "",
     "local user with ID": "give the connection a login",
 }
+# Failures that a retry may mend, but more often a correction does.
+_PHRASES_OF_UNREACHABLE = {
+    "could not translate host name|failed to resolve host": "check the host's name",
+    "Connection refused|No such file or directory|No route to host|Network is unreachable|timeout": (
+        "check host and port, and that the server is running"
+    ),
+}
+_OWN_WORDS = re.compile(r"^(?:connection (?:failed|is bad): )+")
+_WHERE = re.compile(r"connection to server (?:at|on socket) \".*?\"(?: \(.*?\))?(?:, port \d+)? failed: ")
+_HINT = re.compile(r"\s*Is the server running[^?]*\?")
 _ATTEMPT = re.compile(r"^- (host: .*?, port: .*?), hostaddr: ", re.MULTILINE)
 
 
@@ -59,7 +71,26 @@ def refusal(message: str) -> str | None:
     advice = [_advice(words) for words in hosts.values() or [first]]
     if None in advice:
         return None
-    return "; ".join([text, *dict.fromkeys(filter(None, advice))])
+    return "; ".join([_in_short(text), *dict.fromkeys(filter(None, advice))])
+
+
+def unreachable(message: str) -> str:
+    """Return the message of a failure to connect that a retry may mend, on one line, with advice.
+
+    :param message: psycopg's message.
+    """
+    advice = [advice for phrase, advice in _PHRASES_OF_UNREACHABLE.items() if re.search(phrase, message)]
+    return "; ".join([_in_short(message.strip()), *advice[:1]])
+
+
+def _in_short(text: str) -> str:
+    """Leave out what the endpoint says already, unless the attempts at several addresses differ."""
+    text = _HINT.sub("", _OWN_WORDS.sub("", text))
+    attempts = _WHERE.findall(text)
+    if len(set(attempts)) == 1 and not _ATTEMPT.search(text):
+        # The same address is tried with and without encryption.
+        text = "; ".join(words.strip() for words in text.split(attempts[0]) if words.strip())
+    return re.sub(r"\n\s*(?=- host: |connection to server )", "; ", text)
 
 
 def _advice(text: str) -> str | None:
@@ -67,4 +98,4 @@ def _advice(text: str) -> str | None:
     # libpq itself refuses an invalid value, such as an unknown sslmode, before it connects.
     if text.startswith("connection is bad: ") and "invalid " in text:
         return ""
-    return next((advice for phrase, advice in phrases.items() if phrase in text), None)
+    return next((advice for phrase, advice in phrases.items() if re.search(phrase, text, re.DOTALL)), None)

@@ -4,6 +4,8 @@
     Keys: manifests, objects, marks of backups that have begun.
 ``backup_id``, ``listing``, ``catalog``, ``freshness``
     Backup ids; backups listed, newest first; with their details; how old the newest is.
+``neighbours``
+    What lies above and below a prefix that holds no backups.
 ``backup_name``, ``backup_table``
     ``latest``, a time, the beginning of an id: names that stand for a backup; a list of backups as people see it.
 ``manifest``, ``members``, ``verification_record``

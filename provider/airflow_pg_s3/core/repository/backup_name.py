@@ -12,10 +12,11 @@ from bisect import bisect
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.repository import Repository
@@ -126,6 +127,12 @@ def _none(repository: Repository, database: str, name: str) -> InputError:
     where = repository.uri(repository.base(database))
     ids = [str(ref.backup_id) for ref in reversed(repository.backups(database))]
     if not ids:
+        inner = [one for one in Repository(repository.client, where).databases() if time_of(one) is None]
+        if inner:
+            meant = f"{where}{quote(inner[0], safe='') if len(inner) == 1 else 'DATABASE'}/{name}"
+            return InputError(
+                f"{where}{name} lacks the name of the database: write {meant} (there are {_listed(inner)})"
+            )
         return InputError(
             f"there is no backup of {database!r} in {where}: {_other_databases(repository, database)}"
         )
@@ -141,7 +148,7 @@ def _none(repository: Repository, database: str, name: str) -> InputError:
 
 
 def _other_databases(repository: Repository, database: str) -> str:
-    names = repository.databases()
+    names = [name for name in repository.databases() if name != database]
     near = difflib.get_close_matches(database, names)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"

@@ -97,7 +97,8 @@ class Entry:
         if verdict.outcome == "verified" and verdict.level == "checksum":
             return f"{'verified; ' if self.is_verified else ''}checksums right {ago}"
         if verdict.outcome == "could not verify" and self.is_verified:
-            return f"verified; could not verify again {ago}"
+            proven = self.proof or verdict
+            return f"verified {human_age((now - proven.at).total_seconds())} ago (a later try could not verify)"
         return f"{verdict.outcome} {ago}"
 
 

@@ -121,7 +121,7 @@ class BackupSource:
         """The backup's id, size, database and time, for the log."""
         manifest = self._manifest
         size = human(manifest.raw_bytes)
-        return f"{manifest.backup_id} ({size} of {manifest.database}, {manifest.created_at.isoformat()})"
+        return f"{manifest.backup_id} ({size} of {manifest.database}, {manifest.created_at:%Y-%m-%d %H:%M} UTC)"
 
     def plan(self, target: Target) -> ArchiveRestore:
         """Choose the programs and the entries; nothing is touched.

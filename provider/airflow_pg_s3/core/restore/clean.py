@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ _FIRST_WITH_TRANSACTION_TIMEOUT = 170000
 _INHERITED_CONSTRAINT = "42P16"
 _UNDEFINED_COLUMN = "42703"
 _DEPENDENT_OBJECTS = "2BP01"
+# A line of what the server says of them: "constraint k on table a depends on table b", "view v depends on …".
+_DEPENDENT_TABLE = re.compile(
+    r"^(?:\w+ \S+ on )?(?:foreign )?(?:table|(?:materialized )?view) (\S+) depends on ", re.M
+)
 CLEAN = ("--clean", "--if-exists")
 LOCKS_ADVICE = "raise max_locks_per_transaction on the server, or give single_transaction=False"
 # Deletes the rows of extensions' configuration tables that pg_dump includes in a dump.
@@ -204,7 +209,7 @@ def too_many_locks(error: psycopg.Error) -> TooManyLocks | None:
 
 def _refused(refused: Sequence[tuple[Statement, psycopg.Error]], outcome: str) -> PgS3Error:
     """Return the error that names each refused drop, and why."""
-    reasons = []
+    reasons, others = [], []
     for statement, error in refused:
         if (too_many := too_many_locks(error)) is not None:
             return too_many
@@ -212,11 +217,13 @@ def _refused(refused: Sequence[tuple[Statement, psycopg.Error]], outcome: str) -
         if error.sqlstate != _DEPENDENT_OBJECTS:
             reasons.append(f"{statement.on_one_line}: PostgreSQL failed ({error.sqlstate}): {what}")
             continue
-        reasons.append(f"{what}: {', '.join((error.diag.message_detail or '').splitlines())}")
+        detail = error.diag.message_detail or ""
+        reasons.append(f"{what}: {', '.join(detail.splitlines())}")
+        others += _DEPENDENT_TABLE.findall(detail)
     if any(error.sqlstate != _DEPENDENT_OBJECTS for _, error in refused):
         return ServerError(f"if_exists='clean': {'; '.join(reasons)}; {outcome}")
     return DataConflict(
-        f"if_exists='clean': objects that are not restored depend on some that would be dropped; {outcome}: "
-        f"{'; '.join(reasons)}. Select these as well, if the backup has them, or drop them first, or restore into "
-        "another database"
+        f"if_exists='clean': objects that are not restored depend on some that would be dropped; {outcome}. "
+        f"Select {', '.join(dict.fromkeys(others)) or 'these'} as well, if the backup has them, or drop these "
+        f"objects first, or restore into another database: {'; '.join(reasons)}"
     )

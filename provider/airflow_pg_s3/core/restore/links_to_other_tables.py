@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from airflow_pg_s3.core.restore.clean import apply_setting
 # Classes of errors that mean that the other table is missing, or differs from the source's:
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TOLERATED = ("0A", "23", "3F", "42", "55")
+_MISSING = re.compile(r'^relation "(.+)" does not exist')
 
 
 def tie(
@@ -41,7 +43,10 @@ def tie(
             if error.sqlstate is None or not error.sqlstate.startswith(_TOLERATED):
                 raise
             left_out.add(definition.dump_id)
-            warn(f"left out: {definition.label}: {redacted(error.diag.message_primary or str(error))}")
+            reason = redacted(error.diag.message_primary or str(error))
+            missing = _MISSING.search(reason)
+            advice = f" (select it too, if it is wanted: tables=['{missing[1]}'])" if missing else ""
+            warn(f"left out: {definition.label}: {reason}{advice}")
 
 
 def _run(connection: psycopg.Connection[tuple[Any, ...]], definition: Definition, codec: str) -> None:

@@ -23,6 +23,7 @@ from airflow_pg_s3.core.postgres.databases import (
     create_database,
     drop_beside,
     is_used,
+    may_not_create,
     sibling_name,
     value_of,
 )
@@ -268,8 +269,11 @@ class SwapTarget(Target):
 
 def _obstacles(connection: _Connection, live: str, jobs: int) -> Iterator[str]:
     """Yield the reasons why a database cannot be replaced, as far as they can be known before."""
-    if not value_of(connection, "select rolcreatedb or rolsuper from pg_roles where rolname = current_user"):
-        yield "the role may not create databases (ALTER ROLE ... CREATEDB)"
+    role = value_of(
+        connection, "select rolname from pg_roles where rolname = current_user and not (rolcreatedb or rolsuper)"
+    )
+    if role is not None:
+        yield may_not_create(_id(role).as_string(connection))
     free = value_of(
         connection,
         "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"

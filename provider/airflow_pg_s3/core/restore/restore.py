@@ -91,10 +91,12 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
             target.version // 10000,
             plan.program,
         )
-        begin_stage(log, "Restore")
+        # This, too, checks, and then creates what the restore needs.
         plan.prepare()
+        begin_stage(log, "Restore")
         amounts = plan.fill()
         begin_stage(log, "Commit")
+        log.info("everything is loaded into %s", target.params.database)
         target.promote()
     end_stage(log)
     result = RestoreResult(
@@ -108,7 +110,16 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
     )
     size = human(amounts.raw_bytes)
     counted = size if amounts.rows is None else f"tables {amounts.tables}, rows {amounts.rows}, {size}"
-    log.info("restored %s into %s: %s in %.1f s", result.name, result.database, counted, result.duration_seconds)
+    number = len(result.warnings)
+    warned = f"; with {number} warning{'' if number == 1 else 's'}, see above" if number else ""
+    log.info(
+        "restored %s into %s: %s in %.1f s%s",
+        result.name,
+        result.database,
+        counted,
+        result.duration_seconds,
+        warned,
+    )
     return result
 
 

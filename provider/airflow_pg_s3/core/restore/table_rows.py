@@ -38,6 +38,9 @@ class TableRequest:
     spool_dir: str | None = None
 
 
+_SHOWN = 5
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredTable:
     """A table whose rows a backup holds.
@@ -93,7 +96,9 @@ def _find(archive: ArchiveFolder, name: str) -> StoredTable:
     members = found.get(name) or found.get(f"public.{name}")
     if not members:
         near = difflib.get_close_matches(name, found)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it holds those of {len(found)} other tables"
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        there = f"it holds those of {', '.join(sorted(found)[:_SHOWN])}{more}" if found else "it holds none at all"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"{there}; a view has no rows of its own"
         raise InputError(f"backup {manifest.backup_id} holds no rows of a table {name!r}: {hint}")
     tables = [member.table for member in members if member.table is not None]
     if any(table.columns != tables[0].columns for table in tables):

@@ -308,10 +308,16 @@ class InPlaceTarget(Target):
                 ", ".join(f"{kind} {name.decode(errors='replace')}" for kind, name in found[:_SHOWN]).split()
             )
             more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            name = f"the target database {self.params.database!r}"
+            there = "is not empty, it holds" if relations is None else "already holds"
+            replace = (
+                "" if relations is not None
+                else ', or if_exists="replace" to put the backup in its place, which takes the right CREATEDB and '
+                "loses what is newer than the backup"
+            )  # fmt: skip
             raise DataConflict(
-                f"the target database {self.params.database!r} is not empty, it holds {shown}{more}: restore into "
-                'another database, or give if_exists="clean" to drop what the backup also holds, or '
-                'if_exists="replace" to put the backup in its place'
+                f'{name} {there} {shown}{more}: restore into another database, or give if_exists="clean" to '
+                f"drop what the backup also holds, with its present rows{replace}"
             )
 
 

@@ -232,8 +232,8 @@ class _Run:
             )
             for decision in decisions
         ]
-        title = "the plan, of which nothing is done (dry run)" if self._request.dry_run else "the plan"
-        self._log.info("%s for %s:", title, self._database)
+        title = "dry run: what a prune of %s would do:" if self._request.dry_run else "the plan for %s:"
+        self._log.info(title, self._database)
         header = ("id", "age", "size", "frees", "what", "why")
         for line in aligned(header, rows, numbers=("age", "size", "frees")):
             self._log.info("%s", line)
@@ -246,14 +246,16 @@ class _Run:
         backups = Counter(decision.outcome for decision in result.decisions)
         orphans = Counter(orphan.outcome for orphan in result.orphans)
         self._log.info(
-            "%s: %d backups kept, %d %sdeleted, %d protected, %d unreadable; %d orphans %sremoved; %s %sfreed",
+            "%s: %d backup%s kept, %d %sdeleted, %d protected, %d unreadable; %d orphan%s %sremoved; %s %sfreed",
             self._database,
             backups["kept"],
+            "" if backups["kept"] == 1 else "s",
             backups["deleted"],
             would,
             backups["protected"] + orphans["protected"],
             backups["unreadable"],
             orphans["deleted"],
+            "" if orphans["deleted"] == 1 else "s",
             would,
             human(result.freed_bytes),
             would,

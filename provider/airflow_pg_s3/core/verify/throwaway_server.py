@@ -187,6 +187,7 @@ class _Server:
             params = ConnectionParameters(
                 database=SUPERUSER,
                 keywords={"host": f"/proc/{os.getpid()}/fd/{self._folder}", "port": _PORT, "user": SUPERUSER},
+                server_name="the throwaway server",
             )
             self._wait_until_ready(server, params, cancel)
             yield params

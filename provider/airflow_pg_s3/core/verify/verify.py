@@ -146,7 +146,8 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
         evidence_uri=uri,
         retry_may_help=outcome == "could not verify" and not isinstance(trouble, InputError),
     )
-    log.info("%s (%.1f s)", result.sentence, verification.duration_seconds)
+    if outcome == "verified":  # anything else is the caller's error, which is logged as such
+        log.info("%s (%.1f s)", result.sentence, verification.duration_seconds)
     return result
 
 

@@ -1,11 +1,14 @@
 // Restores and verifications: the shipped DAGs, triggered with a backup filled in.
 
 import { call, leave } from "./airflow.js";
-import { el, moment } from "./text.js";
+import { el, moment, plural } from "./text.js";
 
 const RESTORE_DAG = "pg_s3_on_demand";
 const VERIFY_DAG = "pg_s3_verify_new_backup";
+const FILES = { [RESTORE_DAG]: "pg_s3_on_demand.py", [VERIFY_DAG]: "pg_s3_restore_verification.py" };
 const SECONDS_BETWEEN_LOOKS = 2;
+// The server keeps what S3 has said for 15 s.
+const SECONDS_UNTIL_NEWS = 16;
 const IF_EXISTS = [
   ["fail", "Refuse", "Restore only into a database that is empty or missing."],
   ["clean", "Drop what the backup brings", "Drops the objects that the backup also holds, in one transaction."],
@@ -36,13 +39,24 @@ function choices(name, legend, options, chosen) {
       about && el("small", {}, about))));
 }
 
+/** A link to another page of Airflow. */
+function pageLink(path, text) {
+  return el("a", {
+    href: new URL(`../${path}`, document.baseURI),
+    onclick: (event) => {
+      event.preventDefault();
+      leave(path);
+    },
+  }, text);
+}
+
 /** Read a DAG; show why it cannot be triggered, if so. */
 async function dagOf(dagId, title) {
   try {
     const dag = await call("GET", `dags/${dagId}/details`);
     return { ...dag, value: (name) => dag.params?.[name]?.value };
   } catch (error) {
-    const reason = error.status === 404 ? `The DAG ${dagId} is not in this Airflow. It is one of the DAGs in the folder dags/ of the provider.` : error.message;
+    const reason = error.status === 404 ? `The DAG ${dagId} is not in this Airflow: copy dags/${FILES[dagId]} of the provider into Airflow's folder of DAGs. Airflow takes some minutes to find a new file.` : error.message;
     show(el("h2", { id: "dialog-title" }, title), el("p", { class: "notice" }, reason), el("div", { class: "buttons" }, closeButton("Close")));
     return null;
   }
@@ -50,8 +64,9 @@ async function dagOf(dagId, title) {
 
 function ask({ title, about, dag, fields, submit, isDangerous, read, confirm }) {
   const problem = el("p", { class: "notice bad", hidden: true, role: "alert" });
-  const button = el("button", { type: "submit", class: isDangerous ? "danger" : "main" }, submit);
-  const paused = dag.is_paused && el("p", { class: "notice" }, `The DAG ${dag.dag_id} is paused: unpause it, or the run will wait.`);
+  const button = el("button", { type: "submit", class: isDangerous ? "danger" : "main" }, confirm ? "Continue" : submit);
+  const paused = dag.is_paused && el("p", { class: "notice" },
+    "The DAG ", pageLink(`dags/${dag.dag_id}`, dag.dag_id), " is paused: unpause it, or the run will wait.");
   const form = el("form", {
     method: "dialog",
     onsubmit: async (event) => {
@@ -61,6 +76,7 @@ function ask({ title, about, dag, fields, submit, isDangerous, read, confirm }) 
         const question = confirm(given);
         if (question) {
           confirmFirst(form, question);
+          button.textContent = submit;
           return;
         }
       }
@@ -79,7 +95,9 @@ function ask({ title, about, dag, fields, submit, isDangerous, read, confirm }) 
     el("div", { class: "buttons" }, closeButton("Cancel"), button));
   // What was asked for is confirmed as it is: a change asks again.
   form.addEventListener("input", (event) => {
-    if (event.target.name !== "confirmed") form.querySelector(".question")?.remove();
+    if (event.target.name === "confirmed" || !form.querySelector(".question")) return;
+    form.querySelector(".question").remove();
+    button.textContent = "Continue";
   });
   show(form);
 }
@@ -87,22 +105,52 @@ function ask({ title, about, dag, fields, submit, isDangerous, read, confirm }) 
 function confirmFirst(form, question) {
   const box = el("input", { type: "checkbox", name: "confirmed", required: true });
   form.querySelector(".buttons").before(el("label", { class: "notice bad choice question" }, box, el("span", {}, question)));
-  box.focus();
+  form.querySelector(".buttons").scrollIntoView();
+  box.focus({ preventScroll: true });
+}
+
+const ENDINGS = {
+  /** What a run has done, by what its task returns. */
+  async success(run, tasks) {
+    for (const { task_id: task, map_index: index } of tasks.filter((one) => one.state === "success")) {
+      const entry = await call("GET", `${run}/taskInstances/${task}/xcomEntries/return_value?map_index=${index}`).catch(() => null);
+      const facts = entry && (typeof entry.value === "string" ? JSON.parse(entry.value) : entry.value);
+      if (facts?.backup_id == null) continue;
+      const what = facts.tables == null ? "" : `: ${plural(facts.tables, "table")}, ${plural(facts.rows ?? 0, "row")}`;
+      const warned = facts.warnings?.length ? `, with ${plural(facts.warnings.length, "warning")}: ${facts.warnings.join("; ")}` : "";
+      return [`${facts.level ? "Verified" : `Restored into ${facts.database}`}${what}${warned}.`];
+    }
+    return [];
+  },
+  /** The error of the task that has failed, and a link to its log. */
+  async failed(run, tasks) {
+    const task = tasks.find((one) => one.state === "failed");
+    if (!task) return [];
+    const logs = await call("GET", `${run}/taskInstances/${task.task_id}/logs/${task.try_number}?map_index=${task.map_index}`).catch(() => ({ content: [] }));
+    const said = logs.content.findLast?.((line) => line.level === "error")?.event;
+    const mapped = task.map_index < 0 ? "" : `/mapped/${task.map_index}`;
+    const path = `${run.replace("dagRuns", "runs")}/tasks/${task.task_id}${mapped}`;
+    return [`Failed: ${said ?? "the log says why."} `, pageLink(path, `Log of ${task.task_id}`)];
+  },
+};
+
+async function ending(state, dagId, runId) {
+  const run = `dags/${dagId}/dagRuns/${encodeURIComponent(runId)}`;
+  const { task_instances: tasks } = await call("GET", `${run}/taskInstances`);
+  return ENDINGS[state](run, tasks);
+}
+
+function announceChange() {
+  window.dispatchEvent(new Event("changed"));
 }
 
 /** Show a run until it has ended. */
 async function follow(dagId, runId, title) {
-  const state = el("p", { class: "notice", role: "status" });
-  const link = el("a", {
-    href: new URL(`../dags/${dagId}/runs/${encodeURIComponent(runId)}`, document.baseURI),
-    onclick: (event) => {
-      event.preventDefault();
-      leave(`dags/${dagId}/runs/${encodeURIComponent(runId)}`);
-    },
-  }, "Open the run in Airflow");
+  const state = el("p", { class: "notice break", role: "status" });
+  const link = pageLink(`dags/${dagId}/runs/${encodeURIComponent(runId)}`, "Open the run in Airflow");
   show(el("h2", { id: "dialog-title" }, title), el("p", { class: "muted break" }, `${dagId}, ${runId}`), state, link,
     el("div", { class: "buttons" }, closeButton("Close")));
-  dialog.addEventListener("close", () => window.dispatchEvent(new Event("changed")), { once: true });
+  dialog.addEventListener("close", announceChange, { once: true });
   const texts = { queued: "Queued…", running: "Running…", success: "Done.", failed: "Failed: the run's log says why." };
   while (dialog.open && state.isConnected) {
     try {
@@ -110,7 +158,12 @@ async function follow(dagId, runId, title) {
       state.textContent = texts[run.state] ?? run.state;
       state.classList.toggle("good", run.state === "success");
       state.classList.toggle("bad", run.state === "failed");
-      if (["success", "failed"].includes(run.state)) return;
+      if (ENDINGS[run.state]) {
+        setTimeout(announceChange, SECONDS_UNTIL_NEWS * 1000);
+        const told = await ending(run.state, dagId, runId).catch(() => []);
+        if (told.length) state.replaceChildren(...told);
+        return;
+      }
     } catch (error) {
       state.textContent = error.message;
     }

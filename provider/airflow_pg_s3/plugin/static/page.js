@@ -173,7 +173,7 @@ function databaseTiles(repository, newest, verified) {
     tile("Verification", verdictOf(newest), verdictTime(newest) || "no verification is recorded"),
     tile("Recovery time", seconds == null ? "–" : duration(seconds),
       seconds == null ? "measured by verifications" : verified === newest ? "measured with this backup" : `measured ${ago(verified.proof.at)}, with an earlier backup`),
-    tile("Size", bytes(newest.stored_bytes), `${bytes(newest.raw_bytes)} raw, ${ratio(newest)}; ${bytes(newest.new_stored_bytes)} new`),
+    tile("Size", bytes(newest.stored_bytes), `${bytes(newest.raw_bytes)} raw, ${ratio(newest)}; ${bytes(newest.new_stored_bytes)} stored anew`),
   ];
 }
 
@@ -264,7 +264,7 @@ async function showBackup(repository, database, backupId) {
       el("div", { class: "tiles panel" }, backupTiles(backup)),
       el("div", { class: "columns" }, factsPanel(details), verificationsPanel(details.verifications)),
       tablesPanel(details),
-      commandsPanel(details.commands),
+      commandsPanel(details),
       manifestPanel(parameters),
     ];
   });
@@ -275,7 +275,7 @@ function backupTiles(backup) {
   return [
     tile("Verification", verdictOf(backup), verdictTime(backup) || "no verification is recorded"),
     tile("Recovery time", seconds == null ? "–" : duration(seconds), seconds == null ? "measured by verifications" : "measured by its verification"),
-    tile("Size", bytes(backup.stored_bytes), `${bytes(backup.raw_bytes)} raw, ${ratio(backup)}; ${bytes(backup.new_stored_bytes)} new`),
+    tile("Size", bytes(backup.stored_bytes), `${bytes(backup.raw_bytes)} raw, ${ratio(backup)}; ${bytes(backup.new_stored_bytes)} stored anew`),
     tile("Contents", plural(backup.rows, "row"), `in ${plural(backup.tables, "table")}`),
   ];
 }
@@ -292,7 +292,7 @@ function factsPanel({ backup, manifest }) {
     ["pg_dump", [`${dump.pg_dump_version}, ${plural(dump.jobs, "job")}`, ...dump.options].join(" ")],
     ["Left out by", backup.left_out_by.join(", ")],
     ["Roles", dump.has_globals ? "stored, without passwords" : ""],
-    ["Chunks", `${count(manifest.new_chunks)} new of ${count(manifest.chunks)}`],
+    ["Chunks", `${count(manifest.new_chunks)} new of ${count(manifest.chunks)}; definitions and small tables are stored anew each time`],
     ["Compression", `zstd ${manifest.compression.level}`],
     ["Encryption", encryption ? `age, for ${encryption.recipients.join(", ")}` : "none"],
     ["Labels", labels.length ? labels : ""],
@@ -340,9 +340,9 @@ function tablesPanel({ tables, all_tables: all }) {
       cell("Table", { class: "name" }, `${one.schema}.${one.name}`),
       cell("Rows", number, count(one.rows)),
       cell("Raw", number, bytes(one.raw_bytes), el("span", { class: "share", "aria-hidden": "true" }, share)),
-      cell("New", number, bytes(one.new_raw_bytes)));
+      cell("New, raw", number, bytes(one.new_raw_bytes)));
   });
-  const listed = table([["Table"], ["Rows", "number"], ["Raw", "number"], ["New", "number"]], rows);
+  const listed = table([["Table"], ["Rows", "number"], ["Raw", "number"], ["New, raw", "number"]], rows);
   const search = el("input", {
     type: "text", placeholder: "Filter tables", "aria-label": "Filter tables",
     oninput: () => rows.forEach((row) => { row.hidden = !row.cells[0].textContent.toLowerCase().includes(search.value.toLowerCase()); }),
@@ -353,9 +353,9 @@ function tablesPanel({ tables, all_tables: all }) {
   return el("section", { class: "panel" }, heading, el("div", { class: "scroll" }, listed));
 }
 
-function commandsPanel(commands) {
+function commandsPanel({ commands, document: explained }) {
   return el("section", { class: "panel" }, el("div", { class: "heading" }, el("h2", {}, "Without Airflow"),
-    el("span", { class: "muted" }, "from any machine that reaches S3 and PostgreSQL; docs/recovery.md explains each step")),
+    el("span", { class: "muted" }, `from any machine that reaches S3 and PostgreSQL; put the names of yours in place of HOST and USER. On the API server, ${explained} explains each step`)),
   commands.map(({ title, text }) => {
     const button = el("button", {
       type: "button", class: "quiet end",

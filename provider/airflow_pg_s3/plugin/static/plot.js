@@ -40,12 +40,14 @@ export function plot({ title, points, format, isBars = false, open }) {
   drawing.append(...shapes(places, isBars));
   const dot = el("div", { class: "dot", hidden: true });
   const readout = el("b");
+  const note = el("small");
   const date = el("span");
   let chosen = points.length - 1;
 
   function choose(index, isSeen) {
     chosen = Math.min(Math.max(index, 0), points.length - 1);
     readout.textContent = format(points[chosen].value);
+    note.textContent = isSeen ? "" : "newest:";
     date.textContent = isSeen ? `${moment(points[chosen].time)} UTC` : moment(points[points.length - 1].time).slice(0, 10);
     dot.hidden = !isSeen && points.length > 1;
     dot.style.left = `${places[chosen][0] / 10}%`;
@@ -73,10 +75,10 @@ export function plot({ title, points, format, isBars = false, open }) {
       else return;
       event.preventDefault();
     },
-  }, drawing, dot, el("span", { class: "most" }, format(most)));
+  }, drawing, dot, el("span", { class: "most" }, `highest: ${format(most)}`));
   choose(chosen, false);
   return el("div", { class: "plot panel" },
-    el("div", { class: "readout" }, el("h3", {}, title), readout),
+    el("div", { class: "readout" }, el("h3", {}, title), el("span", {}, note, " ", readout)),
     area,
     el("div", { class: "span" }, el("span", {}, points.length > 1 ? moment(points[0].time).slice(0, 10) : ""), date));
 }

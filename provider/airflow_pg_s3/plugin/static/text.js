@@ -28,7 +28,7 @@ export function plural(number, noun) {
 }
 
 export function duration(seconds) {
-  if (seconds < 1) return "under 1 s";
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 90) return `${seconds.toFixed(0)} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;

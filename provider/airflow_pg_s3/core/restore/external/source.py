@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from airflow_pg_s3.core.documents import document
 from airflow_pg_s3.core.errors import Cancelled, InputError
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.external.archive_source import ArchiveSource
@@ -51,7 +52,7 @@ def _check_request(request: RestoreRequest) -> None:
     if request.pre_data_sql:
         raise InputError(
             "pre_data_sql runs only with backups that PgS3BackupOperator has made: leave it out, or restore this "
-            "archive by hand, see docs/hard-cases.md"
+            f"archive by hand, see {document('hard-cases.md')}"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_pg_s3.core.documents import document
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.dumps import dump
@@ -29,7 +30,7 @@ def advice(function: str) -> str:
     return (
         f"(the function {function} names things without their schema, and a restore has no search path: ALTER "
         "FUNCTION … SET search_path = … in the source, and back up again; to restore this backup, do that in "
-        "pre_data_sql, see docs/hard-cases.md)"
+        f"pre_data_sql, see {document('hard-cases.md')})"
     )
 
 

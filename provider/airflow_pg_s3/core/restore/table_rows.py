@@ -22,6 +22,8 @@ from airflow_pg_s3.core.workspace.workspace import Workspace
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_SHOWN = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableRequest:
@@ -36,9 +38,6 @@ class TableRequest:
     table: str
     identities: Sequence[str] = ()
     spool_dir: str | None = None
-
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)

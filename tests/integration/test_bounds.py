@@ -70,7 +70,7 @@ print(json.dumps({"raw": done["raw_bytes"], "idle": idle, "compare_to_restore": 
 
 @pytest.fixture(scope="module")
 def bulk(pg18: Cluster) -> Iterator[Cluster]:
-    create_bulk_database(pg18, "bounds", megabytes=150, shape="balanced")
+    create_bulk_database(pg18, "bounds", megabytes=200, shape="balanced")
     yield pg18
     pg18.drop_database("bounds")
 

@@ -60,6 +60,13 @@ def dag_files() -> dict[str, Path]:
     return {dag_id: Path(dag.fileloc) for dag_id, dag in DagBag(DAGS).dags.items()}
 
 
+def link_alone(folder: Path, file: Path) -> None:
+    """Make a DAG file the only one in a folder."""
+    for link in folder.glob("*.py"):
+        link.unlink()
+    (folder / file.name).symlink_to(file)
+
+
 @pytest.fixture
 def run_dag(airflow_database: Path, dag_files: dict[str, Path]) -> Callable[..., Outcome]:
     """Run a shipped DAG in this process, with `conf` as the trigger form would send it.
@@ -74,9 +81,7 @@ def run_dag(airflow_database: Path, dag_files: dict[str, Path]) -> Callable[...,
     from tests.support.airflow_versions import DagBag, sync_bag_to_db
 
     def run(dag_id: str, **conf: Any) -> Outcome:
-        for link in airflow_database.iterdir():
-            link.unlink()
-        (airflow_database / dag_files[dag_id].name).symlink_to(dag_files[dag_id])
+        link_alone(airflow_database, dag_files[dag_id])
         bag = DagBag(airflow_database)
         sync_bag_to_db(bag, BUNDLE, None)
         dag = bag.dags[dag_id]

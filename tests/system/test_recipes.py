@@ -11,6 +11,7 @@ import pytest
 
 from airflow_pg_s3.core.repository.repository import read_manifest
 from tests.support.airflow_versions import VERSION, DagBag, sync_bag_to_db
+from tests.system.conftest import link_alone
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,8 +42,9 @@ def test_the_recipe_for_each_deployment_runs_once_and_names_the_release(
 
 @pytest.mark.parametrize(("exists", "status"), [(True, 0), (False, 1)])
 def test_a_single_shot_ends_with_the_status_of_its_outcome(
-    airflow_database, shop, exists: bool, status: int
+    airflow_database, dag_files, shop, exists: bool, status: int
 ) -> None:
+    link_alone(airflow_database, dag_files["pg_s3_backup"])
     conf = {"database": shop.database if exists else "no such database"}
     airflow = [sys.executable, "-m", "airflow", "dags"]
     environment = os.environ | {"AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
+LINE_WIDTH = 100
+"""Characters of a line of an error, as Airflow's page cuts longer ones off."""
 # The user's connection, in messages of core; core's own are "the connection that …" and "the connection to …".
 _POSTGRES = re.compile(r"\bthe connection(?='s | names | has both | has sslr| another | a (?:login|password)\b)")
 _AWS = re.compile(r"\bthe AWS connection(?! ')")
@@ -65,7 +68,7 @@ def logged(error: _AnyException, log: Any) -> _AnyException:
     Airflow would log it once or twice more, below the stack frames of its own: these records are left out.
     """
     notes = getattr(error, "__notes__", ())
-    log.error("%s", "\n".join((str(error), *notes)))
+    log.error("%s", "\n".join(_wrapped(line) for text in (str(error), *notes) for line in text.splitlines()))
     setattr(error, _IS_LOGGED, True)
     processors = structlog.get_config()["processors"]
     if _leave_out_logged not in processors:
@@ -73,6 +76,12 @@ def logged(error: _AnyException, log: Any) -> _AnyException:
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_new)
     return error
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(
+        line, LINE_WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _leave_out_logged(_logger: Any, _method: str, event: Any) -> Any:

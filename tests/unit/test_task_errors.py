@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_pg_s3.core.errors import InputError, ServerError
 from airflow_pg_s3.core.postgres.client_versions import none_fits
 from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
-from airflow_pg_s3.task_errors import final_error, logged, with_conn_ids
+from airflow_pg_s3.task_errors import LINE_WIDTH, final_error, logged, with_conn_ids
 
 LOG = logging.getLogger("airflow_pg_s3.tests")
 
@@ -51,13 +51,16 @@ def test_what_is_said_of_client_path_says_what_it_is_now_and_when_a_change_takes
     assert said in str(refusal.value)
 
 
-def test_the_exception_has_the_sentence_and_the_log_has_it_on_one_line(caplog):
+def test_the_exception_has_the_sentence_and_the_log_has_it_in_lines_that_fit(caplog):
     sentence = "the connection names no database: " + "word " * 60 + "s3://" + "x" * 200
     raised = final_error(InputError(sentence), LOG, lambda text: text.replace("connection", "connection db"))
     assert type(raised) is AirflowFailException
     assert str(raised) == sentence.replace("connection", "connection db")
     (message,) = caplog.messages
-    assert message == str(raised)
+    assert " ".join(message.split()) == str(raised)
+    *lines, uri = message.splitlines()
+    assert max(map(len, lines)) <= LINE_WIDTH
+    assert uri.strip() == "s3://" + "x" * 200
 
 
 def test_what_may_be_retried_stays_what_it_is():

@@ -58,7 +58,6 @@ class Entry:
     :param stored_bytes: that it consists of.
     :param new_stored_bytes: those of them that it has stored itself; it shares the others with earlier backups.
     :param left_out_by: options of pg_dump that left something out.
-    :param is_verified: whether it was restored and compared, and no later verification has failed.
     :param newest_verdict: of the newest verification, whatever it has found; None if there is none.
     :param proof: of the newest verification that has restored and compared it; None if it is not verified.
     """
@@ -76,9 +75,13 @@ class Entry:
     rows: int
     left_out_by: Sequence[str]
     is_encrypted: bool
-    is_verified: bool
     newest_verdict: Verdict | None
     proof: Verdict | None
+
+    @property
+    def is_verified(self) -> bool:
+        """True if it was restored and compared, and no later verification has failed."""
+        return self.proof is not None
 
     def is_within(self, max_age: timedelta, now: datetime) -> bool:
         """True if it began no longer ago than `max_age`.
@@ -96,9 +99,9 @@ class Entry:
         ago = f"{human_age((now - verdict.at).total_seconds())} ago"
         if verdict.outcome == "verified" and verdict.level == "checksum":
             return f"{'verified; ' if self.is_verified else ''}checksums right {ago}"
-        if verdict.outcome == "could not verify" and self.is_verified:
-            proven = self.proof or verdict
-            return f"verified {human_age((now - proven.at).total_seconds())} ago (a later try could not verify)"
+        if verdict.outcome == "could not verify" and self.proof is not None:
+            proven = human_age((now - self.proof.at).total_seconds())
+            return f"verified {proven} ago (a later try could not verify)"
         return f"{verdict.outcome} {ago}"
 
 
@@ -222,7 +225,6 @@ def entry_of(ref: BackupRef, manifest: Manifest, evidence: Evidence | None) -> E
         rows=manifest.rows,
         left_out_by=manifest.dump.left_out_by,
         is_encrypted=manifest.encryption is not None,
-        is_verified=is_verified,
         newest_verdict=_verdict(found[0]) if found else None,
         # If it is verified, the newest that tells something has proved it.
         proof=next((_verdict(one) for one in found if one.is_conclusive), None) if is_verified else None,

@@ -95,6 +95,20 @@ def byte_progress(log: Log, verb: str, done: Callable[[], int], total: int, *, o
     return Progress(log, line, lambda: (done(), total))
 
 
+def plural(number: int, noun: str) -> str:
+    """Format a number of things, such as ``1 backup`` and ``2 backups``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def some_of(names: Sequence[str], shown: int) -> str:
+    """List names for people, and say how many more there are, as in ``a, b and 3 more``.
+
+    :param shown: how many are listed at most.
+    """
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def human(size: float) -> str:
     """Format a number of bytes for people, in the decimal units of disks and networks."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -19,7 +19,7 @@ from airflow_pg_s3.core.postgres.client_program import running
 from airflow_pg_s3.core.postgres.client_versions import ClientTools, installed
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.server import ServerFacts
-from airflow_pg_s3.core.reporting import human, human_age
+from airflow_pg_s3.core.reporting import human, human_age, some_of
 from airflow_pg_s3.core.verify.throwaway_server import choose_installation
 from airflow_pg_s3.core.workspace.workspace import Workspace
 
@@ -144,8 +144,7 @@ def _check_rights(connection: _Connection, findings: Findings) -> None:
     for query, what, advice in lacking:
         names = [name for (name,) in connection.execute(query).fetchall()]
         if names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            findings.fail("rights in PostgreSQL", f"{role} {what} {', '.join(names[:_SHOWN])}{more}", advice)
+            findings.fail("rights in PostgreSQL", f"{role} {what} {some_of(names, _SHOWN)}", advice)
     if len(findings) == before:
         findings.ok("rights in PostgreSQL", f"{role} can read every table, sequence and large object")
 

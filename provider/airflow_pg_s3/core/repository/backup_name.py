@@ -9,13 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from bisect import bisect
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.reporting import Log, some_of
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
@@ -109,7 +108,7 @@ def _find(repository: Repository, database: str, name: str, log: Log, *, require
         if len(refs) > 1:
             raise InputError(
                 f"{len(refs)} backups of {database!r} have ids that begin with {name}: which of "
-                f"{_listed([str(ref.backup_id) for ref in refs])}?"
+                f"{some_of([str(ref.backup_id) for ref in refs], _SHOWN)}?"
             )
         uris = [ref.uri for ref in refs]
     else:
@@ -131,7 +130,7 @@ def _none(repository: Repository, database: str, name: str) -> InputError:
         if inner:
             meant = f"{where}{quote(inner[0], safe='') if len(inner) == 1 else 'DATABASE'}/{name}"
             return InputError(
-                f"{where}{name} lacks the name of the database: write {meant} (there are {_listed(inner)})"
+                f"{where}{name} lacks the name of the database: write {meant} (there are {some_of(inner, _SHOWN)})"
             )
         return InputError(
             f"there is no backup of {database!r} in {where}: {_other_databases(repository, database)}"
@@ -144,7 +143,7 @@ def _none(repository: Repository, database: str, name: str) -> InputError:
         return InputError(f"no backup in {where} is of {name} or older: the oldest is {ids[0]}")
     place = bisect(ids, name)
     near = ids[max(0, place - 2) : place + 2]
-    return InputError(f"no backup in {where} has an id that begins with {name}: near are {_listed(near)}")
+    return InputError(f"no backup in {where} has an id that begins with {name}: near are {some_of(near, _SHOWN)}")
 
 
 def _other_databases(repository: Repository, database: str) -> str:
@@ -152,9 +151,4 @@ def _other_databases(repository: Repository, database: str) -> str:
     near = difflib.get_close_matches(database, names)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"there are some of {_listed(names)}" if names else "there are none of any other either"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return f"there are some of {some_of(names, _SHOWN)}" if names else "there are none of any other either"

@@ -15,6 +15,7 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.archive.requirements import Requirements
 from airflow_pg_s3.core.postgres.databases import run_sql
 from airflow_pg_s3.core.postgres.sql_text import quote
+from airflow_pg_s3.core.reporting import some_of
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 _NO_RIGHT = "42501"
@@ -52,10 +53,7 @@ def try_to_create(
         if name not in unknown and states[name] not in left_out_with
     ]
     if lost:
-        more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-        problems.append(
-            f"there is no table for the rows of {', '.join(lost[:_SHOWN])}{more}, which came with an extension"
-        )
+        problems.append(f"there is no table for the rows of {some_of(lost, _SHOWN)}, which came with an extension")
     if problems:
         raise InputError(
             f"the target does not take extensions as the backup has them: {'; '.join(problems)} (let "

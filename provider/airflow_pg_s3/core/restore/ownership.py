@@ -12,6 +12,7 @@ from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statemen
 from airflow_pg_s3.core.postgres.archive.toc import Entry
 from airflow_pg_s3.core.postgres.encodings import as_text
 from airflow_pg_s3.core.postgres.errors import RIGHTS, try_execute
+from airflow_pg_s3.core.reporting import some_of
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.plan import PRIVILEGES
 
@@ -87,9 +88,8 @@ class OwnershipRestorer:
         for role, labels in self._not_given.items():
             for label in labels:
                 self._log.info("%s belongs to %s instead of %s", label, user, role)
-            more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
             self._warn(
-                f"owned by {user} instead of {role}: {', '.join(labels[:_SHOWN])}{more} ({user} is no member of "
+                f"owned by {user} instead of {role}: {some_of(labels, _SHOWN)} ({user} is no member of "
                 f"{role}, or does not inherit its rights)"
             )
 

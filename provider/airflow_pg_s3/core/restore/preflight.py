@@ -12,6 +12,7 @@ from psycopg import sql
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.archive.requirements import GRANTEE, NAMED, OWNER, Requirements
 from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.reporting import some_of
 from airflow_pg_s3.core.restore import extensions
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.globals import applied
@@ -222,8 +223,7 @@ def _shown(names: set[str]) -> str:
     texts = [
         " ".join(name.encode(errors="surrogateescape").decode(errors="replace").split()) for name in sorted(names)
     ]
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
+    return some_of(texts, _SHOWN)
 
 
 def _and(purposes: set[str]) -> str:

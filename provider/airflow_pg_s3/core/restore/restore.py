@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human
+from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human, plural
 from airflow_pg_s3.core.repository.repository import is_external
 from airflow_pg_s3.core.restore.backup_source import open_backup_source
 from airflow_pg_s3.core.restore.context import RestoreContext
@@ -110,8 +110,7 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
     )
     size = human(amounts.raw_bytes)
     counted = size if amounts.rows is None else f"tables {amounts.tables}, rows {amounts.rows}, {size}"
-    number = len(result.warnings)
-    warned = f"; with {number} warning{'' if number == 1 else 's'}, see above" if number else ""
+    warned = f"; with {plural(len(result.warnings), 'warning')}, see above" if result.warnings else ""
     log.info(
         "restored %s into %s: %s in %.1f s%s",
         result.name,

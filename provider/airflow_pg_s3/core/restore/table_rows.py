@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.postgres.errors import translate_errors
+from airflow_pg_s3.core.reporting import some_of
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
 from airflow_pg_s3.core.repository.manifest import Table
 from airflow_pg_s3.core.repository.members import Member
@@ -95,8 +96,7 @@ def _find(archive: ArchiveFolder, name: str) -> StoredTable:
     members = found.get(name) or found.get(f"public.{name}")
     if not members:
         near = difflib.get_close_matches(name, found)
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        there = f"it holds those of {', '.join(sorted(found)[:_SHOWN])}{more}" if found else "it holds none at all"
+        there = f"it holds those of {some_of(sorted(found), _SHOWN)}" if found else "it holds none at all"
         hint = f"did you mean {' or '.join(near)}?" if near else f"{there}; a view has no rows of its own"
         raise InputError(f"backup {manifest.backup_id} holds no rows of a table {name!r}: {hint}")
     tables = [member.table for member in members if member.table is not None]

@@ -27,6 +27,7 @@ from airflow_pg_s3.core.postgres.databases import (
 )
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
 from airflow_pg_s3.core.postgres.server import Server
+from airflow_pg_s3.core.reporting import some_of
 from airflow_pg_s3.core.restore.context import RestoreContext
 
 _SHOWN = 5
@@ -304,10 +305,8 @@ class InPlaceTarget(Target):
             found = [("relation", name.encode()) for (name,) in existing]
         if found:
             # Names may hold line breaks, and the message is one line.
-            shown = " ".join(
-                ", ".join(f"{kind} {name.decode(errors='replace')}" for kind, name in found[:_SHOWN]).split()
-            )
-            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            texts = [f"{kind} {name.decode(errors='replace')}" for kind, name in found]
+            shown = " ".join(some_of(texts, _SHOWN).split())
             name = f"the target database {self.params.database!r}"
             there = "is not empty, it holds" if relations is None else "already holds"
             replace = (
@@ -316,7 +315,7 @@ class InPlaceTarget(Target):
                 "loses what is newer than the backup"
             )  # fmt: skip
             raise DataConflict(
-                f'{name} {there} {shown}{more}: restore into another database, or give if_exists="clean" to '
+                f'{name} {there} {shown}: restore into another database, or give if_exists="clean" to '
                 f"drop what the backup also holds, with its present rows{replace}"
             )
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_pg_s3.core.errors import InputError, StorageError
-from airflow_pg_s3.core.reporting import Log, aligned, human, human_age
+from airflow_pg_s3.core.reporting import Log, aligned, human, human_age, plural
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.removal import Protected, Remover
@@ -246,16 +246,14 @@ class _Run:
         backups = Counter(decision.outcome for decision in result.decisions)
         orphans = Counter(orphan.outcome for orphan in result.orphans)
         self._log.info(
-            "%s: %d backup%s kept, %d %sdeleted, %d protected, %d unreadable; %d orphan%s %sremoved; %s %sfreed",
+            "%s: %s kept, %d %sdeleted, %d protected, %d unreadable; %s %sremoved; %s %sfreed",
             self._database,
-            backups["kept"],
-            "" if backups["kept"] == 1 else "s",
+            plural(backups["kept"], "backup"),
             backups["deleted"],
             would,
             backups["protected"] + orphans["protected"],
             backups["unreadable"],
-            orphans["deleted"],
-            "" if orphans["deleted"] == 1 else "s",
+            plural(orphans["deleted"], "orphan"),
             would,
             human(result.freed_bytes),
             would,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.archive.requirements import requirements_of
 from airflow_pg_s3.core.postgres.client_versions import ClientTools
-from airflow_pg_s3.core.reporting import Log, begin_stage
+from airflow_pg_s3.core.reporting import Log, begin_stage, some_of
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import StoredManifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
@@ -175,17 +175,12 @@ def _prepare_server(
         scratch.create_tablespaces(tablespaces)
         return True
     if roles:
-        why = f"the server lacks the roles {_shown(roles)}"
+        why = f"the server lacks the roles {some_of(roles, _SHOWN)}"
     elif tablespaces:
-        why = f"the server lacks the tablespaces {_shown(tablespaces)}"
+        why = f"the server lacks the tablespaces {some_of(tablespaces, _SHOWN)}"
     elif not scratch.is_superuser:
         why = f"{scratch.params.keywords.get('user', 'the role')} is no superuser"
     else:
         return True
     findings.warnings.append(f"owners, privileges and tablespaces were neither restored nor compared, as {why}")
     return False
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

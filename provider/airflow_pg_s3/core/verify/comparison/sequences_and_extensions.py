@@ -13,6 +13,7 @@ from airflow_pg_s3.core.postgres.archive.schema_script import TO_BE_FILLED, Entr
 from airflow_pg_s3.core.postgres.archive.toc import Toc
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.postgres.sql_text import quote
+from airflow_pg_s3.core.reporting import some_of
 from airflow_pg_s3.core.repository.verification_record import Difference
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 
@@ -154,9 +155,7 @@ def _name(key: tuple[str, str]) -> str:
 
 
 def _listed(names: Sequence[bytes], server: Server) -> str:
-    shown = [printable(_decoded(name, server)) for name in names[:_SHOWN]]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(shown) + more
+    return some_of([printable(_decoded(name, server)) for name in names], _SHOWN)
 
 
 def _state(last_value: str, is_used: bool) -> str:

@@ -1,7 +1,6 @@
 """What docs/monitoring.md shows is what Airflow takes, and what the code says."""
 
 import re
-from pathlib import Path
 
 import jinja2
 import pytest
@@ -9,9 +8,10 @@ from airflow.dag_processing.dagbag import DagBag
 
 from airflow_pg_s3.core.repository.freshness import BACKUPS_LOOKED_AT
 from airflow_pg_s3.telemetry.metrics import GAUGES
+from tests.support.documents import ROOT, blocks
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
-SNIPPETS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+DOCUMENT = (ROOT / "docs/monitoring.md").read_text()
+SNIPPETS = blocks("docs/monitoring.md", "python")
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
-ROOT = Path(__file__).parents[2]
+from tests.support.documents import ROOT, blocks, parse_dags
+
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def snippets(path: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def anchors(path: Path) -> set[str]:
@@ -22,20 +19,16 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_each_snippet_is_a_file_of_its_own_and_what_changes_a_database_runs_only_when_asked(tmp_path):
-    found = snippets(ROOT / "README.md")
-    for number, snippet in enumerate(found):
-        (tmp_path / f"dag_{number}.py").write_text(snippet)
-    bag = DagBag(tmp_path)
-    assert bag.import_errors == {}
+    bag = parse_dags("README.md", tmp_path)
     assert {dag.dag_id: (dag.task_ids, dag.schedule) for dag in bag.dags.values()} == {
         "orders_backup": (["backup"], "0 3 * * *"),
         "orders_from_backup": (["restore"], None),
     }
-    assert len(found) == 2
+    assert len(blocks("README.md", "python")) == 2
 
 
 def test_the_first_dag_starts_the_verification_of_each_new_backup(tmp_path, monkeypatch):
-    (tmp_path / "snippet.py").write_text(snippets(ROOT / "README.md")[0])
+    (tmp_path / "snippet.py").write_text(blocks("README.md", "python")[0])
     (task,) = DagBag(tmp_path).dags["orders_backup"].tasks
     monkeypatch.setenv("PG_S3_REPOSITORY", task.repository)
     awaited = DagBag(ROOT / "dags").dags["pg_s3_verify_new_backup"].timetable.asset_condition

@@ -2,26 +2,21 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from airflow_pg_s3.core.repository.repository import read_manifest
 from tests.support.airflow_versions import VERSION, DagBag, sync_bag_to_db
+from tests.support.documents import ROOT, blocks
 from tests.system.conftest import link_alone
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_recipe_for_each_deployment_runs_once_and_names_the_release(
     airflow_database, shop, tmp_path, monkeypatch
 ) -> None:
-    document = (ROOT / "docs/migrating.md").read_text()
-    snippets = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
-    (recipe,) = (snippet for snippet in snippets if "@once" in snippet)
+    (recipe,) = (snippet for snippet in blocks("docs/migrating.md", "python") if "@once" in snippet)
     (tmp_path / "recipe.py").write_text(recipe.replace("my-bucket", shop.bucket))
     monkeypatch.setenv("APP_VERSION", "1.2.3")
     monkeypatch.setenv("AIRFLOW_CONN_ORDERS_DB", shop.cluster.airflow_connection(shop.database))

@@ -1,6 +1,5 @@
 """Functions that name things without their schema: a restore has no search path, and says what to do."""
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.dumps import dump
 from testkit.postgres import Cluster
+from tests.support.documents import blocks
 
 pytestmark = [pytest.mark.usefixtures("s3"), pytest.mark.parametrize("s3", ["moto"], indirect=True)]
 
@@ -76,8 +76,7 @@ def test_a_script_between_definitions_and_rows(pg16: Cluster, new_database, back
 
 
 def test_the_same_by_hand(pg16: Cluster, new_database, tmp_path: Path) -> None:
-    document = (Path(__file__).parents[3] / "docs/hard-cases.md").read_text()
-    (commands,) = re.findall(r"^```bash\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    (commands,) = blocks("docs/hard-cases.md", "bash")
     archive = dump(pg16, new_database(pg16, CONTENT + INDEX), "custom", tmp_path)
     (tmp_path / "archive").write_bytes(archive)
     target = new_database(pg16)

@@ -27,6 +27,8 @@ ATTVER = re.compile(
 )
 # pg_dump writes literals by this setting, which a database can change.
 OPTIONS = "-c standard_conforming_strings=on"
+# In the order of the servers' lists of roles, which differ.
+ROLES_OF_POLICY = re.compile(rf"(?<= TO ){NAME}(?:, {NAME})+(?= USING \(| WITH CHECK \(|;)")
 QUALIFIER = re.compile(r"\b\w+\.(?=\w)")
 REPORTED_LINES = 6
 REPORTED_CHARACTERS = 160
@@ -77,12 +79,18 @@ def split(dump: str) -> Schema:
 
 
 def _normalised(kind: str, lines: list[str]) -> list[str]:
-    """Sort lines whose order has no meaning or is not preserved: privileges, and columns of inheriting tables."""
+    """Sort what has no order or loses it: privileges, a policy's roles, and columns of inheriting tables."""
     if kind.endswith("ACL"):
         return sorted(lines)
+    if kind == "POLICY":
+        return [ROLES_OF_POLICY.sub(_sort_roles, line) for line in lines]
     if kind == "TABLE" and any(line.startswith("INHERITS (") for line in lines):
         return sorted(line.rstrip(",") for line in lines)
     return lines
+
+
+def _sort_roles(roles: re.Match[str]) -> str:
+    return ", ".join(sorted(re.findall(NAME, roles.group())))
 
 
 def compare_schemas(a: Schema, b: Schema, *, same_major: bool = True) -> list[str]:

@@ -99,6 +99,16 @@ def test_the_comparison_names_everything_that_was_tampered_with(
     assert unnamed == [], "\n".join(found)
 
 
+def test_the_order_of_a_policys_roles_is_no_difference(pg16: Cluster, pg18: Cluster) -> None:
+    policy = 'create table t (); create policy p on t to "of policy, 1", "of policy, 2" using (true)'
+    for cluster, numbers in ((pg16, (1, 2)), (pg18, (2, 1))):
+        for number in numbers:
+            cluster.psql(f'create role "of policy, {number}"')
+        cluster.create_database("policy", template="template0")
+        cluster.psql(policy, "policy")
+    assert compare_databases(pg16.dsn("policy"), pg18.dsn("policy")) == []
+
+
 def test_the_comparison_names_another_encoding(pg16: Cluster) -> None:
     pg16.create_database("utf8", template="template0")
     pg16.create_database("latin1", template="template0", encoding="LATIN1", locale="C")

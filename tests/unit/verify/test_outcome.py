@@ -3,6 +3,7 @@
 import pytest
 
 from airflow_pg_s3.core.verify.outcome import are_rows_at_fault, is_archive_at_fault, is_server_at_fault
+from tests.support.interleaving import interleavings
 
 DIED = "pg_restore: error: a worker process died unexpectedly\n"
 CHANNEL = "pg_restore: error: could not write to the communication channel: Broken pipe\n"
@@ -185,11 +186,11 @@ def test_a_relation_that_is_missing_is_the_archives_if_nothing_else_could_have_b
 
 
 def test_pieces_of_lines_that_workers_write_at_the_same_time_are_told_apart():
-    damaged = "pg_restore: pg_restore: error: error: could not uncompress data\n" + DIED[19:]
-    assert is_archive_at_fault(damaged, like_source=False)
-    assert not is_archive_at_fault(
-        "pg_restore: pg_restore: error: terminated by user\n" + DIED[19:], like_source=True
-    )
+    died = DIED.removeprefix("pg_restore: error: ")
+    for said in interleavings("could not uncompress data\n", died):
+        assert is_archive_at_fault(said, like_source=False), said
+    for said in interleavings("terminated by user\n", died):
+        assert not is_archive_at_fault(said, like_source=True), said
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,9 @@ _AFTER_KEY = re.compile(
 _OWN_LINE = re.compile(
     r"^(?:pg_restore|pg_dump|psql)[:\[]|^(?:DETAIL|HINT|QUERY|CONTEXT|STATEMENT):  |^Command was: "
 )
-# The beginning of a line when another parallel worker has interrupted it after the program's name; a value may
-# also begin so.
-_PIECE_OF_ERROR = "error: "
+# The beginning of a line when another parallel worker has interrupted it after the program's name and the colon; a
+# value may also begin so.
+_PIECE_OF_ERROR = re.compile(" *error: ")
 _OVERLAP = 100
 
 
@@ -99,7 +99,7 @@ class Redactor:
         # The last line of a context, such as "COPY t, line 1", may follow one that held data.
         if self._is_hiding and not _OWN_LINE.match(text) and not _DATA[0].match(text):
             # Data is hidden, but never the fact that there is an error.
-            return _PIECE_OF_ERROR + HIDDEN if text.startswith(_PIECE_OF_ERROR) else None
+            return f"error: {HIDDEN}" if _PIECE_OF_ERROR.match(text) else None
         self._is_hiding = False
         first = first_match((*_DATA, *SECRETS, *SECRETS_IN_STRINGS), text)
         if first is None:

@@ -123,7 +123,7 @@ def one_line(text: str) -> str:
 def _errors(of_queries: tuple[str, ...]) -> re.Pattern[str]:
     # Matches only where an error begins: what it quotes, such as a function's body, may hold the same words.
     return re.compile(
-        r"(?:^|error: |pg_restore: )"
+        r"(?:^|error: |pg_restore:) *"
         f"(?:{'|'.join(_OF_FILES)}"
         f'|COPY failed for table ".*?": ERROR:  (?:{"|".join(_OF_ROWS)})'
         f"|could not execute query: ERROR:  (?:{'|'.join(of_queries)}))",
@@ -139,7 +139,7 @@ def is_archive_at_fault(stderr: str, *, like_source: bool) -> bool:
     """True if what pg_restore wrote to standard error before it exited proves that the archive is damaged.
 
     All its errors must be about the archive, as one may be the consequence of an earlier one. Workers write in
-    pieces (``pg_restore: ``, ``error: ``, the rest), which may be interleaved, so errors are only counted.
+    pieces (``pg_restore:``, a space, ``error: ``, the rest), which may be interleaved, so errors are only counted.
 
     :param like_source: whether the server is of the source's major version, and the database has no extensions:
         then a missing relation is one that the archive should have created.

@@ -3,6 +3,7 @@
 import pytest
 
 from airflow_pg_s3.core.restore.load.last_login import LastLogin
+from tests.support.interleaving import interleavings
 
 DONE = [
     "pg_restore: connecting to database for restore",
@@ -62,6 +63,14 @@ def test_what_was_missed_does() -> None:
 )
 def test_any_other_line_is_left_to_others(line: str) -> None:
     assert heard([*DONE, line], [1, 2, 3]) == (False, ['processing data for table "s.t"', line])
+
+
+def test_messages_of_two_workers_may_be_mixed() -> None:
+    for said in interleavings("launching item 7 TABLE DATA a\n", "launching item 8 TABLE DATA b\n", words=""):
+        failed, left = heard([*said.splitlines(), *DONE, NO_LOGIN[0]], [1, 2, 3, 7, 8])
+        assert failed, said
+        # A message whose beginning is in the line of the other one may reach the log.
+        assert left[-1] == 'processing data for table "s.t"', said
 
 
 def test_a_name_that_holds_the_words_is_none_of_them() -> None:

@@ -6,6 +6,7 @@ from airflow_pg_s3.core.errors import ClientProgramError
 from airflow_pg_s3.core.postgres.archive.use_list import use_list
 from airflow_pg_s3.core.postgres.client_program import running
 from airflow_pg_s3.core.restore.load.error_parser import PgRestoreErrors, check_outcome
+from tests.support.interleaving import interleavings
 
 SETTING = [
     "pg_restore: error: could not execute query: ERROR:  unrecognized configuration parameter "
@@ -41,29 +42,16 @@ def test_the_known_error_is_harmless(lines: list[str]) -> None:
     assert outcome(lines) == "harmless"
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        # Three workers that begin at the same time: what comes before and behind "error: " is written by itself.
-        [
-            f"pg_restore: pg_restore: error: error: {SETTING[0].removeprefix('pg_restore: error: ')}",
-            SETTING[0].removeprefix("pg_restore: error: "),
-            *SETTING,
-            SETTING[1],
-            SETTING[1],
-        ],
-        [
-            f"pg_restore: error: pg_restore: {SETTING[0].removeprefix('pg_restore: error: ')}",
-            f"error: {SETTING[1]}",
-            SETTING[0].removeprefix("pg_restore: error: "),
-            SETTING[1],
-        ],
-        [SETTING[0], SETTING[0], SETTING[0], SETTING[1], SETTING[1], SETTING[1]],
-        [SETTING[0] + SETTING[0], "", SETTING[1] + SETTING[1]],
-    ],
-)
-def test_lines_of_several_workers_may_be_mixed(lines: list[str]) -> None:
-    assert outcome(lines) == "harmless"
+def test_lines_of_several_workers_may_be_mixed() -> None:
+    text = "\n".join(SETTING).removeprefix("pg_restore: error: ") + "\n"
+    for said in interleavings(text, text):
+        assert outcome([*SETTING, *said.splitlines()]) == "harmless", said
+
+
+def test_an_error_is_serious_wherever_lines_of_another_worker_are_mixed_into_it() -> None:
+    texts = ["\n".join(lines).removeprefix("pg_restore: error: ") + "\n" for lines in (SETTING, FUNCTION)]
+    for said in interleavings(*texts):
+        assert outcome([*said.splitlines(), *SETTING]) == "serious", said
 
 
 @pytest.mark.parametrize("before", [[], SETTING])

@@ -24,8 +24,9 @@ class PgRestoreErrors:
     a harmless error. But each error begins with a line in pg_restore's and the server's own words. Once such a
     line is not that of a harmless error, the run has failed, whatever follows.
 
-    Parallel workers share one standard error. Each writes a line in pieces (``pg_restore: ``, ``error: ``, the
-    rest), and these pieces are interleaved. So the lines of the harmless error are counted by their pieces.
+    Parallel workers share one standard error. Each writes a line in pieces (``pg_restore:``, a space, ``error: ``,
+    the rest; PostgreSQL's logging.c), and these pieces are interleaved. So the lines of the harmless error are
+    counted by their pieces.
     """
 
     def __init__(self) -> None:
@@ -71,7 +72,9 @@ def _is_of_another_error(line: str) -> bool:
     if "COPY failed" in line or line.count(_FAILED_QUERY) != line.count(_UNKNOWN_SETTING):
         return True
     _, error, text = line.rpartition("error: ")
-    return bool(error) and not text.replace("pg_restore: ", "").startswith((_UNKNOWN_SETTING, _SET_COMMAND))
+    return bool(error) and not text.replace("pg_restore:", "").lstrip(" ").startswith(
+        (_UNKNOWN_SETTING, _SET_COMMAND)
+    )
 
 
 def check_outcome(

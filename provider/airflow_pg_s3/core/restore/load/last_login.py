@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# Each message is written as a whole, but the "pg_restore: " before it may be another process's.
-_BEGIN = r"(?:\A|pg_restore: )"
+# Each message is written as a whole, but "pg_restore:" and the space before it may be another process's.
+_BEGIN = r"(?:\A|pg_restore:) *"
 _ITEM = re.compile(_BEGIN + r"(?:processing|launching|skipping) item (\d+) ")
 _ALL_DONE = re.compile(_BEGIN + r"finished main parallel loop\Z")
 # The second alternative is the wording of PostgreSQL 13.
@@ -20,7 +20,7 @@ _NO_LOGIN = re.compile(
     r"(?:(?:reconnection failed: )?connection to server .+|(?:re)?connection to database \".*\") failed: .+"
 )
 _CHATTER = re.compile(
-    r"(?:pg_restore: )+"
+    r"(?:pg_restore:| )+"
     r"(?:connecting|creating|dropping|entering|executing|finished|launching|processing|restored|restoring|skipping)"
     r" .+"
 )

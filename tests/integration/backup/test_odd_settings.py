@@ -13,7 +13,7 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.connection import parameters
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.postgres import DEBIAN, Cluster, all_installations
-from tests.support.sampling import combine
+from tests.support.sampling import combine, sample
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -119,7 +119,9 @@ def test_what_is_shown_is_what_was_put_in(source, s3) -> None:
     assert "'$5.25'" in "".join(others)
 
 
-@pytest.mark.parametrize(("name", "end"), combine(ODD, ["source", "target"], name="of the database"))
+@pytest.mark.parametrize(
+    ("name", "end"), sample(combine(ODD, ["source", "target"], name="of the database"), 6, "of the database")
+)
 def test_a_setting_of_the_database(
     argentine: Cluster, source, back_up, restore, new_database, name: str, end: str
 ) -> None:

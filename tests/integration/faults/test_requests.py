@@ -64,7 +64,11 @@ PLACES = {
     "stale list": {"ListObjectsV2", "ListMultipartUploads"},
 }
 
-pytestmark = pytest.mark.parametrize(("fault", "duration"), combine(FAULTS, DURATIONS, name="faults of requests"))
+
+def some_faults(verb: str) -> pytest.MarkDecorator:
+    """All of them, or half of them, each once or from then on."""
+    cases = combine(FAULTS, DURATIONS, name=f"faults of requests: {verb}")
+    return pytest.mark.parametrize(("fault", "duration"), sample(cases, len(FAULTS) // 2, verb))
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +149,7 @@ def swept(
     return cases
 
 
+@some_faults("backup")
 def test_a_backup(world: World, faulty: object, swept: Callable) -> None:
     def check(case: Case) -> None:
         prefix = world.copy()
@@ -159,6 +164,7 @@ def test_a_backup(world: World, faulty: object, swept: Callable) -> None:
     each(swept("backup", lambda: world.back_up(world.copy(), faulty)), check)
 
 
+@some_faults("restore")
 def test_a_restore(world: World, new_live: Callable[[], str], faulty: object, swept: Callable) -> None:
     def check(case: Case) -> None:
         live = new_live()
@@ -172,6 +178,7 @@ def test_a_restore(world: World, new_live: Callable[[], str], faulty: object, sw
     each(swept("restore", lambda: world.replace(new_live(), world.backup.uri, faulty)), check)
 
 
+@some_faults("verification")
 def test_a_verification(world: World, shelf: object, faulty: object, swept: Callable) -> None:
     """Of a backup with evidence, which is not lost whatever happens."""
     earlier = world.copy()
@@ -196,6 +203,7 @@ def test_a_verification(world: World, shelf: object, faulty: object, swept: Call
     each(swept("verification", lambda: world.verify(world.uri(world.copy(earlier)), faulty)), check)
 
 
+@some_faults("prune")
 def test_a_prune(world: World, shelf: types.SimpleNamespace, faulty: object, swept: Callable) -> None:
     def check(case: Case) -> None:
         prefix = world.copy("shelf")

@@ -60,7 +60,7 @@ class Faults:
 
     :param jumps: of time.
     :param cuts: of sessions of backups.
-    :param lag: lists do not show what is new, for some time.
+    :param lag: lists do not show what is new, for some time; of a backup, at the longest until it has ended.
     :param lag_of_begun: neither do they show `begun`.
     :param skew: how far the worker's clock is ahead of S3's.
     """
@@ -139,6 +139,8 @@ class World:
             (program,) = (one for one in self.programs if one.name == who)
             program.go() if what == "go" else program.kill()
             self._note_waiting(program)
+            if program.is_over and who in ID and not self._faults.lag_of_begun:
+                self.store.unlisted -= {key for key in self.store.unlisted if ID[who] in key}
         if self._lacking is not None:
             raise Broken(self._lacking)
 

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,18 @@ class Standalone:
         return json.dumps(self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"))
 
     def log_with(self, text: str, *of_the_task: str) -> str:
-        """Return the task's log once it holds `text`; its end may be written a little later than the state."""
+        """Return the task's log once it holds `text`; its end may be written a little later than the state.
+
+        Soon after the end of a run, Airflow's API now and then does not find the task, and answers 404.
+        """
 
         def log() -> str | None:
-            found = self.task_log(*of_the_task)
+            try:
+                found = self.task_log(*of_the_task)
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.NOT_FOUND:
+                    raise
+                return None
             return found if text in found else None
 
         return str(wait_until(log, f"{text} is in the log of {of_the_task}"))

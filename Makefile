@@ -10,9 +10,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s. Twice as many as CI has cores, as
+# Of tests at the same time, each with servers of its own; 0 for pytest's --pdb and -s. One more than CI has cores, as
 # many tests wait: for a password to expire, a lock, Airflow's scheduler.
-PROCESSES ?= 4
+PROCESSES ?= 3
 
 .PHONY: help setup lint format docs test test-fast test-matrix floor torture bench scale demo demo-ui screenshots ceph tools postgresql clean
 

@@ -30,8 +30,8 @@ from tests.support.sampling import TORTURE
 
 MIB = 1 << 20
 JOBS = 4
-# Of 25 MB each, beside 200 MB: 4 GB together, or 600 MB.
-LARGE_TABLES = 152 if TORTURE else 12
+# Of 25 MB each, beside 200 MB: 4 GB together, or 400 MB.
+LARGE_TABLES = 152 if TORTURE else 8
 MEASURE = """
 import json, os, sys, threading, time
 from airflow_pg_s3.operators.backup import PgS3BackupOperator

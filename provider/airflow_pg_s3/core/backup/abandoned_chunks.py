@@ -15,7 +15,7 @@ from airflow_pg_s3.core.repository.members import Chunk
 from airflow_pg_s3.core.repository.repository import Begun, Repository
 from airflow_pg_s3.core.repository.run_trailer import LONGEST_TRAILER_BYTES, read_trailer
 from airflow_pg_s3.core.s3.parallel import in_parallel
-from airflow_pg_s3.core.s3.requests import copy_arguments
+from airflow_pg_s3.core.s3.requests import copy_arguments, get_object
 
 
 class AbandonedChunks:
@@ -93,7 +93,7 @@ class AbandonedChunks:
             return []
         wanted = f"bytes={max(size - LONGEST_TRAILER_BYTES, 0)}-{size - 1}"
         try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._base + key, Range=wanted)
+            answer = get_object(self._client, Bucket=self._bucket, Key=self._base + key, Range=wanted)
             return read_trailer(key, size, answer["Body"].read())
         except (ClientError, BotoCoreError, OSError) as error:
             self._give_up(key, error)

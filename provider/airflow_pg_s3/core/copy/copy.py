@@ -213,7 +213,7 @@ class _Copy:
 def _read(client: S3Client, bucket: str, key: str, stored: StoredManifest) -> bytes:
     """The very bytes of the manifest, as its digest and its seal are over them."""
     with s3_errors.translate_errors(bucket):
-        body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        body = s3_requests.get_object(client, Bucket=bucket, Key=key)["Body"].read()
     if hashlib.sha256(body).hexdigest() != stored.sha256:
         raise IntegrityError(f"s3://{bucket}/{key} has changed while it was read")
     return body

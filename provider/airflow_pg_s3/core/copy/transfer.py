@@ -90,7 +90,7 @@ class Transfer:
     def _read(self, key: str, size: int) -> bytes:
         whole = self._source_base + key
         try:
-            data = self._source.get_object(Bucket=self._source_bucket, Key=whole)["Body"].read()
+            data = s3_requests.get_object(self._source, Bucket=self._source_bucket, Key=whole)["Body"].read()
         except ClientError as error:
             if s3_errors.status_of(error) == 404:
                 raise IntegrityError(f"{whole} is missing: has the backup been deleted meanwhile?") from error

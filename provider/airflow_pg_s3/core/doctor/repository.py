@@ -21,7 +21,14 @@ from airflow_pg_s3.core.reporting import human_age
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3.deletion import Deleter
-from airflow_pg_s3.core.s3.requests import content_md5, of_records, put_if_absent, sends_checksums, supported_args
+from airflow_pg_s3.core.s3.requests import (
+    content_md5,
+    get_object,
+    of_records,
+    put_if_absent,
+    sends_checksums,
+    supported_args,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -143,8 +150,8 @@ class _Trial:
             )
 
     def _check_read(self) -> None:
-        body = self._client.get_object(Bucket=self._bucket, Key=self._key)["Body"].read()
-        part = self._client.get_object(Bucket=self._bucket, Key=self._key, Range="bytes=2-9")["Body"].read()
+        body = get_object(self._client, Bucket=self._bucket, Key=self._key)["Body"].read()
+        part = get_object(self._client, Bucket=self._bucket, Key=self._key, Range="bytes=2-9")["Body"].read()
         if (body, part) == (_BODY, _BODY[2:10]):
             self._findings.ok("read from S3", "what was stored is read, also in parts")
         else:

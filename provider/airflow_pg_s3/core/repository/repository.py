@@ -158,7 +158,9 @@ class Repository:
         """Read the record of a backup that was begun; None if there is none that can be read."""
         key = f"{self.base(database)}{backup_id}/{BEGUN}"
         try:
-            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read(_BEGUN_LIMIT_BYTES)
+            body = s3_requests.get_object(self.client, Bucket=self.bucket, Key=key)["Body"].read(
+                _BEGUN_LIMIT_BYTES
+            )
             record = json.loads(body)
             return Begun(
                 backup_id=backup_id,
@@ -303,7 +305,7 @@ def read_members(client: S3Client, bucket: str, stored: StoredManifest) -> Itera
     """
     key = stored.base + stored.manifest.members_key
     try:
-        data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        data = s3_requests.get_object(client, Bucket=bucket, Key=key)["Body"].read()
     except ClientError as error:
         if s3_errors.status_of(error) == HTTPStatus.NOT_FOUND:
             raise IntegrityError(f"{key} is missing") from error
@@ -335,7 +337,7 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
     """
     bucket, key = s3_requests.parse_uri(uri, parameter="backup")
     try:
-        answer = client.get_object(Bucket=bucket, Key=key)
+        answer = s3_requests.get_object(client, Bucket=bucket, Key=key)
         if answer["ContentLength"] > _MANIFEST_LIMIT_BYTES:
             raise IntegrityError(f"{uri} is no manifest: it has {answer['ContentLength']} bytes")
         data = answer["Body"].read()

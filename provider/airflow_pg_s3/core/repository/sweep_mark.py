@@ -151,7 +151,7 @@ def wait_for_sweep(client: S3Client, bucket: str, base: str, *, cancel: threadin
 def _read(client: S3Client, bucket: str, base: str) -> _Mark | None:
     key = base + SWEEPING
     try:
-        answer = client.get_object(Bucket=bucket, Key=key)
+        answer = s3_requests.get_object(client, Bucket=bucket, Key=key)
         body = answer["Body"].read(4096)
     except ClientError as error:
         if s3_errors.status_of(error) == 404:

@@ -16,7 +16,7 @@ from airflow_pg_s3.core.repository.listing import EVIDENCE_SUFFIX
 from airflow_pg_s3.core.repository.manifest import BackupId, Producer
 from airflow_pg_s3.core.repository.repository import StoredManifest
 from airflow_pg_s3.core.s3.errors import explain_unreadable, status_of
-from airflow_pg_s3.core.s3.requests import content_md5, of_records
+from airflow_pg_s3.core.s3.requests import content_md5, get_object, of_records
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -238,7 +238,7 @@ def _read(client: S3Client, bucket: str, stored: StoredManifest) -> tuple[Eviden
 def _read_once(client: S3Client, bucket: str, stored: StoredManifest) -> tuple[Evidence | None, str | None]:
     key = key_of(stored)
     try:
-        answer = client.get_object(Bucket=bucket, Key=key)
+        answer = get_object(client, Bucket=bucket, Key=key)
         if answer["ContentLength"] > _LIMIT_BYTES:
             return None, answer["ETag"]
         data = answer["Body"].read()

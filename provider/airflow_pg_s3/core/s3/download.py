@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import Cancelled, IntegrityError, StorageError
 from airflow_pg_s3.core.s3.errors import Unreadable, explain_unreadable
-from airflow_pg_s3.core.s3.requests import StoredObject
+from airflow_pg_s3.core.s3.requests import StoredObject, get_object
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -179,8 +179,8 @@ class Downloader:
     def _fetch_once(self, wanted: StoredRange, start: int, etags: dict[str, str], received: list[bytes]) -> None:
         key, end = wanted.key, wanted.end
         condition: Any = {"IfMatch": etags[key]} if key in etags else {}
-        answer = self._client.get_object(
-            Bucket=self._bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition
+        answer = get_object(
+            self._client, Bucket=self._bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition
         )
         # Not "with body": that gives the stream below botocore's own, which does not notice when it ends early.
         body = answer["Body"]

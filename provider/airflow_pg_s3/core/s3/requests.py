@@ -13,16 +13,15 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-)
+import urllib3.exceptions
+from botocore.exceptions import BotoCoreError, ClientError, ResponseStreamingError
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, StorageError
 from airflow_pg_s3.core.s3.errors import OutcomeUnknown, is_refused, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 
 # Access points stand in for buckets, by their ARN, which has slashes or colons in it; or by an alias.
@@ -75,6 +74,20 @@ def content_md5(client: S3Client, body: bytes | bytearray) -> dict[str, Any]:
 def md5_of(data: bytes | bytearray) -> str:
     """The MD5 sum as S3 writes it, in Base64."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def get_object(client: S3Client, **arguments: Any) -> GetObjectOutputTypeDef:
+    """Begin to read an object.
+
+    botocore reads the body of a refusal where it does not translate urllib3's errors (`convert_to_response_dict`).
+
+    :raises ClientError: S3 has refused.
+    :raises BotoCoreError: anything else.
+    """
+    try:
+        return client.get_object(**arguments)
+    except urllib3.exceptions.HTTPError as error:
+        raise ResponseStreamingError(error=error) from error
 
 
 def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
@@ -160,7 +173,7 @@ def of_records(client: S3Client, extra_args: Mapping[str, Any]) -> dict[str, Any
 def _holds(client: S3Client, bucket: str, key: str, body: bytes) -> bool | None:
     """True if this is what S3 holds; None if that can't be read."""
     with contextlib.suppress(ClientError, BotoCoreError):
-        return client.get_object(Bucket=bucket, Key=key)["Body"].read() == body
+        return get_object(client, Bucket=bucket, Key=key)["Body"].read() == body
     return None
 
 

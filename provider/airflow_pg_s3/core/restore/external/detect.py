@@ -21,7 +21,7 @@ from airflow_pg_s3.core.reporting import human
 from airflow_pg_s3.core.restore.external.completeness import NotAnArchive
 from airflow_pg_s3.core.restore.external.decompress import Compression, unwrap
 from airflow_pg_s3.core.s3.errors import explain_unreadable
-from airflow_pg_s3.core.s3.requests import StoredObject, parse_uri
+from airflow_pg_s3.core.s3.requests import StoredObject, get_object, parse_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -192,7 +192,7 @@ def find_object(client: S3Client, uri: str) -> StoredObject:
         raise InputError(f"backup must name a manifest or an archive, not the folder {uri!r}")
     try:
         # Not HeadObject: its errors come without a message.
-        answer = client.get_object(Bucket=bucket, Key=key)
+        answer = get_object(client, Bucket=bucket, Key=key)
         answer["Body"].close()
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):

@@ -74,12 +74,16 @@ def refusal(message: str) -> str | None:
     return "; ".join([_in_short(text), *dict.fromkeys(filter(None, advice))])
 
 
-def unreachable(message: str) -> str:
+def unreachable(message: str, *, names_host: bool = True) -> str:
     """Return the message of a failure to connect that a retry may mend, on one line, with advice.
 
     :param message: psycopg's message.
+    :param names_host: whether the connection names a host; if not, libpq has tried a local socket.
     """
-    advice = [advice for phrase, advice in _PHRASES_OF_UNREACHABLE.items() if re.search(phrase, message)]
+    advice = (
+        [] if names_host else ["the connection names no host: give it one, or start the server of this machine"]
+    )
+    advice += [advice for phrase, advice in _PHRASES_OF_UNREACHABLE.items() if re.search(phrase, message)]
     return "; ".join([_in_short(message.strip()), *advice[:1]])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
@@ -47,14 +47,17 @@ class _CommandParser(Parser):
         self._given = list(args)
         arguments, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            near = [
-                option
-                for word in unknown
-                for option in difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1)
-            ]
-            hint = f" (did you mean {' and '.join(near)}?)" if near else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
         return arguments, unknown
+
+    def _hint(self, unknown: Sequence[str]) -> str:
+        options = self._option_string_actions
+        # pg_restore has --clean, which is --if-exists clean here.
+        meant = {f"--{value}": f"{name} {value}" for name, one in options.items() for value in one.choices or ()}
+        meant |= {name: name for name in options}
+        near = [difflib.get_close_matches(word.partition("=")[0], meant, n=1, cutoff=0.8) for word in unknown]
+        words = " and ".join(meant[word] for words in near for word in words)
+        return f" (did you mean {words}?)" if words else ""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, with what to write if it is an option whose value begins with a dash."""
@@ -62,7 +65,7 @@ class _CommandParser(Parser):
             option = match[1]
             values = [value for name, value in pairwise(self._given) if name == option and value.startswith("-")]
             if values:
-                message += f": if {values[0]} is its value, write {option}={values[0]}"
+                message += f" (if {values[0]} is its value, write {option}={values[0]})"
         super().error(message)
 
 

@@ -110,7 +110,7 @@ def ended(capsys):
         ),
         ("restore latest x", 2, "backup must look like s3://BUCKET/PREFIX/DATABASE/latest, not 'latest'"),
         (
-            "backup user=u s3://bkt/x",
+            "backup postgresql:///x?port=1 s3://bkt/x",
             1,
             "no host is named: set PGHOST, or write postgresql://USER@HOST/DATABASE",
         ),

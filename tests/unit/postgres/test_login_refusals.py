@@ -77,3 +77,4 @@ def test_where_no_host_is_named_a_socket_is_missing() -> None:
     assert unreachable(TO + "No such file or directory", names_host=False) == (
         "No such file or directory; the connection names no host: give it one, or start the server of this machine"
     )
+    assert unreachable(TO + "FATAL:  starting up", names_host=False) == "FATAL:  starting up"

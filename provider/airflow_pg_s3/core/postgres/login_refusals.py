@@ -52,6 +52,9 @@ _PHRASES_OF_UNREACHABLE = {
         "check host and port, and that the server is running"
     ),
 }
+_PHRASES_WITHOUT_HOST = {
+    "No such file or directory": "the connection names no host: give it one, or start the server of this machine"
+}
 _OWN_WORDS = re.compile(r"^(?:connection (?:failed|is bad): )+")
 _WHERE = re.compile(r"connection to server (?:at|on socket) \".*?\"(?: \(.*?\))?(?:, port \d+)? failed: ")
 _HINT = re.compile(r"\s*Is the server running[^?]*\?")
@@ -80,10 +83,8 @@ def unreachable(message: str, *, names_host: bool = True) -> str:
     :param message: psycopg's message.
     :param names_host: whether the connection names a host; if not, libpq has tried a local socket.
     """
-    advice = (
-        [] if names_host else ["the connection names no host: give it one, or start the server of this machine"]
-    )
-    advice += [advice for phrase, advice in _PHRASES_OF_UNREACHABLE.items() if re.search(phrase, message)]
+    phrases = _PHRASES_OF_UNREACHABLE if names_host else _PHRASES_WITHOUT_HOST | _PHRASES_OF_UNREACHABLE
+    advice = [advice for phrase, advice in phrases.items() if re.search(phrase, message)]
     return "; ".join([_in_short(message.strip()), *advice[:1]])
 
 

@@ -197,7 +197,8 @@ class Cleaning:
     def _dependents(self, connection: _Connection) -> list[str]:
         """Return the relations that would have to be dropped as well; none if the server cannot tell."""
         with contextlib.suppress(psycopg.Error), connection.transaction():
-            return [bytes(name).decode() for (name,) in connection.execute(_DEPENDENTS, self._names(RELATIONS))]
+            names = [bytes(name) for (name,) in connection.execute(_DEPENDENTS, self._names(RELATIONS))]
+            return [name.decode() for name in names if name.isascii()]
         return []
 
     def _names(self, kinds: Collection[str]) -> list[list[str]]:

@@ -42,6 +42,7 @@ def of_a_shell(monkeypatch, tmp_path, s3_url):
         "AWS_ENDPOINT_URL": s3_url,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
 
@@ -133,6 +134,12 @@ def test_what_cannot_work_is_one_sentence_and_an_exit_code(ended, arguments, cod
     assert err.startswith(("error: ", "warning: the password in the arguments"))
     assert "Traceback" not in err
     assert "secret" not in err
+
+
+def test_a_store_that_speaks_http_alone_is_said_to_do_so(ended, s3_url):
+    code, _, err = ended("list", "s3://bkt/x", "--endpoint-url", s3_url.replace("http://", "https://"))
+    assert code == 1
+    assert "; the store may speak http only: write http:// in --endpoint-url or AWS_ENDPOINT_URL" in err
 
 
 def test_half_of_a_key_is_wrong_use_and_none_at_all_may_be_a_role_that_is_late(ended, monkeypatch):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_pg_s3.core.reporting import aligned, byte_progress, human_age
+from airflow_pg_s3.core.reporting import aligned, byte_progress, human_age, near
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_where_their_header_ends():
@@ -39,6 +39,21 @@ def test_a_table_without_rows_is_its_header():
 )
 def test_an_age_has_two_or_three_digits_at_most_days(seconds, said):
     assert human_age(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("public.line", ["public.lines"]),
+        ("public.order", ["public.orders"]),
+        ("sales.orders", ["public.orders"]),
+        ("public.x", []),
+        ("pulbic.big", ["public.big"]),
+    ],
+)
+def test_what_is_near_has_more_in_common_than_its_schema(typed, meant):
+    names = [f"public.{name}" for name in ("big", "customers", "invoice_no", "lines", "orders")]
+    assert near(typed, names) == meant
 
 
 def test_a_bar_and_the_line_beside_it_tell_the_same_bytes():

@@ -18,6 +18,7 @@ from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.codec import identities_in
 from airflow_pg_s3.core.s3 import extra_args
+from airflow_pg_s3.core.s3.errors import unusable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -96,7 +97,7 @@ def _s3(
         session = boto3.Session(profile_name=profile, region_name=region)
         client = session.client("s3", endpoint_url=endpoint_url, config=Config(max_pool_connections=_POOL))
     except (BotoCoreError, ValueError) as error:
-        raise InputError(f"S3 cannot be used: {error}") from error
+        raise InputError(f"S3 cannot be used: {unusable(error)}") from error
     arguments = extra_args.checked(client, given)
     extra_args.apply_to_all(client, arguments)
     return client, arguments

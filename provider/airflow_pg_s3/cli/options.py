@@ -84,6 +84,17 @@ def duration(text: str) -> timedelta:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def number(text: str) -> int:
+    """Read an integer.
+
+    :raises argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, such as 7, not {text!r}") from None
+
+
 def label(text: str) -> tuple[str, str]:
     """Read a label such as ``release=42``.
 
@@ -132,7 +143,7 @@ def add_spool_limit(parser: argparse.ArgumentParser) -> None:
     """Add how much disk a backup may take."""
     parser.add_argument(
         "--spool-limit",
-        type=int,
+        type=number,
         default=1 << 30,
         metavar="BYTES",
         help="disk that a backup may take in the spool (default: 1 GiB)",
@@ -141,7 +152,7 @@ def add_spool_limit(parser: argparse.ArgumentParser) -> None:
 
 def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
     """Add how much is done at the same time."""
-    parser.add_argument("-j", "--jobs", type=int, default=2, metavar="N", help=f"{what} (default: 2)")
+    parser.add_argument("-j", "--jobs", type=number, default=2, metavar="N", help=f"{what} (default: 2)")
 
 
 def add_many(parser: argparse._ActionsContainer, name: str, dest: str, metavar: str, about: str) -> None:

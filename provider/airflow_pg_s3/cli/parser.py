@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Container
-from typing import NamedTuple, NoReturn
+import difflib
+import re
+from collections.abc import Callable, Container, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, NoReturn
 
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.cli import options
@@ -15,6 +18,7 @@ from airflow_pg_s3.core.postgres.redaction import redacted
 
 PROGRAM = "pg-s3"
 COMMAND_LINE = ConnectionOptions()
+_NO_VALUE = re.compile(r"argument (?:-\w/)?(--[\w-]+): expected one argument")
 # Lines as they are: a path must not be broken.
 _EPILOG = """\
 exit codes:
@@ -35,6 +39,36 @@ class Parser(argparse.ArgumentParser):
         self.exit(ExitCode.WRONG_USE, f"error: {redacted(message)}; see {self.prog} --help\n")
 
 
+class _CommandParser(Parser):
+    """A command's parser, which refuses itself what it does not know, so that its own help is named."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the command's arguments."""
+        self._given = list(args)
+        arguments, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
+        return arguments, unknown
+
+    def _hint(self, unknown: Sequence[str]) -> str:
+        options = self._option_string_actions
+        # pg_restore has --clean, which is --if-exists clean here.
+        meant = {f"--{value}": f"{name} {value}" for name, one in options.items() for value in one.choices or ()}
+        meant |= {name: name for name in options}
+        near = [difflib.get_close_matches(word.partition("=")[0], meant, n=1, cutoff=0.8) for word in unknown]
+        words = " and ".join(meant[word] for words in near for word in words)
+        return f" (did you mean {words}?)" if words else ""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, with what to write if it is an option whose value begins with a dash."""
+        if (match := _NO_VALUE.fullmatch(message)) is not None:
+            option = match[1]
+            values = [value for name, value in pairwise(self._given) if name == option and value.startswith("-")]
+            if values:
+                message += f" (if {values[0]} is its value, write {option}={values[0]})"
+        super().error(message)
+
+
 def build_parser(
     prog: str = PROGRAM, connections: ConnectionOptions = COMMAND_LINE, *, without: Container[str] = ()
 ) -> Parser:
@@ -50,7 +84,9 @@ def build_parser(
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pg-s3 {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
+    )
     for one in (one for one in _COMMANDS if one.name not in without):
         sentence = f"{one.summary[0].upper()}{one.summary[1:]}."
         command = commands.add_parser(one.name, help=one.summary, description=sentence, allow_abbrev=False)
@@ -79,7 +115,7 @@ def _backup(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> 
     options.add_jobs(parser, "tables dumped at the same time")
     parser.add_argument(
         "--compression-level",
-        type=int,
+        type=options.number,
         default=1,
         metavar="N",
         help="of zstd, 1 (fast) to 19 (small) (default: 1)",
@@ -119,7 +155,7 @@ def _list(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> No
     parser.add_argument(
         "--verified-only", action="store_true", help="only backups that were restored and compared without fault"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="the newest so many")
+    parser.add_argument("--limit", type=options.number, metavar="N", help="the newest so many")
     parser.add_argument(
         "--pattern", metavar="GLOB", help="list other tools' archives instead, such as --pattern '*.tar.gz'"
     )
@@ -163,7 +199,7 @@ def _restore(parser: argparse.ArgumentParser, connections: ConnectionOptions) ->
     )
     parser.add_argument(
         "--thaw-days",
-        type=int,
+        type=options.number,
         default=3,
         metavar="N",
         help="days for which S3 keeps what it has restored from there (default: 3)",
@@ -278,11 +314,17 @@ def _prune(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> N
     parser.add_argument(
         "--database", metavar="NAME", help="only this database's backups (default: all, each by itself)"
     )
-    parser.add_argument("--keep-last", type=int, default=0, metavar="N", help="keep the newest so many backups")
+    parser.add_argument(
+        "--keep-last", type=options.number, default=0, metavar="N", help="keep the newest so many backups"
+    )
     for span in ("hour", "day", "week", "month", "year"):
         rule = "daily" if span == "day" else f"{span}ly"
         parser.add_argument(
-            f"--keep-{rule}", type=int, default=0, metavar="N", help=f"keep one for each of so many {span}s"
+            f"--keep-{rule}",
+            type=options.number,
+            default=0,
+            metavar="N",
+            help=f"keep one for each of so many {span}s",
         )
     parser.add_argument(
         "--timezone",

@@ -20,6 +20,8 @@ OF_AIRFLOW = {
     "give the connection a password": "set PGPASSWORD, or add a line to ~/.pgpass",
     "correct the connection's login and password": "correct the user, and PGPASSWORD or ~/.pgpass",
     "give the connection a login": "name a user, or set PGUSER",
+    "the connection names no host: give it one": "no host is named: set PGHOST, or write "
+    "postgresql://USER@HOST/DATABASE",
     "if that is meant, give database=": "if that is meant, name it in the PostgreSQL argument: ",
     "as this one stands in the DAG": "as this one stands in the arguments",
     "keep a copy outside of Airflow, whose database may be what is lost, and one of Airflow's Fernet key, without "
@@ -30,6 +32,7 @@ OF_AIRFLOW = {
     '{"config_kwargs": {"request_checksum_calculation": "when_required", "response_checksum_validation": '
     '"when_required"}}': "set AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION to "
     "when_required",
+    "endpoint_url in the AWS connection's extra": "--endpoint-url or AWS_ENDPOINT_URL",
     "the AWS connection's rights": "the rights of these credentials",
     "the AWS connection may": "these credentials may",
 }

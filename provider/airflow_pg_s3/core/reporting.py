@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -98,6 +99,16 @@ def byte_progress(log: Log, verb: str, done: Callable[[], int], total: int, *, o
 def plural(number: int, noun: str) -> str:
     """Format a number of things, such as ``1 backup`` and ``2 backups``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Return those of some names of tables or schemas that come near a mistyped one, the nearest first.
+
+    What they have in common before a dot makes them no more alike.
+    """
+    own = {each: each.rpartition(".")[2] for each in names}
+    alike = set(difflib.get_close_matches(name.rpartition(".")[2], set(own.values())))
+    return difflib.get_close_matches(name, [each for each in own if own[each] in alike])
 
 
 def some_of(names: Sequence[str], shown: int) -> str:

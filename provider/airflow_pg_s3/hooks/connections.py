@@ -26,6 +26,7 @@ from airflow_pg_s3.core.errors import InputError, StorageError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
 from airflow_pg_s3.core.repository.codec import identities_in
 from airflow_pg_s3.core.s3 import extra_args
+from airflow_pg_s3.core.s3.errors import unusable
 from airflow_pg_s3.task_errors import logged
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def s3_client(
     except (ClientError, AwsConnectionError, HTTPClientError) as error:
         raise StorageError(f"the role of the AWS connection {conn_id!r} cannot be assumed: {error}") from error
     except (BotoCoreError, AirflowException, TypeError, ValueError) as error:
-        raise InputError(f"the AWS connection {conn_id!r} cannot be used: {error}") from error
+        raise InputError(f"the AWS connection {conn_id!r} cannot be used: {unusable(error)}") from error
     given = own_arguments | dict(s3_extra_args or {})
     arguments = extra_args.checked(client, given)
     for key in (given.get("SSECustomerKey"), arguments.get("SSECustomerKey")):

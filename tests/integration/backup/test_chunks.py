@@ -165,6 +165,7 @@ def test_what_is_older_than_full_every_is_not_referred_to(
     assert (second["new_chunks"] == second["chunks"]) == is_full
     said = f"refers to what was stored on {then:%Y-%m-%d}, and full_every is 30 days"
     assert (said in caplog.text) == is_full
+    assert ("chunks of earlier backups: what has not changed since is not stored again" in caplog.text) != is_full
     assert back_up(pg18, history, full_every=timedelta(days=days + 2))["new_chunks"] == 0
     assert back_up(pg18, history, full_every=timedelta(0))["new_chunks"] == second["chunks"]
 

@@ -35,7 +35,9 @@ def test_a_backup_is_listed_shown_restored_verified_and_pruned(
 
     nobodys = pg_s3("list", repository, "--database", "nobody")
     assert (nobodys.code, nobodys.out) == (0, "")
-    assert f"no backup in {repository} is of those asked for" in nobodys.err
+    assert f"there is no backup of 'nobody' in {repository}: there are some of {source}" in nobodys.err
+    unlabelled = pg_s3("list", repository, "--label", "release=43")
+    assert f"no backup in {repository} is of those asked for" in unlabelled.err
     too_deep = pg_s3("list", folder)
     assert (too_deep.code, too_deep.out) == (2, "")
     assert f"write {repository}, and name the database" in too_deep.err

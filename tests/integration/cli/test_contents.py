@@ -66,7 +66,7 @@ def test_cat_says_how_to_load_it_and_which_tables_are_near(pg_s3, backup):
     assert r'\copy "public"."odd" ("id", "a ""good"" column", "at", "bytes") FROM ' in said
     unknown = pg_s3("cat", backup["uri"], "public.larg")
     assert (unknown.code, unknown.out) == (2, "")
-    assert "holds no rows of a table 'public.larg': did you mean public.large or " in unknown.err
+    assert "holds no rows of a table 'public.larg': did you mean public.large?" in unknown.err
     assert pg_s3("cat", backup["uri"], "odd", "--header").code == 2
 
 

@@ -54,6 +54,7 @@ def examine(pg18: Cluster, pg_s3, repository: str, spool_dir) -> Callable[..., t
 def test_where_all_is_well_it_says_so_and_leaves_nothing(pg18: Cluster, pg_s3, repository, database, leftovers):
     done = pg_s3("doctor", uri_of(pg18, database), repository, *CLIENT_PATH, PGPASSWORD=pg18.password)
     assert done.code == 0, done.out
+    assert " free, and a filesystem that fits; a backup takes up to 1.1 GB" in done.out
     checks = [line[9:].split("  ")[0] for line in done.out.splitlines() if line.startswith(("ok ", "WARNING"))]
     assert checks == [
         "connection", "clock of PostgreSQL", "sessions", "rights in PostgreSQL", "client programs",

@@ -371,13 +371,30 @@ ROLE = {"role_arn": "arn:aws:iam::123456789012:role/backup", "service_config": {
     ("extra", "says", "kind"),
     [
         (ONCE, "there are no AWS credentials .*: put a key into login", StorageError),
-        (ONCE | KEY | {"endpoint_url": NOBODY}, "S3 cannot be reached: ", StorageError),
+        (
+            ONCE | KEY | {"endpoint_url": NOBODY},
+            "S3 cannot be reached: .*check the network .* endpoint_url in",
+            StorageError,
+        ),
+        (
+            ONCE | KEY | {"endpoint_url": "db:80"},
+            "'odd' cannot be used: .* db:80; write http",
+            AirflowFailException,
+        ),
         (ONCE | KEY | ROLE, "the role of the AWS connection 'odd' cannot be assumed", StorageError),
         (KEY | ROLE, "the AWS connection 'odd' names no region: put", AirflowFailException),
         ({"profile_name": "nix"}, "the AWS connection 'odd' cannot be used: .*nix", AirflowFailException),
         ({"config_kwargs": {"x": 1}}, "the AWS connection 'odd' cannot be used: .*'x'", AirflowFailException),
     ],
-    ids=["no credentials", "no network", "no network for a role", "no region", "no profile", "no such setting"],
+    ids=[
+        "no credentials",
+        "no network",
+        "no scheme",
+        "no network for a role",
+        "no region",
+        "no profile",
+        "no such setting",
+    ],
 )
 def test_aws_out_of_reach_is_one_sentence_in_the_log_and_in_the_exception(
     connections, list_backups, monkeypatch, caplog, extra: dict, says: str, kind: type[Exception]

@@ -198,6 +198,23 @@ def test_all_that_depends_on_what_would_be_dropped_is_named_at_once(
         assert said.count(dependent) == 1
 
 
+def test_what_refers_to_what_refers_to_it_is_named_at_once(pg16: Cluster, back_up, restore, new_database) -> None:
+    target = new_database(
+        pg16,
+        SHOP
+        + """
+        create table lines (id int primary key, "order" int references orders);
+        create table "Big" (line int references lines, itself int unique references "Big" (itself));
+        create view summary as select * from orders; create table apart (i int)""",
+    )
+    backup = back_up(pg16, target)
+    with pytest.raises(AirflowFailException) as raised:
+        restore(pg16, target, backup=backup["uri"], if_exists="clean", tables=["customers"])
+    assert 'Select public."Big", public.lines, public.orders, public.summary as well' in str(raised.value)
+    named = ["customers", "Big", "lines", "orders", "summary"]
+    restore(pg16, target, backup=backup["uri"], if_exists="clean", tables=named)
+
+
 def test_a_table_that_lacks_a_column_is_dropped_as_well(pg16: Cluster, back_up, restore, new_database) -> None:
     backup = back_up(pg16, new_database(pg16, SHOP))
     target = new_database(pg16, "create table customers (old int)")

@@ -604,8 +604,9 @@ def test_real_backups_are_pruned_and_the_rest_restores(
 
 
 def test_what_the_rest_refers_to_of_real_backups_stays_and_it_restores(
-    pg18: Cluster, s3, new_database, new_name, back_up, restore, prune, leftovers
+    pg18: Cluster, s3, new_database, new_name, back_up, restore, prune, leftovers, caplog
 ):
+    caplog.set_level(logging.INFO)
     database = new_database(pg18, "create table t as select i, md5(i::text) from generate_series(1, 60000) i")
     made = [back_up(pg18, database)]
     pg18.psql("insert into t select i, md5(i::text) from generate_series(60001, 90000) i", database)
@@ -618,6 +619,7 @@ def test_what_the_rest_refers_to_of_real_backups_stays_and_it_restores(
     freed = {entry["backup_id"]: entry["freed_bytes"] for entry in done["deleted"]}
     assert done["freed_bytes"] == sum(freed.values()) > 0
     assert done["needed_bytes"] > newest.manifest.new_stored_bytes
+    assert "of deleted backups stay: other backups still need these objects" in caplog.text
     named = {newest.base + key for key in newest.manifest.object_keys()}
     marks = {f"{newest.base}{i}/{name}" for i in freed for name in ("settled", "pruned")}
     assert set(leftovers()) == named | marks | {made[2]["key"], f"{newest.base}{made[2]['backup_id']}/settled"}

@@ -477,7 +477,7 @@ def test_a_wrong_password_and_a_role_without_rights_are_for_somebody_to_mend(
     try:
         for password, message in (
             ("wrong", "password authentication failed"),
-            ("x y z", 'ALTER ROLE "modest" CREATEDB'),
+            ("x y z", r'ALTER ROLE "modest" CREATEDB\); or leave postgres_conn_id out: a throwaway'),
         ):
             modest = json.loads(source.airflow_connection("postgres")) | {"login": "modest", "password": password}
             connections.set("pg_scratch", json.dumps(modest))

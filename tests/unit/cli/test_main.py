@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from airflow_pg_s3.core.repository.thaw import TIERS
 from airflow_pg_s3.core.repository.verification_record import Level
 from airflow_pg_s3.core.restore.request import IfExists
 from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE
+from tests.support.stored_backups import Shelf
 
 OWN = "airflow_pg_s3"
 PG_S3 = Path(sys.executable).with_name("pg-s3")
@@ -40,6 +42,7 @@ def of_a_shell(monkeypatch, tmp_path, s3_url):
         "AWS_ENDPOINT_URL": s3_url,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
 
@@ -65,12 +68,22 @@ def ended(capsys):
         ("list nowhere", 2, "error: repository must look like s3://bucket/prefix"),
         ("list", 2, "required: REPOSITORY"),
         ("lst s3://bkt/x", 2, "invalid choice: 'lst'"),
+        ("list s3://bkt/x --limit 7d", 2, "argument --limit: must be a number, such as 7, not '7d'"),
         ("list s3://bkt/x --limit 0", 2, "error: --limit must be at least 1"),
         ("list s3://bkt/x --before yesterday", 2, "error: --before must be a time such as"),
         ("list s3://bkt/x --max-age soon", 2, "must be a duration such as 90min, 26h or 2d, not 'soon'"),
         ("list s3://bkt/x --label x", 2, "must look like NAME=VALUE, not 'x'"),
         ("list s3://bkt/x --profile nobody", 2, "error: S3 cannot be used: The config profile (nobody)"),
-        ("list s3://bkt/x --endpoint-url nowhere", 2, "error: S3 cannot be used: Invalid endpoint"),
+        (
+            "list s3://bkt/x --endpoint-url nowhere:80",
+            2,
+            "error: S3 cannot be used: Invalid endpoint: nowhere:80; write http:// or https:// before it",
+        ),
+        (
+            "list s3://bkt/x --endpoint-url http://127.0.0.1:1",
+            1,
+            "; check the network and, for a store that is not Amazon's, --endpoint-url or AWS_ENDPOINT_URL",
+        ),
         ("list s3://bkt/x --s3-extra-args /no/file", 2, "error: --s3-extra-args: /no/file cannot be read"),
         ("show s3://bkt/x/lastest", 2, "error: the bucket 'bkt' does not exist"),
         ("prune s3://bkt/x", 2, "give one of --keep-last, --keep-hourly"),
@@ -84,6 +97,24 @@ def ended(capsys):
         ),
         ("backup user= s3://bkt/x", 2, "error: the connection names no database: name one"),
         ("backup x s3://bkt/x postgresql://u:secret@h/d", 2, "unrecognized arguments: postgresql://u:(not"),
+        (
+            "restore s3://bkt/x.json x --tables a",
+            2,
+            "unrecognized arguments: --tables a (did you mean --table?); see pg-s3 restore --help",
+        ),
+        ("restore s3://bkt/x.json x --clean", 2, "--clean (did you mean --if-exists clean?); see pg-s3 restore"),
+        ("restore s3://bkt/x.json x --zap", 2, "unrecognized arguments: --zap; see pg-s3 restore --help"),
+        (
+            "backup x s3://bkt/x --pg-dump-option --no-sync",
+            2,
+            "expected one argument (if --no-sync is its value, write --pg-dump-option=--no-sync); see",
+        ),
+        ("restore latest x", 2, "backup must look like s3://BUCKET/PREFIX/DATABASE/latest, not 'latest'"),
+        (
+            "backup postgresql:///x?port=1 s3://bkt/x",
+            1,
+            "no host is named: set PGHOST, or write postgresql://USER@HOST/DATABASE",
+        ),
         ("verify s3://bkt/dump.tar", 2, "restore it with pg-s3 restore"),
         ("verify s3://bkt/x.json --level checksum --check true", 2, "leave out --server, "),
         ("verify s3://bkt/x.json --identity /no/file", 2, "error: --identity: /no/file cannot be read"),
@@ -103,6 +134,28 @@ def test_what_cannot_work_is_one_sentence_and_an_exit_code(ended, arguments, cod
     assert err.startswith(("error: ", "warning: the password in the arguments"))
     assert "Traceback" not in err
     assert "secret" not in err
+
+
+def test_a_store_that_speaks_http_alone_is_said_to_do_so(ended, s3_url):
+    code, _, err = ended("list", "s3://bkt/x", "--endpoint-url", s3_url.replace("http://", "https://"))
+    assert code == 1
+    assert "; the store may speak http only: write http:// in --endpoint-url or AWS_ENDPOINT_URL" in err
+
+
+def test_half_of_a_key_is_wrong_use_and_none_at_all_may_be_a_role_that_is_late(ended, monkeypatch):
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    code, _, err = ended("list", "s3://bkt/x")
+    assert (code, "missing: AWS_SECRET_ACCESS_KEY; set it" in err) == (2, True), err
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    code, _, err = ended("list", "s3://bkt/x")
+    assert (code, "there are no AWS credentials" in err) == (1, True), err
+
+
+def test_a_database_that_has_no_backups_is_answered_with_one_that_is_near(ended, s3_client, bucket):
+    Shelf(s3_client, f"s3://{bucket}/p").put_backup("orders", datetime(2026, 11, 20, 3, tzinfo=UTC))
+    code, _, err = ended("list", f"s3://{bucket}/p", "--database", "order")
+    assert code == 0
+    assert err == f"warning: there is no backup of 'order' in s3://{bucket}/p: did you mean 'orders'?\n"
 
 
 def test_a_bug_shows_where_it_is(monkeypatch):

@@ -71,3 +71,10 @@ def test_what_may_pass_is_no_refusal(said: str) -> None:
 )
 def test_what_cannot_be_reached_is_one_line_with_advice(said: str, words: str) -> None:
     assert unreachable(said) == words
+
+
+def test_where_no_host_is_named_a_socket_is_missing() -> None:
+    assert unreachable(TO + "No such file or directory", names_host=False) == (
+        "No such file or directory; the connection names no host: give it one, or start the server of this machine"
+    )
+    assert unreachable(TO + "FATAL:  starting up", names_host=False) == "FATAL:  starting up"

@@ -122,6 +122,22 @@ def test_a_name_that_is_also_an_objects_is_refused(nights, shelf, named):
         named("orders", "latest")
 
 
+@pytest.mark.parametrize(
+    ("folder", "what"), [("", "a repository"), ("/my%20db", "the folder of a database"), ("/", "a repository")]
+)
+def test_a_folder_is_answered_with_a_backup_in_it(shelf, s3_client, uri, folder, what):
+    shelf.put_backup("my%20db", NIGHT)
+    with pytest.raises(InputError) as caught:
+        resolve(s3_client, uri + folder, LOG)
+    said = f"{(uri + folder).rstrip('/')} is {what}: name a backup in it, such as {uri}/my%20db/latest"
+    assert str(caught.value) == said
+
+
+def test_an_object_beside_a_folder_of_its_name_is_itself(nights, s3_client, uri, bucket):
+    s3_client.put_object(Bucket=bucket, Key="production", Body=b"PGDMP")
+    assert resolve(s3_client, uri, LOG) == uri
+
+
 def test_a_name_without_a_database_is_refused(s3_client, bucket):
     with pytest.raises(InputError, match="write s3://bucket/prefix/DATABASE/latest"):
         resolve(s3_client, f"s3://{bucket}/latest", LOG)

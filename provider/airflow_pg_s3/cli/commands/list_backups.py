@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.errors import InputError
-from airflow_pg_s3.core.repository.backup_name import parse_time
+from airflow_pg_s3.core.repository.backup_name import other_databases, parse_time
 from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, backup_table
 from airflow_pg_s3.core.repository.catalog import Selection, list_archives, select
 from airflow_pg_s3.core.repository.freshness import look
@@ -40,10 +40,16 @@ def run(arguments: Namespace, session: Session) -> ExitCode:
         raise no_backups(repository)
     session.out.write([backup_row(entry) for entry in entries], backup_table(entries, now) if entries else [])
     if not entries:
-        session.log.warning("no backup in %s is of those asked for", arguments.repository)
+        session.log.warning("%s", _nothing(repository, arguments.database))
     if arguments.max_age is None or _are_young(arguments, repository, session):
         return ExitCode.DONE
     return ExitCode.UNSURE
+
+
+def _nothing(repository: Repository, database: str | None) -> str:
+    if database is None or next(repository.newest_first(database), None) is not None:
+        return f"no backup in {repository.root} is of those asked for"
+    return f"there is no backup of {database!r} in {repository.root}: {other_databases(repository, database)}"
 
 
 def _are_young(arguments: Namespace, repository: Repository, session: Session) -> bool:

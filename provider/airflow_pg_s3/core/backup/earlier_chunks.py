@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_pg_s3.core.backup.chunk_cutter import METHOD
 from airflow_pg_s3.core.backup.known_chunks import KnownChunks
 from airflow_pg_s3.core.errors import PgS3Error
-from airflow_pg_s3.core.reporting import Log
+from airflow_pg_s3.core.reporting import Log, plural
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import Repository, StoredManifest, read_manifest, read_members
@@ -66,7 +66,7 @@ def read_earlier(request: BackupRequest, repository: Repository, now: datetime, 
             _add(known, stored, repository, not_before=now - request.full_every)
         except PgS3Error as error:
             log.warning("backup %s is not referred to: %s", stored.manifest.backup_id, error)
-    log.info("%d chunks of earlier backups are known, and are referred to where they come again", len(known))
+    log.info("%s of earlier backups: what has not changed since is not stored again", plural(len(known), "chunk"))
     return EarlierChunks(known=known, average_bytes=newest[0].manifest.chunking.average_bytes)
 
 

@@ -28,8 +28,7 @@ def examine_machine(spool_dir: str | None, spool_limit: int, size_bytes: int | N
         free = shutil.disk_usage(folder).free
         # Without holes, the largest tables stay until they are shipped, which may be all of it.
         needed = spool_limit if can_punch or size_bytes is None else max(spool_limit, size_bytes)
-        holes = "and holes" if can_punch else "and no holes"
-        found = f"{folder} has {human(free)} free, file leases {holes}"
+        found = f"{folder} has {human(free)} free"
         if free < needed:
             findings.fail(
                 "spool",
@@ -39,8 +38,8 @@ def examine_machine(spool_dir: str | None, spool_limit: int, size_bytes: int | N
         elif not can_punch:
             findings.warn(
                 "spool",
-                found,
+                f"{found}, and a filesystem without holes",
                 "large tables stay on it until they are shipped: ext4, XFS, btrfs and tmpfs have holes",
             )
         else:
-            findings.ok("spool", f"{found}; a backup takes up to {human(needed)}")
+            findings.ok("spool", f"{found}, and a filesystem that fits; a backup takes up to {human(needed)}")

@@ -173,7 +173,9 @@ class ConnectionParameters:
                 refused = refusal(str(error))
                 if refused is not None:
                     raise InputError(f"cannot connect to {self.endpoint}: {refused}") from error
-                raise Unreachable(f"cannot connect to {self.endpoint}: {unreachable(str(error))}") from error
+                names_host = bool(keywords.get("host") or keywords.get("hostaddr"))
+                why = unreachable(str(error), names_host=names_host)
+                raise Unreachable(f"cannot connect to {self.endpoint}: {why}") from error
 
     def _speak_english(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         # Messages are parsed, to hide rows in logs and to tell damage from a full disk.

@@ -63,9 +63,12 @@ def drop_beside(connection: _Connection, params: ConnectionParameters, *, oid: i
                 drop(another, restarted)
 
 
-def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, like: Server | None) -> None:
+def create_database(
+    connection: psycopg.Connection[tuple[Any, ...]], name: str, like: Server | None, *, otherwise: str = ""
+) -> None:
     """Create an empty database with the source's encoding and locale, or with the server's defaults.
 
+    :param otherwise: what else can be done where the role may not create it, for the message.
     :raises InputError: the server refuses.
     :raises psycopg.Error: the connection is lost.
     """
@@ -80,7 +83,7 @@ def create_database(connection: psycopg.Connection[tuple[Any, ...]], name: str, 
         reason = " ".join(str(error).split())
         if error.sqlstate in RIGHTS:
             role = sql.Identifier(value_of(connection, "select current_user")).as_string(connection)
-            reason = may_not_create(role)
+            reason = "; or ".join(filter(None, [may_not_create(role), otherwise]))
         raise InputError(f"the database {name!r} does not exist and cannot be created: {reason}") from error
 
 

@@ -52,6 +52,9 @@ _PHRASES_OF_UNREACHABLE = {
         "check host and port, and that the server is running"
     ),
 }
+_PHRASES_WITHOUT_HOST = {
+    "No such file or directory": "the connection names no host: give it one, or start the server of this machine"
+}
 _OWN_WORDS = re.compile(r"^(?:connection (?:failed|is bad): )+")
 _WHERE = re.compile(r"connection to server (?:at|on socket) \".*?\"(?: \(.*?\))?(?:, port \d+)? failed: ")
 _HINT = re.compile(r"\s*Is the server running[^?]*\?")
@@ -74,12 +77,14 @@ def refusal(message: str) -> str | None:
     return "; ".join([_in_short(text), *dict.fromkeys(filter(None, advice))])
 
 
-def unreachable(message: str) -> str:
+def unreachable(message: str, *, names_host: bool = True) -> str:
     """Return the message of a failure to connect that a retry may mend, on one line, with advice.
 
     :param message: psycopg's message.
+    :param names_host: whether the connection names a host; if not, libpq has tried a local socket.
     """
-    advice = [advice for phrase, advice in _PHRASES_OF_UNREACHABLE.items() if re.search(phrase, message)]
+    phrases = _PHRASES_OF_UNREACHABLE if names_host else _PHRASES_WITHOUT_HOST | _PHRASES_OF_UNREACHABLE
+    advice = [advice for phrase, advice in phrases.items() if re.search(phrase, message)]
     return "; ".join([_in_short(message.strip()), *advice[:1]])
 
 

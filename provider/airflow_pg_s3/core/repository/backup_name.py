@@ -18,6 +18,7 @@ from airflow_pg_s3.core.reporting import Log, some_of
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
+from airflow_pg_s3.core.repository.neighbours import folder_not_backup
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3.requests import parse_uri
@@ -47,6 +48,8 @@ def resolve(client: S3Client, uri: str, log: Log) -> str:
     prefix, _, encoded = folder.rpartition("/")
     problem = _problem(uri, name, encoded)
     if problem is None and not _is_name(name):
+        if (error := folder_not_backup(client, uri)) is not None and not _is_object(client, bucket, key):
+            raise error
         return uri
     # An archive of another tool may be called so.
     is_object = _is_object(client, bucket, key)
@@ -133,7 +136,7 @@ def _none(repository: Repository, database: str, name: str) -> InputError:
                 f"{where}{name} lacks the name of the database: write {meant} (there are {some_of(inner, _SHOWN)})"
             )
         return InputError(
-            f"there is no backup of {database!r} in {where}: {_other_databases(repository, database)}"
+            f"there is no backup of {database!r} in {where}: {other_databases(repository, database)}"
         )
     if name == LATEST_VERIFIED:
         return InputError(f"no backup in {where} is verified: verify one, or take {LATEST}, which is {ids[-1]}")
@@ -146,7 +149,8 @@ def _none(repository: Repository, database: str, name: str) -> InputError:
     return InputError(f"no backup in {where} has an id that begins with {name}: near are {some_of(near, _SHOWN)}")
 
 
-def _other_databases(repository: Repository, database: str) -> str:
+def other_databases(repository: Repository, database: str) -> str:
+    """Say which databases have backups, or which one may be meant, where none are of the one that is named."""
     names = [name for name in repository.databases() if name != database]
     near = difflib.get_close_matches(database, names)
     if near:

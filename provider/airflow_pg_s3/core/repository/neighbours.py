@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 _LOOKED_AT = 20
 
@@ -31,6 +36,21 @@ def no_backups(repository: Repository) -> InputError:
         meant = _below(repository) or (_above(repository, root, last) if root != "s3:/" else "")
     hint = meant or "has one been made, and are bucket and prefix right?"
     return InputError(f"there are no backups below {repository.root}: {hint}")
+
+
+def folder_not_backup(client: S3Client, uri: str) -> InputError | None:
+    """Return the error for a URI that should be a backup's, and is a repository's or a database's folder."""
+    uri = uri.rstrip("/")
+    above, _, last = uri.rpartition("/")
+    # Whoever may read an archive may have no right to look around it.
+    with contextlib.suppress(PgS3Error):
+        if above != "s3:/" and next(Repository(client, above).newest_first(unquote(last)), None) is not None:
+            return InputError(f"{uri} is the folder of a database: name a backup in it, such as {uri}/latest")
+        repository = Repository(client, uri)
+        if (database := next(_with_backups(repository), None)) is not None:
+            backup = f"{repository.uri(repository.base(database))}latest"
+            return InputError(f"{uri} is a repository: name a backup in it, such as {backup}")
+    return None
 
 
 def _below(repository: Repository) -> str:

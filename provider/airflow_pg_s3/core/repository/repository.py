@@ -346,7 +346,7 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
             raise InputError(f"there is no backup {uri}: list the backups to see which there are") from error
         raise s3_errors.explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
-        raise StorageError(f"{uri} cannot be read: {error}") from error
+        raise s3_errors.unreachable(error) from error
     manifest = manifests.parse(data, where=uri)
     base, _, name = key.rpartition("/")
     if name != manifest.backup_id + MANIFEST_SUFFIX:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import psycopg
 
 from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error, ServerError
 from airflow_pg_s3.core.postgres.archive.definitions import Definition, Statement
-from airflow_pg_s3.core.postgres.archive.toc import Entry
+from airflow_pg_s3.core.postgres.archive.toc import RELATIONS, Entry
 from airflow_pg_s3.core.postgres.encodings import psycopg_knows
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.postgres.subscriptions import detach
@@ -34,6 +35,24 @@ select format('delete from %%I.%%I %%s', nspname, relname, extcondition[array_po
 from unnest(%s::text[], %s::text[]) with ordinality as restored (schema, name, number)
 join pg_namespace n on nspname = schema join pg_class c on relnamespace = n.oid and relname = name
 join pg_extension on c.oid = any(extconfig) where relkind in ('r', 'p') order by number desc
+"""
+# All other relations that need the given ones, or one another: by foreign keys, or as views. In UTF-8, as nobody
+# knows what bytes a database without an encoding holds.
+_DEPENDENTS = """
+with recursive given as (
+    select c.oid from unnest(%s::text[], %s::text[]) as given (schema, name)
+    join pg_namespace n on nspname = schema join pg_class c on relnamespace = n.oid and relname = name
+), ties (needed, dependent) as (
+    select confrelid, conrelid from pg_constraint where contype = 'f' and conparentid = 0
+    union all
+    select refobjid, ev_class from pg_depend join pg_rewrite r on objid = r.oid
+    where classid = 'pg_rewrite'::regclass and refclassid = 'pg_class'::regclass
+), found as (
+    select oid from given union select dependent from found join ties on needed = found.oid
+)
+select convert_to(format('%%I.%%I', nspname, relname), 'UTF8')
+from found join pg_class c using (oid) join pg_namespace n on n.oid = relnamespace
+where c.oid not in (select oid from given) order by 1
 """
 
 
@@ -101,7 +120,8 @@ class Cleaning:
             try:
                 self._drop(connection, statement)
             except psycopg.Error as refusal:
-                raise _refused([(statement, refusal)], "what comes before it was dropped") from None
+                others = self._dependents(connection)
+                raise _refused([(statement, refusal)], others, "what comes before it was dropped") from None
         self._delete_rows_of_extensions(connection)
         return warnings
 
@@ -128,6 +148,8 @@ class Cleaning:
     def _drop_what_is_not_refused(self, connection: _Connection) -> list[str]:
         """Drop each object by itself; raise for all refusals together, but for those that are tolerated."""
         warnings: list[str] = []
+        # Now, as drops with CASCADE take constraints away.
+        others = self._dependents(connection)
         refused: list[tuple[Statement, psycopg.Error]] = []
         for statement in self._drops:
             try:
@@ -145,7 +167,7 @@ class Cleaning:
                 refused.append((statement, error))
                 self._drop_with_dependants(connection, statement)
         if refused:
-            raise _refused(refused, "nothing was dropped")
+            raise _refused(refused, others, "nothing was dropped")
         return warnings
 
     def _drop_with_dependants(self, connection: _Connection, statement: Statement) -> None:
@@ -167,15 +189,26 @@ class Cleaning:
 
     def _delete_rows_of_extensions(self, connection: _Connection) -> None:
         """Delete rows of extensions' tables that are restored: extensions stay, so rows would be there twice."""
+        # In reverse order, because of foreign keys.
+        names = self._names(["TABLE DATA"])
+        for (command,) in connection.execute(_DELETE_ROWS_OF_EXTENSIONS, names).fetchall():
+            connection.execute(command)
+
+    def _dependents(self, connection: _Connection) -> list[str]:
+        """Return the relations that would have to be dropped as well; none if the server cannot tell."""
+        with contextlib.suppress(psycopg.Error), connection.transaction():
+            names = [bytes(name) for (name,) in connection.execute(_DEPENDENTS, self._names(RELATIONS))]
+            return [name.decode() for name in names if name.isascii()]
+        return []
+
+    def _names(self, kinds: Collection[str]) -> list[list[str]]:
+        """Return the schemas and the names of entries; those of other characters are left out."""
         names = [
             (entry.schema, entry.name)
             for entry in self.entries
-            if entry.kind == "TABLE DATA" and entry.schema.isascii() and entry.name.isascii()
+            if entry.kind in kinds and entry.schema.isascii() and entry.name.isascii()
         ]
-        parameters = [[schema for schema, _ in names], [name for _, name in names]]
-        # In reverse order, because of foreign keys.
-        for (command,) in connection.execute(_DELETE_ROWS_OF_EXTENSIONS, parameters).fetchall():
-            connection.execute(command)
+        return [[schema for schema, _ in names], [name for _, name in names]]
 
 
 def check_encoding(encoding: str) -> None:
@@ -207,9 +240,11 @@ def too_many_locks(error: psycopg.Error) -> TooManyLocks | None:
     )
 
 
-def _refused(refused: Sequence[tuple[Statement, psycopg.Error]], outcome: str) -> PgS3Error:
+def _refused(
+    refused: Sequence[tuple[Statement, psycopg.Error]], dependents: Sequence[str], outcome: str
+) -> PgS3Error:
     """Return the error that names each refused drop, and why."""
-    reasons, others = [], []
+    reasons, others = [], [*dependents]
     for statement, error in refused:
         if (too_many := too_many_locks(error)) is not None:
             return too_many

@@ -12,6 +12,8 @@ from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.manifest import Manifest
 
+DEFAULT_JOBS = 2
+
 IfExists = Literal["fail", "clean", "replace"]
 
 
@@ -83,7 +85,7 @@ class RestoreRequest:
     if_exists: IfExists = "fail"
     is_target_named: bool = True
     keep_previous: bool = True
-    jobs: int = 2
+    jobs: int = DEFAULT_JOBS
     single_transaction: bool = True
     create_database: bool = True
     wanted: Selection = field(default_factory=Selection)
@@ -125,7 +127,7 @@ def can_be_atomic(
             "; ".join(reasons),
             request.target.database,
         )
-    elif request.jobs > 1:
+    elif request.jobs > DEFAULT_JOBS:
         log.info(
             "%s works in one transaction, and so over one connection; single_transaction=False takes jobs=%d",
             what,

@@ -6,7 +6,6 @@ table comes with everything that is attached to it and, into an empty database, 
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.archive.toc import RELATIONS, Entry, Toc
 from airflow_pg_s3.core.postgres.archive.use_list import listed_ids, use_list
 from airflow_pg_s3.core.postgres.client_versions import ClientTools
+from airflow_pg_s3.core.reporting import near
 from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import member_of
@@ -141,8 +141,8 @@ def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) ->
     names = list(names)
     found = [name for name in names if name == pattern] or fnmatch.filter(names, pattern)
     if not found:
-        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(sorted(names)[:10])}"
+        alike = near(pattern, names)
+        hint = f"; did you mean {' or '.join(alike)}?" if alike else f"; there are {', '.join(sorted(names)[:10])}"
         raise InputError(f"{parameter}: {given!r} matches nothing in the backup{hint}")
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import some_of
+from airflow_pg_s3.core.reporting import near, some_of
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
 from airflow_pg_s3.core.repository.manifest import Table
 from airflow_pg_s3.core.repository.members import Member
@@ -95,9 +94,9 @@ def _find(archive: ArchiveFolder, name: str) -> StoredTable:
             found.setdefault(f"{member.table.schema_name}.{member.table.name}", []).append(member)
     members = found.get(name) or found.get(f"public.{name}")
     if not members:
-        near = difflib.get_close_matches(name, found)
+        alike = near(name if "." in name else f"public.{name}", found)
         there = f"it holds those of {some_of(sorted(found), _SHOWN)}" if found else "it holds none at all"
-        hint = f"did you mean {' or '.join(near)}?" if near else f"{there}; a view has no rows of its own"
+        hint = f"did you mean {' or '.join(alike)}?" if alike else f"{there}; a view has no rows of its own"
         raise InputError(f"backup {manifest.backup_id} holds no rows of a table {name!r}: {hint}")
     tables = [member.table for member in members if member.table is not None]
     if any(table.columns != tables[0].columns for table in tables):

@@ -289,7 +289,9 @@ class InPlaceTarget(Target):
         :raises InputError: the server refuses.
         """
         if not self._exists:
-            create_database(self._connection, self.params.database, like)
+            create_database(
+                self._connection, self.params.database, like, otherwise="have somebody create the database"
+            )
             self._oid = value_of(
                 self._connection, "select oid from pg_database where datname = %s", self.params.database
             )

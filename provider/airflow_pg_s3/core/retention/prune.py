@@ -263,7 +263,7 @@ class _Run:
     def _say_what_stays(self, result: Pruned) -> None:
         if result.needed_bytes:
             self._log.info(
-                "%s: %s of deleted backups stay, as others refer to these runs, if not to all of each",
+                "%s: %s of deleted backups stay: other backups still need these objects",
                 self._database,
                 human(result.needed_bytes),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -13,11 +14,14 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from airflow_pg_s3.core.errors import InputError, StorageError
 
 # Refusals with status 403 that another attempt may not meet.
 _PASSING = ("ExpiredToken", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired")
+_NO_SCHEME = re.compile(r"Invalid endpoint: (?!https?://)")
+_ENDPOINT = "endpoint_url in the AWS connection's extra"
 
 
 class AccessDenied(InputError):
@@ -50,11 +54,26 @@ def translate_errors(bucket: str) -> Iterator[None]:
 def unreachable(error: BotoCoreError) -> StorageError:
     """Say in one sentence why a request has not come to S3."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        # A machine's role may give them a moment later.
         return StorageError(
             f"there are no AWS credentials ({error}): put a key into login and password of the AWS connection, a "
             "role into its extra (role_arn), or give the machine a role"
         )
-    return StorageError(f"S3 cannot be reached: {error}")
+    advice = ""
+    if "WRONG_VERSION_NUMBER" in str(error):
+        advice = f"; the store may speak http only: write http:// in {_ENDPOINT}"
+    elif isinstance(error, AwsConnectionError):
+        advice = f"; check the network and, for a store that is not Amazon's, {_ENDPOINT}"
+    return StorageError(f"S3 cannot be reached: {error}{advice}")
+
+
+def unusable(error: Exception) -> str:
+    """Say in short why no client can be made, and what to do."""
+    if isinstance(error, PartialCredentialsError):
+        return f"{error}; set it"
+    if _NO_SCHEME.match(str(error)):
+        return f"{error}; write http:// or https:// before it"
+    return str(error)
 
 
 def explain_refusal(error: ClientError, bucket: str) -> AccessDenied | StorageError:

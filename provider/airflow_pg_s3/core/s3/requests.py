@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _ACCESS_POINT = (
     r"arn:[a-z-]+:s3[a-z-]*:[a-z0-9-]*:\d{12}:(?:outpost[/:][a-z0-9-]+[/:])?accesspoint[/:][A-Za-z0-9.-]+"
 )
+_FORM = "s3://bucket/prefix"
+_FORMS = {"backup": "s3://BUCKET/PREFIX/DATABASE/latest"}
 _URI = re.compile(rf"s3://([A-Za-z0-9][A-Za-z0-9._-]{{1,254}}|{_ACCESS_POINT})(?:/(.*))?", re.DOTALL)
 
 
@@ -98,7 +100,7 @@ def parse_uri(uri: str, *, parameter: str) -> tuple[str, str]:
     """
     match = _URI.fullmatch(uri) if isinstance(uri, str) else None
     if match is None:
-        raise InputError(f"{parameter} must look like s3://bucket/prefix, not {uri!r}")
+        raise InputError(f"{parameter} must look like {_FORMS.get(parameter, _FORM)}, not {uri!r}")
     return match.group(1), match.group(2) or ""
 
 

@@ -30,6 +30,7 @@ from airflow_pg_s3.core.reporting import Log
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 _MARK = "airflow-provider-pg-s3: scratch database of a verification"
+_WITHOUT_RIGHTS = "leave postgres_conn_id out: a throwaway server is used"
 _NAME = re.compile(r".*__verify_[0-9a-f]{6}", re.DOTALL)
 
 
@@ -125,7 +126,7 @@ class ScratchDatabase:
     def _create(self) -> None:
         name = self.params.database
         try:
-            create_database(self._connection, name, self._like)
+            create_database(self._connection, name, self._like, otherwise=_WITHOUT_RIGHTS)
         except InputError as error:
             if not self._is_throwaway:
                 raise

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
+from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.reporting import human
 from airflow_pg_s3.core.restore.external.completeness import NotAnArchive
 from airflow_pg_s3.core.restore.external.decompress import Compression, unwrap
-from airflow_pg_s3.core.s3.errors import explain_unreadable
+from airflow_pg_s3.core.s3.errors import explain_unreadable, unreachable
 from airflow_pg_s3.core.s3.requests import StoredObject, get_object, parse_uri
 
 if TYPE_CHECKING:
@@ -199,5 +199,5 @@ def find_object(client: S3Client, uri: str) -> StoredObject:
             raise InputError(f"there is no object {uri}: list the archives to see which there are") from error
         raise explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
-        raise StorageError(f"{uri} cannot be read: {error}") from error
+        raise unreachable(error) from error
     return StoredObject(key=key, stored_bytes=answer["ContentLength"])

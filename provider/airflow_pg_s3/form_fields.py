@@ -106,7 +106,7 @@ def named_by_conn_id() -> Param:
 
 
 def target_conn_id(**schema: Any) -> Param:
-    """Return the field of the server to restore into (``PG_S3_TARGET_CONN_ID``); a restore refuses an empty one."""
+    """Return the field of the server to restore into (``PG_S3_TARGET_CONN_ID``); none is assumed."""
     return Param(
         os.environ.get("PG_S3_TARGET_CONN_ID", ""),
         type=["string", "null"],

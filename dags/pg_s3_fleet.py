@@ -6,6 +6,7 @@ are backed up at the same time: create one with as many slots as your servers an
 a database fails, the others are backed up all the same.
 With the same `PG_S3_FLEET_SERVERS`, `pg_s3_verify_new_backup` verifies these backups as well. The other DAGs work
 on one repository: docs/scale.md shows how to prune all of them, and how to be alerted of missing backups.
+Without `PG_S3_REPOSITORY`, the only repository in `[pg_s3] repositories` is taken, with its connection.
 
 | variable                        | default                 | meaning                                             |
 |---------------------------------|-------------------------|-----------------------------------------------------|
@@ -88,7 +89,7 @@ with DAG(
                 map_index_template="{{ task.database }}",
                 repository=repository,
                 postgres_conn_id=server,
-                aws_conn_id=os.environ.get("PG_S3_AWS_CONN_ID", "aws_default"),
+                aws_conn_id=form_fields.default_aws_conn_id(),
                 jobs=int(os.environ.get("PG_S3_JOBS", "2")),
                 include_globals="{{ params.include_globals }}",
                 age_recipients="{{ params.age_recipients or [] }}",

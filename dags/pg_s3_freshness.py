@@ -2,6 +2,7 @@
 
 Nothing here needs editing. Connect the failure to an alert: docs/monitoring.md has recipes.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
+Without `PG_S3_REPOSITORY`, the only repository in `[pg_s3] repositories` is taken, with its connection.
 
 | variable                      | default                 | meaning |
 |-------------------------------|-------------------------|----------------------------------------|

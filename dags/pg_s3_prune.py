@@ -3,6 +3,7 @@
 Nothing here needs editing. A manual run only logs what it would delete, unless `dry_run` is switched off.
 What the rules mean, and what is never deleted: docs/retention.md.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
+Without `PG_S3_REPOSITORY`, the only repository in `[pg_s3] repositories` is taken, with its connection.
 
 | variable                | default                 | meaning |
 |-------------------------|-------------------------|----------------------------------------|

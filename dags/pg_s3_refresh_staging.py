@@ -5,6 +5,7 @@ swap names in one transaction: nobody ever sees half a database, or what the com
 **Without `PG_S3_REFRESH_SQL` nothing is masked.**
 Nothing here needs editing. Environment variables of the Airflow processes change the defaults; each run can
 override the params.
+Without `PG_S3_REPOSITORY`, the only repository in `[pg_s3] repositories` is taken, with its connection.
 
 | variable                      | default                 | meaning |
 |-------------------------------|-------------------------|----------------------------------------|
@@ -63,11 +64,7 @@ with DAG(
         "verified_only": form_fields.verified_only("PG_S3_REFRESH_VERIFIED_ONLY", default=True),
         "before": form_fields.before(),
         "age_identity_conn_id": form_fields.identity_conn_id(),
-        "staging_conn_id": form_fields.target_conn_id(
-            "PG_S3_STAGING_CONN_ID",
-            "postgres_staging",
-            description="Its database is replaced: all connections to it are cut at the swap, and it is dropped.",
-        ),
+        "staging_conn_id": form_fields.staging_conn_id(),
         "pre_restore_sql": Param(
             os.environ.get("PG_S3_PRE_RESTORE_SQL", ""),
             type=["string", "null"],

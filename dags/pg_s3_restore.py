@@ -3,6 +3,7 @@
 Nothing here needs editing. The list task finds the newest complete backup, the restore takes its URI from XCom.
 With `replace`, the old database stays as `<database>__before_<6 hex digits>`, for you to drop, if you keep it.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
+Without `PG_S3_REPOSITORY`, the only repository in `[pg_s3] repositories` is taken, with its connection.
 
 | variable                      | default                 | meaning |
 |-------------------------------|-------------------------|----------------------------------------|
@@ -20,7 +21,7 @@ Environment variables of the Airflow processes change the defaults; each run can
 | `PG_S3_REPOSITORY`            | `s3://backups/postgres` | where backups are stored |
 | `PG_S3_SOURCE_CONN_ID`        | `postgres_default`      | names the database whose backups count |
 | `PG_S3_DATABASE`              |                         | that database; empty: the connection's own |
-| `PG_S3_TARGET_CONN_ID`        | `postgres_target`       | the server and database restored into |
+| `PG_S3_TARGET_CONN_ID`        |                         | the server and database restored into; needed |
 | `PG_S3_TARGET_DATABASE`       |                         | that database; empty: the connection's own, see below |
 | `PG_S3_MANAGED_SERVICE`       | `false`                 | `true`: the server is RDS, Cloud SQL, Azure or so |
 | `PG_S3_AWS_CONN_ID`           | `aws_default`           | the S3 account |

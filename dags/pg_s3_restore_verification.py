@@ -8,6 +8,7 @@ There are two DAGs. Unpause the one that you want, or both:
 Nothing here needs editing. If no server is named, the worker starts a throwaway PostgreSQL for the task, which
 needs the server's programs (package `postgresql-<major>`) and twice the backup's raw size on disk.
 Environment variables of the Airflow processes change the defaults; each run can override the params.
+Without `PG_S3_REPOSITORY`, the only repository in `[pg_s3] repositories` is taken, with its connection.
 
 | variable                     | default                 | meaning |
 |------------------------------|-------------------------|----------------------------------------|

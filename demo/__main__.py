@@ -64,6 +64,7 @@ def settings_of(postgres: Cluster, s3: S3Server) -> dict[str, str]:
         "AIRFLOW_CONN_POSTGRES_TARGET": postgres.airflow_connection(TARGET),
         "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
         "PG_S3_REPOSITORY": REPOSITORY,
+        "PG_S3_TARGET_CONN_ID": "postgres_target",
     }
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from airflow_pg_s3.hooks.repositories import DEFAULT_AWS_CONN_ID, named_repositories
+
 REPOSITORY = "s3://backups/postgres"
 RESTORE = "Restore"
 PART = "A part of the backup"
@@ -23,8 +25,22 @@ STORAGE = "How it is stored"
 
 
 def default_repository() -> str:
-    """Return ``PG_S3_REPOSITORY``."""
-    return os.environ.get("PG_S3_REPOSITORY", REPOSITORY)
+    """Return ``PG_S3_REPOSITORY``; without it, the URI of the only one in the option ``[pg_s3] repositories``."""
+    return _repository_and_account()[0]
+
+
+def default_aws_conn_id() -> str:
+    """Return ``PG_S3_AWS_CONN_ID``; without it, the connection of the repository that the option gives."""
+    return os.environ.get("PG_S3_AWS_CONN_ID", _repository_and_account()[1])
+
+
+def _repository_and_account() -> tuple[str, str]:
+    if "PG_S3_REPOSITORY" in os.environ:
+        return os.environ["PG_S3_REPOSITORY"], DEFAULT_AWS_CONN_ID
+    match named_repositories():
+        case [only]:
+            return only.uri, only.aws_conn_id or DEFAULT_AWS_CONN_ID
+    return REPOSITORY, DEFAULT_AWS_CONN_ID
 
 
 def all_repositories() -> list[str]:
@@ -71,7 +87,7 @@ def repository() -> Param:
 
 def aws_conn_id() -> Param:
     """Return the field of the S3 account (``PG_S3_AWS_CONN_ID``)."""
-    return _connection("PG_S3_AWS_CONN_ID", "aws_default", "Connection of the S3 account")
+    return _connection("PG_S3_AWS_CONN_ID", default_aws_conn_id(), "Connection of the S3 account")
 
 
 def source_conn_id() -> Param:
@@ -89,11 +105,25 @@ def named_by_conn_id() -> Param:
     )
 
 
-def target_conn_id(
-    variable: str = "PG_S3_TARGET_CONN_ID", default: str = "postgres_target", **schema: Any
-) -> Param:
-    """Return the field of the server to restore into (``PG_S3_TARGET_CONN_ID``)."""
-    return _connection(variable, default, "Connection of the server to restore into", **schema)
+def target_conn_id(**schema: Any) -> Param:
+    """Return the field of the server to restore into (``PG_S3_TARGET_CONN_ID``); none is assumed."""
+    return Param(
+        os.environ.get("PG_S3_TARGET_CONN_ID", ""),
+        type=["string", "null"],
+        title="Connection of the server to restore into",
+        description="A restore needs it",
+        **schema,
+    )
+
+
+def staging_conn_id() -> Param:
+    """Return the field of the server whose database is refreshed (``PG_S3_STAGING_CONN_ID``)."""
+    return _connection(
+        "PG_S3_STAGING_CONN_ID",
+        "postgres_staging",
+        "Connection of the server to restore into",
+        description="Its database is replaced: all connections to it are cut at the swap, and it is dropped.",
+    )
 
 
 def identity_conn_id(**schema: Any) -> Param:

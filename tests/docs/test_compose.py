@@ -87,7 +87,10 @@ def test_the_connections_are_those_of_the_services_that_they_name(variable):
     assert port == PORTS[host]
 
 
-def test_the_connections_have_the_names_that_the_dags_ask_for():
+def test_the_connections_have_the_names_that_the_dags_ask_for(monkeypatch):
+    for name, value in SERVICES["airflow"]["environment"].items():
+        if name.startswith("PG_S3_"):
+            monkeypatch.setenv(name, value)
     asked = {
         dag.params[name]
         for dag in DagBag(ROOT / "dags").dags.values()

@@ -120,6 +120,7 @@ def shop(pg18: Cluster, moto: Moto, shop_template: str, monkeypatch: pytest.Monk
     pg18.create_database(target)
     for variable, value in {
         "PG_S3_REPOSITORY": f"s3://{bucket}/backups",
+        "PG_S3_TARGET_CONN_ID": "postgres_target",
         "AIRFLOW__PG_S3__CLIENT_PATH": str(pg18.pg_bin),
         "AIRFLOW_CONN_POSTGRES_DEFAULT": pg18.airflow_connection(name),
         "AIRFLOW_CONN_POSTGRES_TARGET": pg18.airflow_connection(target),

@@ -11,6 +11,7 @@ from airflow.models.asset import AssetEvent
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
+from airflow_pg_s3 import form_fields
 from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.hooks import pg_s3
 from testkit.database_equality import compare_databases
@@ -85,14 +86,43 @@ def test_schedules_repository_and_connections_come_from_the_environment(monkeypa
     monkeypatch.setenv("PG_S3_RESTORE_SCHEDULE", "0 6 * * 1")
     monkeypatch.setenv("PG_S3_REPOSITORY", "s3://elsewhere/x")
     monkeypatch.setenv("PG_S3_SOURCE_CONN_ID", "prod")
+    monkeypatch.setenv("PG_S3_TARGET_CONN_ID", "spare")
     monkeypatch.setenv("PG_S3_TIMEOUT_HOURS", "0.5")
     backup, restore = parse("pg_s3_backup"), parse("pg_s3_restore")
     assert backup.schedule == "17 1 * * *"
     assert restore.schedule == "0 6 * * 1"
     assert backup.params["repository"] == restore.params["repository"] == "s3://elsewhere/x"
     assert backup.params["postgres_conn_id"] == "prod"
+    assert restore.params["target_conn_id"] == parse("pg_s3_on_demand").params["target_conn_id"] == "spare"
     assert [asset.uri for asset in backup.get_task("backup").outlets] == ["s3://elsewhere/x"]
     assert backup.get_task("backup").execution_timeout == timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("others", "environment", "expected"),
+    [
+        ([], {}, ("s3://b/only", "account")),
+        ([], {"PG_S3_AWS_CONN_ID": "other"}, ("s3://b/only", "other")),
+        ([], {"PG_S3_REPOSITORY": "s3://b/x"}, ("s3://b/x", "aws_default")),
+        ([{"name": "second", "uri": "s3://b/second"}], {}, (form_fields.REPOSITORY, "aws_default")),
+    ],
+    ids=["only one", "other account", "other repository", "two"],
+)
+def test_the_only_named_repository_is_the_default_with_its_connection(monkeypatch, others, environment, expected):
+    only = {"name": "only", "uri": "s3://b/only", "aws_conn_id": "account"}
+    monkeypatch.setenv("AIRFLOW__PG_S3__REPOSITORIES", json.dumps([only, *others]))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    params = parse("pg_s3_backup").params
+    assert (params["repository"], params["aws_conn_id"]) == expected
+
+
+def test_no_server_to_restore_into_is_assumed(shop, run_dag, monkeypatch, capfd):
+    monkeypatch.delenv("PG_S3_TARGET_CONN_ID")
+    assert parse("pg_s3_restore").params["target_conn_id"] == ""
+    restore = run_dag("pg_s3_on_demand", mode="restore", backup=f"s3://{shop.bucket}/backups/shop/x.json")
+    assert restore.tasks["restore"] == "failed"
+    assert "no server is named: give the id of its Airflow connection" in " ".join(capfd.readouterr().out.split())
 
 
 def test_an_empty_schedule_means_manual_runs_only(monkeypatch):

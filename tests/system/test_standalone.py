@@ -15,6 +15,7 @@ import pytest
 
 from airflow_pg_s3.core.reporting import human
 from airflow_pg_s3.core.repository.repository import Repository, read_manifest
+from demo.screenshots import STICKING_OUT
 from testkit.airflow_standalone import Standalone, wait_until
 from testkit.databases import create_bulk_database
 from tests.support.airflow_versions import VERSION, since
@@ -198,6 +199,10 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     backups.get_by_role("link", name="nightly", exact=True).click()
     backups.locator(".plot").first.wait_for()
     assert f"newest: {human(sizes[0])}" in backups.locator(".plot").filter(has_text="Stored").inner_text()
+    wide = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert backups.locator("body").evaluate(STICKING_OUT) == []
+    page.set_viewport_size(wide)
     backups.locator("tbody").get_by_role("link").first.click()
     table = backups.get_by_role("row").filter(has_text="public.t")
     table.wait_for()
@@ -207,6 +212,14 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     def restore():
         backups.get_by_role("button", name="Restore…").click()
         backups.locator("[name=target_database]").fill("restored by a click")
+        target = backups.get_by_label("Into the server of this connection")
+        assert target.input_value() == ""  # whoever restores names it
+        for nothing in ("", " "):
+            target.fill(nothing)
+            backups.get_by_role("button", name="Continue").click()
+            assert not target.evaluate("input => input.checkValidity()")
+            assert backups.locator("[name=confirmed]").count() == 0
+        target.fill("postgres_target")
         backups.get_by_role("button", name="Continue").click()
         backups.get_by_label("Yes, restore into the database restored by a click of postgres_target.").check()
         backups.get_by_role("button", name="Restore", exact=True).click()
@@ -223,6 +236,30 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     backups.get_by_role("link", name="Log of restore").click()
     page.wait_for_url("**/dags/pg_s3_on_demand/runs/**/tasks/restore")
     assert problems == []
+
+
+@since(3, 1, "place for the Backups page")
+def test_the_backups_page_says_that_a_dag_is_missing_or_paused(standalone, moto, browser):
+    backup = wait_until(lambda: Repository(moto.client(), REPOSITORY).backups("nightly"), "a backup is there")[0]
+    page = browser.new_page()
+    # Airflow itself answers that there is no such DAG.
+    page.route(
+        "**/dags/pg_s3_verify_new_backup/details",
+        lambda route: route.continue_(url=route.request.url.replace("pg_s3_verify_new_backup", "no_such_dag")),
+    )
+    page.goto(f"{standalone.url}/pg-s3/#shown/nightly/{backup.backup_id}")
+    page.get_by_role("button", name="Verify…").click()
+    page.get_by_text("copy dags/pg_s3_restore_verification.py of the provider into").wait_for()
+    page.get_by_role("button", name="Close").click()
+
+    standalone.call("PATCH", "/dags/pg_s3_on_demand", {"is_paused": True})
+    try:
+        page.get_by_role("button", name="Restore…").click()
+        notice = page.get_by_text("The DAG pg_s3_on_demand is paused: unpause it, or the run will wait.")
+        notice.get_by_role("link", name="pg_s3_on_demand").click()
+        page.wait_for_url("**/dags/pg_s3_on_demand")
+    finally:
+        standalone.call("PATCH", "/dags/pg_s3_on_demand", {"is_paused": False})
 
 
 def test_the_api_refuses_a_wrong_param_and_says_why(standalone):

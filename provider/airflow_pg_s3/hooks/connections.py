@@ -50,6 +50,8 @@ def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParamet
     :param database: database to use instead of the connection's; None for the connection's.
     :raises InputError: there is no such connection, or it cannot be used.
     """
+    if not conn_id:
+        raise InputError("no server is named: give the id of its Airflow connection, of type postgres")
     hook = PostgresHook(postgres_conn_id=conn_id)
     try:
         connection = hook.get_connection(conn_id)

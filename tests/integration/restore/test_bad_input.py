@@ -70,6 +70,7 @@ BACKUPS = {
     "recipient": ({"age_recipients": ["age1nonsense"]}, "age recipient 'age1nonsense' is not valid"),
     "AWS connection": ({"aws_conn_id": "no_such_aws"}, "connection 'no_such_aws' does not exist"),
     "Postgres connection": ({"postgres_conn_id": "no_such_pg"}, "connection 'no_such_pg' does not exist"),
+    "no connection": ({"postgres_conn_id": None}, "no server is named: give the id of its Airflow connection"),
     "connection of another type": ({"postgres_conn_id": "aws"}, "is of type 'aws', not postgres"),
     "no such bucket": (
         {"repository": "s3://no-such-bucket-here/p"},

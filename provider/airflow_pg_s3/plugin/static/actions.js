@@ -14,6 +14,7 @@ const IF_EXISTS = [
   ["clean", "Drop what the backup brings", "Drops the objects that the backup also holds, in one transaction."],
   ["replace", "Replace the database", "Restores beside it, then swaps the names. This cuts its connections. The old database is kept under another name."],
 ];
+const NOT_BLANK = { required: true, pattern: ".*\\S.*" };
 const dialog = document.getElementById("dialog");
 
 function show(...content) {
@@ -29,8 +30,8 @@ function field(title, input, hint) {
   return el("label", { class: "field" }, el("span", {}, title), input, hint && el("small", {}, hint));
 }
 
-function textInput(name, value) {
-  return el("input", { type: "text", name, value: value ?? "", autocomplete: "off", spellcheck: "false" });
+function textInput(name, value, attributes = {}) {
+  return el("input", { type: "text", name, value: value ?? "", autocomplete: "off", spellcheck: "false", ...attributes });
 }
 
 function choices(name, legend, options, chosen) {
@@ -182,7 +183,8 @@ export async function restore(repository, backup) {
     submit: "Restore",
     isDangerous: true,
     fields: [
-      field("Into the server of this connection", textInput("target_conn_id", dag.value("target_conn_id"))),
+      field("Into the server of this connection", textInput("target_conn_id", dag.value("target_conn_id"), NOT_BLANK),
+        "The id of a Postgres connection of Airflow."),
       field("Database", textInput("target_database", ""), "Empty: the connection's own. A missing database is created."),
       choices("if_exists", "If the database holds something", IF_EXISTS, "fail"),
       field("Only these tables", textInput("tables", ""), "Such as public.orders, separated by spaces. Empty: everything."),

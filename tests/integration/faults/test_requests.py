@@ -211,8 +211,11 @@ def test_a_prune(world: World, shelf: types.SimpleNamespace, faulty: object, swe
         TALLY.assert_none("false completes", world.false_completes(prefix), case)
         TALLY.assert_none("lost backups", shelf.kept - set(world.stored(prefix)), case)
         world.end_sweep(prefix)
-        world.prune(prefix)
-        TALLY.assert_none("leftovers", set(world.stored(prefix)) - shelf.kept, case)
+        leftovers = [one for pruned in world.prune(prefix) for one in pruned.leftovers]
+        # What no list has shown waits until it is too old to be of a backup in progress.
+        waiting = {one.backup_id for one in leftovers if one.outcome == "young" and case.fault == "stale list"}
+        left = {key for key in set(world.stored(prefix)) - shelf.kept if key.split("/")[1] not in waiting}
+        TALLY.assert_none("leftovers", left, case)
         TALLY.assert_none("lost backups", shelf.kept - set(world.stored(prefix)), case)
         assert len(list(world.manifests(prefix))) == 2, case
 

@@ -651,3 +651,10 @@ def test_a_backup_in_progress_is_left_alone_by_a_prune(
     for backup in (earlier, made):
         stored = read_manifest(s3.client(), backup["uri"])
         assert {stored.base + key for key in stored.manifest.object_keys()} <= set(leftovers())
+
+
+def test_the_folder_of_a_database_is_no_repository(place: Place, prune, repository: str) -> None:
+    place.days(1)
+    told = f"name the repository, {repository}, and the database, shop"
+    with pytest.raises(AirflowFailException, match=told):
+        prune(repository=f"{repository}/shop", keep_last=1)

@@ -38,6 +38,19 @@ def no_backups(repository: Repository) -> InputError:
     return InputError(f"there are no backups below {repository.root}: {hint}")
 
 
+def folder_not_repository(repository: Repository) -> InputError | None:
+    """Return the error for a repository that is the folder of a database."""
+    above, _, last = repository.root.rpartition("/")
+    database = unquote(last)
+    with contextlib.suppress(PgS3Error):
+        if above != "s3:/" and next(Repository(repository.client, above).newest_first(database), None) is not None:
+            return InputError(
+                f"{repository.root} is the folder of a database: name the repository, {above}, and the database, "
+                f"{database}"
+            )
+    return None
+
+
 def folder_not_backup(client: S3Client, uri: str) -> InputError | None:
     """Return the error for a URI that should be a backup's, and is a repository's or a database's folder."""
     uri = uri.rstrip("/")

@@ -13,6 +13,7 @@ from airflow_pg_s3.core.errors import InputError, StorageError
 from airflow_pg_s3.core.reporting import Log, aligned, human, human_age, plural
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
+from airflow_pg_s3.core.repository.neighbours import folder_not_repository
 from airflow_pg_s3.core.repository.removal import Protected, Remover
 from airflow_pg_s3.core.repository.repository import Repository
 from airflow_pg_s3.core.repository.sweep_mark import Postponed
@@ -113,6 +114,9 @@ def prune(request: PruneRequest, repository: Repository, *, cancel: threading.Ev
         raise StorageError(
             f"{len(failed)} of {len(databases)} databases could not be pruned, the next run goes on: {failed[0]}"
         ) from failed[0]
+    found_nothing = not any(one.decisions or one.leftovers for one in done)
+    if found_nothing and (mistake := folder_not_repository(repository)) is not None:
+        raise mistake
     return done
 
 

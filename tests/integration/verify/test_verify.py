@@ -766,14 +766,3 @@ def test_another_verification_at_work_on_the_same_server_is_left_alone(
     assert verify(backup=backup["uri"], on=source)["outcome"] == "verified"
     assert len(evidence_of(backup).verifications) == 2
     assert scratch_databases(source) == []
-
-
-@only_on("moto")
-def test_a_check_that_is_no_sql_says_nothing_of_the_backup(
-    source: Cluster, backup: dict, verify, evidence_of
-) -> None:
-    with pytest.raises(
-        AirflowFailException, match=r"could not verify: the check count\(\*\) > 0 is no query that"
-    ):
-        verify(backup=backup["uri"], on=source, checks=["count(*) > 0"])
-    assert {one.outcome for one in evidence_of(backup).verifications} == {"could not verify"}

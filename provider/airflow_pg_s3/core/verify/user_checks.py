@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from airflow_pg_s3.core.errors import Cancelled, InputError, ServerError
+from airflow_pg_s3.core.errors import Cancelled, ServerError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
 from airflow_pg_s3.core.postgres.errors import server_error
 from airflow_pg_s3.core.postgres.redaction import redacted
@@ -29,7 +29,6 @@ def run_checks(
     """Run each check in a read-only transaction of its own.
 
     :raises psycopg.OperationalError: the connection was lost.
-    :raises InputError: a check is no SQL, which says nothing of the backup.
     :raises ServerError: a check failed for lack of time or of the server's resources.
     :raises Cancelled: the verification was told to stop.
     """
@@ -69,12 +68,6 @@ def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> CheckRe
             raise
         if is_server_at_fault(error.sqlstate):
             raise ServerError(f"the check {query} could not be run: {server_error(error)}") from None
-        if isinstance(error, psycopg.errors.SyntaxError):
-            said = redacted(error.diag.message_primary or "")
-            raise InputError(
-                f"the check {query} is no query that PostgreSQL accepts ({said}): "
-                "write one that returns true, such as select count(*) > 0 from orders"
-            ) from None
         return CheckResult(sql=query, passed=False, detail=_shorten(f"PostgreSQL says: {redacted(str(error))}"))
     if rows is None:
         return CheckResult(sql=query, passed=False, detail="is no query")

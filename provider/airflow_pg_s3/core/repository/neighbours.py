@@ -41,29 +41,34 @@ def no_backups(repository: Repository) -> InputError:
 def folder_not_repository(repository: Repository) -> InputError | None:
     """Return the error for a repository that is the folder of a database."""
     above, _, last = repository.root.rpartition("/")
-    database = unquote(last)
-    with contextlib.suppress(PgS3Error):
-        if above != "s3:/" and next(Repository(repository.client, above).newest_first(database), None) is not None:
-            return InputError(
-                f"{repository.root} is the folder of a database: name the repository, {above}, and the database, "
-                f"{database}"
-            )
-    return None
+    if not _is_of_database(repository.client, repository.root):
+        return None
+    return InputError(
+        f"{repository.root} is the folder of a database: name the repository, {above}, and the database, "
+        f"{unquote(last)}"
+    )
 
 
 def folder_not_backup(client: S3Client, uri: str) -> InputError | None:
     """Return the error for a URI that should be a backup's, and is a repository's or a database's folder."""
     uri = uri.rstrip("/")
-    above, _, last = uri.rpartition("/")
+    if _is_of_database(client, uri):
+        return InputError(f"{uri} is the folder of a database: name a backup in it, such as {uri}/latest")
     # Whoever may read an archive may have no right to look around it.
     with contextlib.suppress(PgS3Error):
-        if above != "s3:/" and next(Repository(client, above).newest_first(unquote(last)), None) is not None:
-            return InputError(f"{uri} is the folder of a database: name a backup in it, such as {uri}/latest")
         repository = Repository(client, uri)
         if (database := next(_with_backups(repository), None)) is not None:
             backup = f"{repository.uri(repository.base(database))}latest"
             return InputError(f"{uri} is a repository: name a backup in it, such as {backup}")
     return None
+
+
+def _is_of_database(client: S3Client, uri: str) -> bool:
+    """True if a URI is the folder of a database's backups; False also if nobody may look above it."""
+    above, _, last = uri.rpartition("/")
+    with contextlib.suppress(PgS3Error):
+        return above != "s3:/" and next(Repository(client, above).newest_first(unquote(last)), None) is not None
+    return False
 
 
 def _below(repository: Repository) -> str:

@@ -48,6 +48,7 @@ SETTINGS: Mapping[str, object] = {
 # So that what a server writes ahead does not fill the memory that its files are in.
 SETTINGS_IN_MEMORY: Mapping[str, object] = {"max_wal_size": "128MB", "wal_init_zero": "off"}
 FIRST_WITH_SCRAM_ITERATIONS = 16
+FIRST_WITH_STRATEGIES = 15
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
@@ -229,6 +230,8 @@ class Cluster:
 
     def create_database(self, name: str, **options: str) -> None:
         """Create a database, with options such as template="template0", encoding="LATIN1"."""
+        if self.major >= FIRST_WITH_STRATEGIES:
+            options = {"strategy": "file_copy", **options}  # half of the work of the default for a small template
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         for option, value in options.items():
             statement += sql.SQL(f" {option} {{}}").format(sql.Literal(value))

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,12 +38,14 @@ from testkit.postgresql_binaries import SWITCH  # noqa: E402
 from testkit.s3 import Ceph, Moto, S3Server  # noqa: E402
 from testkit.sandbox import Sandbox, memory_dir  # noqa: E402
 from tests.support.fault_tally import TALLY  # noqa: E402
-from tests.support.sampling import SEED  # noqa: E402
+from tests.support.sampling import SEED, sample  # noqa: E402
 
 # Each task has a session of botocore's, and each session would read the descriptions of AWS's services anew.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 Sandbox.default_dir = memory_dir()
 MAJORS = (15, 16, 18)
+CEPH_IS_REQUIRED = os.environ.get("PG_S3_REQUIRE_CEPH") == "1"
+S3_SERVERS = ["moto", "ceph"] if CEPH_IS_REQUIRED or Ceph.available() is None else ["moto"]
 
 
 def postgresql_is_missing(reason: str) -> NoReturn:
@@ -99,9 +101,9 @@ def pg18_with_vector(cluster_of: Callable[[Installation], Cluster]) -> Cluster:
     return cluster_of(with_vector(18))
 
 
-@pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")
+@pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest, cluster_of: Callable[[int], Cluster]) -> Cluster:
-    """Every installed major in turn; `parametrize("postgres", [18], indirect=True)` narrows it."""
+    """The server of a major; `parametrize("postgres", [18], indirect=True)` chooses."""
     return cluster_of(request.param)
 
 
@@ -143,16 +145,16 @@ def moto() -> Iterator[Moto]:
 def ceph() -> Iterator[Ceph]:
     reason = Ceph.available()
     if reason is not None:
-        if os.environ.get("PG_S3_REQUIRE_CEPH") == "1":
+        if CEPH_IS_REQUIRED:
             pytest.fail(f"PG_S3_REQUIRE_CEPH=1, but Ceph can't be started: {reason}")
         pytest.skip(f"Ceph: {reason}")
     with Ceph() as server:
         yield server
 
 
-@pytest.fixture(scope="session", params=["moto", "ceph"])
+@pytest.fixture(scope="session")
 def s3(request: pytest.FixtureRequest) -> S3Server:
-    """Every S3 server in turn; `parametrize("s3", ["moto"], indirect=True)` narrows it."""
+    """One of the S3 servers; `parametrize("s3", ["moto"], indirect=True)` chooses."""
     server: S3Server = request.getfixturevalue(request.param)
     return server
 
@@ -161,6 +163,19 @@ def s3(request: pytest.FixtureRequest) -> S3Server:
 def bucket(s3: S3Server) -> str:
     """The name of a new, empty bucket of `s3`."""
     return s3.create_bucket(f"test-{uuid.uuid4().hex[:12]}")
+
+
+def names_of(parametrize: pytest.Mark) -> Collection[str]:
+    return parametrize.args[0].split(",") if isinstance(parametrize.args[0], str) else parametrize.args[0]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let a test that chooses no server have some of them: others every day, as in any sweep."""
+    chosen = {name for mark in metafunc.definition.iter_markers("parametrize") for name in names_of(mark)}
+    for name, servers, size in [("postgres", MAJORS, 2), ("s3", S3_SERVERS, 1)]:
+        if name in metafunc.fixturenames and name not in chosen:
+            some = sample(servers, size, name, metafunc.definition.nodeid)
+            metafunc.parametrize(name, some, indirect=True, scope="session")
 
 
 def pytest_report_header() -> str:

@@ -22,7 +22,8 @@ from testkit.database_equality import compare_databases
 from testkit.databases import create_hard_roles
 from testkit.dumps import dump
 from testkit.postgres import Cluster, installations
-from testkit.s3 import Ceph, S3Server
+from testkit.s3 import S3Server
+from tests.conftest import S3_SERVERS
 
 # It would read the source of every function on the stack for the user agent, for 0.1 s of each task.
 AwsGenericHook._get_caller = lambda self, target_function_name="execute": "Unknown"
@@ -36,7 +37,7 @@ def only_on(*servers: str) -> pytest.MarkDecorator:
 @pytest.fixture(scope="session")
 def best(request: pytest.FixtureRequest) -> S3Server:
     """The server for much data: moto keeps all of it in memory, and each ranged GET costs the whole object."""
-    server: S3Server = request.getfixturevalue("moto" if Ceph.available() else "ceph")
+    server: S3Server = request.getfixturevalue(S3_SERVERS[-1])
     return server
 
 

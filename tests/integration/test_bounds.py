@@ -25,7 +25,8 @@ from airflow_pg_s3.core.repository.repository import Repository
 from testkit.databases import create_bulk_database, create_wide_table
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
-from tests.integration.conftest import processes_in
+from tests.conftest import S3_SERVERS
+from tests.integration.conftest import only_on, processes_in
 from tests.support.sampling import TORTURE
 
 MIB = 1 << 20
@@ -75,16 +76,6 @@ def bulk(pg18: Cluster) -> Iterator[Cluster]:
     pg18.drop_database("bounds")
 
 
-@pytest.fixture
-def s3(request: pytest.FixtureRequest) -> S3Server:
-    """Ceph where it is: moto keeps four copies of what it gets."""
-    from testkit.s3 import Ceph
-
-    name = "moto" if Ceph.available() and os.environ.get("PG_S3_REQUIRE_CEPH") != "1" else "ceph"
-    server: S3Server = request.getfixturevalue(name)
-    return server
-
-
 def measure(cluster: Cluster, s3: S3Server, bucket: str, database: str, *options: str) -> dict[str, int]:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, f"s3://{bucket}/memory", database, str(JOBS), *options],
@@ -103,6 +94,8 @@ def measure(cluster: Cluster, s3: S3Server, bucket: str, database: str, *options
     return result
 
 
+# Ceph where it is: moto keeps four copies of what it gets.
+@only_on(S3_SERVERS[-1])
 def test_memory_does_not_grow_with_the_database(
     bulk: Cluster, s3: S3Server, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

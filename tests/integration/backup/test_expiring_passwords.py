@@ -18,7 +18,7 @@ from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.dumps import dump
 from testkit.postgres import Cluster
 from tests.conftest import MAJORS
-from tests.support.sampling import combine
+from tests.support.sampling import combine, sample
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -99,7 +99,9 @@ def outlasts(by_token, restore, new_name) -> Callable[..., dict]:
 
 
 @pytest.mark.parametrize(
-    ("postgres", "jobs"), combine(MAJORS, [1, 2], name="expiring passwords"), indirect=["postgres"]
+    ("postgres", "jobs"),
+    sample(combine(MAJORS, [1, 2], name="expiring passwords"), 2, "expiring passwords"),
+    indirect=["postgres"],
 )
 def test_a_restore_outlasts_its_password(postgres: Cluster, back_up, new_database, outlasts, tokens, jobs) -> None:
     backup = back_up(postgres, new_database(postgres, SLOW))
@@ -107,7 +109,9 @@ def test_a_restore_outlasts_its_password(postgres: Cluster, back_up, new_databas
     assert len(tokens.made) > 2
 
 
-@pytest.mark.parametrize("arguments", [{"if_exists": "replace"}, {"managed_service": True}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", sample([{"if_exists": "replace"}, {"managed_service": True}], 1, "does more"), ids=str
+)
 @ONLY_ON_16
 def test_a_restore_that_does_more_outlasts_it_too(
     postgres: Cluster, back_up, new_database, outlasts, arguments: dict

@@ -53,7 +53,11 @@ SELECTING = [
 
 @pytest.mark.parametrize(
     ("form", "if_exists"),
-    combine(["ours", "custom", "directory"], ["replace", "clean"], name="options that select"),
+    sample(
+        combine(["ours", "custom", "directory"], ["replace", "clean"], name="options that select"),
+        2,
+        "options that select",
+    ),
 )
 def test_options_that_select_do_not_empty_a_live_database(
     pg16: Cluster, live: str, back_up, put, restore, tmp_path, form: str, if_exists: str

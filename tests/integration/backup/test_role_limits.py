@@ -13,6 +13,7 @@ from airflow_pg_s3.core.restore.target import InPlaceTarget
 from testkit.dumps import dump
 from testkit.postgres import Cluster
 from tests.integration.restore.external.test_external_archives import UNSAFE
+from tests.support.sampling import sample
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -38,7 +39,9 @@ def limit(pg18: Cluster, s3) -> Iterator[Callable[..., ConnectionParameters]]:
     pg18.psql("reassign owned by limited to postgres; drop owned by limited; drop role limited")
 
 
-@pytest.mark.parametrize("name", [name for name in LIMITS if name != "lock_timeout"])
+@pytest.mark.parametrize(
+    "name", sample([name for name in LIMITS if name != "lock_timeout"], 2, "outlasted limits")
+)
 def test_a_session_of_ours_outlasts_it(limit, name: str) -> None:
     with limit(name).connect() as connection:
         with connection.transaction():

@@ -98,7 +98,7 @@ class Victim:
             self._world.client.put_object(Bucket=self._world.bucket, Key=key, Body=data)
 
 
-@pytest.fixture(scope="module", params=["plain", "encrypted"])
+@pytest.fixture(scope="module", params=sample(["plain", "encrypted"], 1, "corruption"))
 def victim(request: pytest.FixtureRequest, world: World) -> Victim:
     made = Victim(world, request.param, encrypted=request.param == "encrypted")
     assert len(made.objects) >= 5

@@ -285,7 +285,7 @@ restore(request, client, cancel=threading.Event(), log=logging.getLogger())
 """
 
 
-@pytest.mark.parametrize("number", range(24 if TORTURE else 4))
+@pytest.mark.parametrize("number", range(24 if TORTURE else 2))
 def test_a_replace_that_is_killed_anywhere_leaves_one_whole_database_and_the_retry_succeeds(
     pg16: Cluster, live: str, backup, restore, s3: S3Server, spool_dir: Path, number: int
 ) -> None:

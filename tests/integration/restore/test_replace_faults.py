@@ -10,6 +10,7 @@ from airflow_pg_s3.core.s3 import download
 from testkit.fault_proxy import Fault, FaultProxy, Request, Reset, Truncate
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
+from tests.support.sampling import combine
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
 
@@ -74,9 +75,12 @@ def flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
-@pytest.mark.parametrize("table", ["large_1", "small"])
+def cut_short(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
 @pytest.mark.parametrize(
-    "damage", [flipped, lambda data: data[: len(data) // 2], None], ids=["flipped bit", "truncated", "missing"]
+    ("damage", "table"), combine([flipped, cut_short, None], ["large_1", "small"], name="damaged")
 )
 def test_a_damaged_object_is_named_and_the_live_database_stays(
     s3: S3Server, bucket: str, replace_fails, key_of, table: str, damage: Callable[[bytes], bytes] | None

@@ -6,7 +6,9 @@ import pytest
 
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.postgres import Cluster
+from tests.conftest import MAJORS
 from tests.integration.conftest import only_on
+from tests.support.sampling import sample
 
 # pg_restore --list has "TABLE DATA orders postgres" for the table orders of the schema DATA.
 FILL = """
@@ -36,7 +38,7 @@ analyze;
 
 
 @only_on("moto")
-@pytest.mark.parametrize("major", [15, 16, 18])
+@pytest.mark.parametrize("major", sample(MAJORS, 2, "names of schemas"))
 def test_a_backup_with_such_schemas_is_verified_and_restored_whole_and_in_parts(
     cluster_of: Callable[[int], Cluster],
     new_database: Callable[..., str],

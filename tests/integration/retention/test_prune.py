@@ -29,7 +29,7 @@ from testkit.fault_proxy import FaultProxy, Reset, at, since
 from testkit.postgres import Cluster
 from testkit.s3 import Moto, S3Server
 from tests.integration.conftest import only_on
-from tests.support.sampling import TORTURE, sample
+from tests.support.sampling import TORTURE, combine, sample
 from tests.support.stored_backups import id_at, manifest_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -430,8 +430,7 @@ def make_place(client: object, bucket: str, prefix: str) -> tuple[Place, SimpleN
 
 
 @only_on("moto")
-@pytest.mark.parametrize("when", ["before", "after"], ids=["never arrives", "answer lost"])
-@pytest.mark.parametrize("duration", [at, since], ids=["once", "from then on"])
+@pytest.mark.parametrize(("when", "duration"), combine(["before", "after"], [at, since], name="interrupted prune"))
 def test_interrupted_at_any_request_and_repeated_it_converges(s3, bucket, proxy, when, duration):
     client, faulty = s3.client(), proxy.client(retries={"total_max_attempts": 1})
     log = logging.getLogger("prune")

@@ -75,12 +75,10 @@ test-matrix: setup ## the system tests with each minor of Airflow, on several Py
 	done
 
 torture: SECONDS_OF_FUZZING := 60
-# All that take a sample of their cases elsewhere.
-torture: SWEEPS = $(shell grep -rl '^from tests.support.sampling import' --include='test_*.py' tests)
 torture: setup ## every fault at every request, hundreds of kills, all corruptions and versions, fuzzing: some three hours
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group torture
 	$(BIN)/python -m testkit.fuzz_runner $(SECONDS_OF_FUZZING)
-	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 $(SWEEPS) $(ARGS)
+	PG_S3_TORTURE=1 $(BIN)/python -m pytest -n $(PROCESSES) --timeout 7200 $(ARGS)
 
 bench: setup ## measure backups and restores beside what people run, on Ceph: an hour or two
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --group bench

@@ -20,6 +20,7 @@ from testkit.airflow_standalone import Standalone, wait_until
 from testkit.databases import create_bulk_database
 from tests.support.airflow_versions import VERSION, since
 from tests.support.browser import open_browser
+from tests.support.sampling import sample
 
 BUCKET = "standalone"
 REPOSITORY = f"s3://{BUCKET}/backups"
@@ -293,7 +294,7 @@ def kill_task_process(standalone, run_id):
     os.kill(task, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("end", [mark_failed, kill_task_process])
+@pytest.mark.parametrize("end", sample([mark_failed, kill_task_process], 1, "ended midway"))
 def test_a_backup_ended_midway_leaves_no_process_and_no_spool_and_the_next_run_nothing_of_it(
     standalone, moto, big, road, end
 ):

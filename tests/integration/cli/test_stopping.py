@@ -12,6 +12,7 @@ import pytest
 from testkit.postgres import Cluster
 from tests.integration.cli.conftest import CLIENT_PATH, uri_of
 from tests.integration.conftest import only_on
+from tests.support.sampling import sample
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = only_on("moto")
@@ -126,7 +127,7 @@ def test_a_backup_whose_terminal_is_closed_leaves_nothing(
     assert processes() == []
 
 
-@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("twice", sample([False, True], 1, "stopped twice"))
 def test_a_restore_leaves_nothing(held, source, back_up, new_name, spool_dir, processes, twice):
     done = back_up(source, DATABASE)
     copy = new_name(source)

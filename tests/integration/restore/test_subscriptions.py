@@ -9,6 +9,7 @@ from airflow_pg_s3.core.errors import ServerError
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.dumps import dump
 from testkit.postgres import Cluster
+from tests.support.sampling import sample
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("s3", ["moto"], indirect=True)
@@ -87,7 +88,9 @@ def still_receives(cluster: Cluster, source: str, publisher: Cluster) -> bool:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"managed_service": True}, {"foreign": "custom"}, {"foreign": "plain"}], ids=str
+    "options",
+    sample([{}, {"managed_service": True}, {"foreign": "custom"}, {"foreign": "plain"}], 2, "detached"),
+    ids=str,
 )
 def test_a_restored_subscription_is_detached_and_can_be_cleaned_again_and_again(
     pg16: Cluster, publisher: Cluster, source: str, copies, back_up, put, restore, tmp_path, options: dict
@@ -174,7 +177,7 @@ def test_a_failed_restore_leaves_no_database_and_the_next_one_succeeds(
         restore(pg16, target, backup=backup["uri"])
 
 
-@pytest.mark.parametrize("keep_previous", [True, False])
+@pytest.mark.parametrize("keep_previous", sample([True, False], 1, "night after night"))
 def test_a_database_with_one_is_replaced_night_after_night_whatever_fails_between(
     pg16: Cluster, publisher: Cluster, source: str, copies, back_up, restore, keep_previous: bool
 ) -> None:

@@ -372,7 +372,8 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(
-    ("damage", "level"), combine(DAMAGE, ["restore", "checksum"], name="a damaged object is verified")
+    ("damage", "level"),
+    sample(combine(DAMAGE, ["restore", "checksum"], name="damaged object"), 2, "damaged object"),
 )
 @only_on("moto")
 def test_a_damaged_object_is_a_failure_that_names_it(
@@ -685,7 +686,7 @@ PgS3VerifyOperator(task_id="v", backup=sys.argv[1], aws_conn_id="aws", spool_dir
 """
 
 
-@pytest.mark.parametrize("where", ["throwaway", "server"])
+@pytest.mark.parametrize("where", sample(["throwaway", "server"], 1, "killed verification"))
 @only_on("moto")
 def test_after_a_sigkill_no_process_and_no_folder_is_left_and_no_database_after_the_next_run(
     source: Cluster, backup: dict, operator, verify, spool_dir: Path, where: str
@@ -714,7 +715,7 @@ def test_after_a_sigkill_no_process_and_no_folder_is_left_and_no_database_after_
     assert scratch_databases(source) == []
 
 
-@pytest.mark.parametrize("error", [AirflowTaskTimeout, KeyboardInterrupt])
+@pytest.mark.parametrize("error", sample([AirflowTaskTimeout, KeyboardInterrupt], 1, "interruption"))
 @only_on("moto")
 def test_an_interruption_leaves_neither_database_nor_server_nor_record(
     source: Cluster, backup: dict, verify, evidence_of, monkeypatch, spool_dir: Path, error: type[BaseException]

@@ -93,7 +93,7 @@ def test_a_custom_archive_that_was_piped_comes_back(
     sample(
         combine(
             FORMATS,
-            # A pg_dump that is older than its server's minor writes what restores nowhere: of 15, its own is taken.
+            # A pg_dump older than its server's minor writes what restores nowhere: of 15, its own is taken.
             [((14, 14), 18), ((14, 16), 18), ((15, 15), 15), ((15, 18), 15), ((16, 18), 18), ((18, 18), 18)],
             name="newer pg_dump",
         ),

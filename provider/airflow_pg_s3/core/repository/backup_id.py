@@ -10,6 +10,10 @@ import re
 import secrets
 from datetime import UTC, datetime
 
+LATEST = "latest"
+LATEST_VERIFIED = "latest-verified"
+"""What may stand in place of an id."""
+
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
 

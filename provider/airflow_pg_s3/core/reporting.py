@@ -121,9 +121,9 @@ def near(name: str, names: Iterable[str]) -> list[str]:
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Ask whether a name near a mistyped one is meant; an empty text if none is near."""
     alike = near(name, names)
-    is_quoted = any(_folded(each) == _folded(name) for each in alike)
-    literally = "names are taken as they are written, without quotes and with their case: " if is_quoted else ""
-    return f"{literally}did you mean {' or '.join(alike)}?" if alike else ""
+    same = [each for each in alike if _folded(each) == _folded(name)]
+    rule = "names are taken as they are written, without quotes and with their case: " if same else ""
+    return f"{rule}did you mean {' or '.join(same or alike)}?" if alike else ""
 
 
 def _folded(name: str) -> str:

@@ -113,6 +113,7 @@ def _save(archive: ArchiveFolder, jobs: int, cancel: threading.Event, log: Log) 
                 if cancel.is_set():
                     raise Cancelled("the download was stopped; nothing of it is kept")
                 progress.tick()
+            progress.end()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -135,7 +135,7 @@ def add_common(parser: argparse.ArgumentParser, connections: ConnectionOptions, 
         )
     else:
         parser.set_defaults(output="text")
-    written.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
+    written.add_argument("-q", "--quiet", action="store_true", help="say nothing but results, warnings and errors")
 
 
 def add_worker(parser: argparse.ArgumentParser, *, has_programs: bool = True) -> None:

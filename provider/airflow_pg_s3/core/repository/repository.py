@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.repository import manifest as manifests
-from airflow_pg_s3.core.repository.backup_id import LATEST, LATEST_VERIFIED, time_of, time_of_beginning
+from airflow_pg_s3.core.repository.backup_id import is_of_backup, time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX, BackupRef, Listing
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.members import Member, parse_members
@@ -90,7 +90,7 @@ class Repository:
         if "//" in self._prefix or any(part in (".", "..") for part in self._prefix.split("/")):
             raise InputError(f"repository {uri!r} has an empty, '.' or '..' path segment")
         *above, last = self._prefix.rstrip("/").split("/")
-        if last in (LATEST, LATEST_VERIFIED) or time_of_beginning(last) is not None:
+        if is_of_backup(last):
             meant = self.uri("/".join(above[:-1])).rstrip("/")
             raise InputError(f"{self.root} names a backup, and not a repository: did you mean {meant}?")
 

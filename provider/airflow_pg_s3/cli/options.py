@@ -17,8 +17,8 @@ POSTGRES_HELP = (
     "as psql takes it: a URI such as postgresql://user@host/database, keywords such as 'service=orders', or a "
     "database's name; what is left out comes from PGHOST, PGUSER … and passwords from PGPASSWORD or ~/.pgpass"
 )
-
 ON_S3 = "is on S3"
+"""How the message ends if a URI of S3 is in another argument's place."""
 
 
 class ConnectionOptions:

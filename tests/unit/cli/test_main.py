@@ -197,13 +197,15 @@ def test_what_names_no_backup_is_answered_with_what_does(ended, bucket, name):
 
 def test_what_a_prune_has_done_is_a_result_and_its_plan_is_not(ended, s3_client, bucket):
     shelf, at = Shelf(s3_client, f"s3://{bucket}/p"), datetime(2026, 11, 20, 3, tzinfo=UTC)
-    verified, newest = shelf.put_backup("orders", at), shelf.put_backup("orders", at, 1)
+    verified, _ = (shelf.put_backup("orders", at, number) for number in range(2))
     shelf.put_evidence("orders", verified, RESTORED, at=at)
+    shelf.put("orders/20261119T030000Z-000000.json", b"of unknown size")
     prune = ("prune", f"s3://{bucket}/p", "--keep-last", "1", "--dry-run")
     code, out, err = ended(*prune)
     assert (code, out.startswith("orders: 2 backups kept, 0 would be deleted, "), out.count("\n")) == (0, True, 1)
     # The rows tell how large the backups are, whichever reason keeps them.
     assert re.findall(r"^\S+ +\d+ \w+ +(\d+ \w+) ", err, re.MULTILINE) == ["4 B", "4 B"]
+    assert " 0 B" not in err
     code, out, err = ended(*prune, "--output", "json")
     assert (json.loads(out)["counts"]["kept"], "orders: 2 backups kept" in err) == (2, True)
 

@@ -216,12 +216,12 @@ def test_a_slow_s3_pauses_pg_dump_and_the_spool_keeps_within_its_limit(
     lines = log.lines_of_progress
     pattern = (
         r"read [\d.]+ \w?B( of about [\d.]+ \w?B(, [\w ]+ left)?)?; stored [\d.]+ \w?B; [\d.]+ \w?B/s; "
-        r"members \d+ of \d+ so far; spool [\d.]+ \w?B(; at .+)?"
+        r"\d+ of \d+ files done; spool [\d.]+ \w?B(; at .+)?"
     )
     assert all(re.fullmatch(pattern, line) for line in lines), lines
     # One a second, whatever the machine does, and one at the end.
     assert 2 <= len(lines) <= time.monotonic() - began + 1
-    assert re.search(r"members (\d+) of \1 so far", lines[-1])
+    assert re.search(r"; (\d+) of \1 files done;", lines[-1])
 
 
 class Log:

@@ -49,6 +49,8 @@ def test_an_age_has_two_or_three_digits_at_most_days(seconds, said):
         ("sales.orders", ["public.orders"]),
         ("public.x", []),
         ("pulbic.big", ["public.big"]),
+        ("public.ORDERS", ["public.orders"]),
+        ('"public"."Lines"', ["public.lines"]),
     ],
 )
 def test_what_is_near_has_more_in_common_than_its_schema(typed, meant):

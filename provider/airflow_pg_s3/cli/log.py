@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from airflow_pg_s3.core.reporting import Log
 
@@ -21,16 +21,25 @@ class PlainLog:
     """Lines.
 
     :param wording: changes each message into this program's words.
+    :param results: where a result goes that is a line; None if it is one line more.
     """
 
-    def __init__(self, wording: Callable[[str], str], *, quiet: bool) -> None:
+    def __init__(self, wording: Callable[[str], str], results: TextIO | None, *, quiet: bool) -> None:
         self._wording = wording
+        self._results = results
         self._quiet = quiet
 
     def info(self, message: str, /, *args: Any) -> None:
         """Say what happens."""
         if not self._quiet:
             self._write(message % args if args else message)
+
+    def result(self, message: str, /, *args: Any) -> None:
+        """Say what has come of it."""
+        if self._results is None:
+            self.info(message, *args)
+        else:
+            print(self._wording(message % args), file=self._results, flush=True)
 
     def warning(self, message: str, /, *args: Any) -> None:
         """Say what somebody should look at."""
@@ -50,18 +59,15 @@ class PlainLog:
 
 
 class TerminalLog(PlainLog):
-    """Lines, and below them a bar while something is going on.
+    """Lines, and below them a bar while something is going on."""
 
-    :param close: ends the bar.
-    """
-
-    def __init__(self, wording: Callable[[str], str], *, quiet: bool) -> None:
+    def __init__(self, wording: Callable[[str], str], results: TextIO | None, *, quiet: bool) -> None:
         # Not above: who writes into a file need not wait for it.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
         from rich.table import Column
 
-        super().__init__(wording, quiet=quiet)
+        super().__init__(wording, results, quiet=quiet)
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._progress = Progress(
             BarColumn(bar_width=30),
@@ -85,22 +91,23 @@ class TerminalLog(PlainLog):
             self._is_shown = True
             self._progress.start()
 
-    def close(self) -> None:
-        """Take the bar away."""
+    def end_stage(self) -> None:
+        """Take the bar away: what is written next may go to the same terminal by another way."""
         self._progress.stop()
+        self._is_shown = False
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def open_log(wording: Callable[[str], str], *, quiet: bool) -> Iterator[CommandLog]:
+def open_log(wording: Callable[[str], str], results: TextIO | None, *, quiet: bool) -> Iterator[CommandLog]:
     """Open the log that fits standard error."""
     if not sys.stderr.isatty():
-        yield PlainLog(wording, quiet=quiet)
+        yield PlainLog(wording, results, quiet=quiet)
         return
-    terminal = TerminalLog(wording, quiet=quiet)
+    terminal = TerminalLog(wording, results, quiet=quiet)
     try:
         yield terminal
     finally:
-        terminal.close()
+        terminal.end_stage()

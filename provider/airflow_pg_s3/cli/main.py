@@ -66,15 +66,16 @@ def _run(arguments: Namespace, connect: Connect, words: Mapping[str, str], resul
     from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error
 
     wording = partial(in_words_of, arguments.command, words=words)
+    is_json = arguments.output == "json"
     with (
-        open_log(wording, quiet=arguments.quiet) as log,
+        open_log(wording, None if is_json else results, quiet=arguments.quiet) as log,
         stop_on_signals(may_undo=arguments.may_undo) as stop,
     ):
         command = importlib.import_module(f"airflow_pg_s3.cli.commands.{arguments.module}")
         try:
             session = Session(
                 connections=connect(arguments, log),
-                out=Output(results, is_json=arguments.output == "json"),
+                out=Output(results, is_json=is_json),
                 wording=wording,
                 log=log,
                 cancel=stop.cancel,

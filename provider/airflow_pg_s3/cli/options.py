@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from datetime import timedelta
+from functools import partial
 
 from airflow_pg_s3.core.reporting import parse_duration
 
@@ -16,6 +17,8 @@ POSTGRES_HELP = (
     "as psql takes it: a URI such as postgresql://user@host/database, keywords such as 'service=orders', or a "
     "database's name; what is left out comes from PGHOST, PGUSER … and passwords from PGPASSWORD or ~/.pgpass"
 )
+ON_S3 = "is on S3"
+"""How the message ends if a URI of S3 is in another argument's place."""
 
 
 class ConnectionOptions:
@@ -23,7 +26,7 @@ class ConnectionOptions:
 
     def add_postgres(self, parser: argparse.ArgumentParser, about: str) -> None:
         """Add a database."""
-        parser.add_argument("postgres", metavar="POSTGRES", help=f"{about}, {POSTGRES_HELP}")
+        parser.add_argument("postgres", type=not_on_s3, metavar="POSTGRES", help=f"{about}, {POSTGRES_HELP}")
 
     def add_repository(self, parser: argparse.ArgumentParser, about: str = "where backups lie") -> None:
         """Add a repository."""
@@ -73,6 +76,16 @@ class ConnectionOptions:
         )
 
 
+def not_on_s3(text: str) -> str:
+    """Take an argument that stands beside a URI of S3.
+
+    :raises argparse.ArgumentTypeError: it is such a URI itself; the message ends with `ON_S3`.
+    """
+    if text.startswith("s3://"):
+        raise argparse.ArgumentTypeError(f"{text} {ON_S3}")
+    return text
+
+
 def duration(text: str) -> timedelta:
     """Read a duration such as ``26h``.
 
@@ -84,7 +97,7 @@ def duration(text: str) -> timedelta:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def number(text: str) -> int:
+def number(text: str, *, example: str = "7") -> int:
     """Read an integer.
 
     :raises argparse.ArgumentTypeError: it is none.
@@ -92,7 +105,7 @@ def number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, such as 7, not {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be a number, such as {example}, not {text!r}") from None
 
 
 def label(text: str) -> tuple[str, str]:
@@ -122,7 +135,7 @@ def add_common(parser: argparse.ArgumentParser, connections: ConnectionOptions, 
         )
     else:
         parser.set_defaults(output="text")
-    written.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
+    written.add_argument("-q", "--quiet", action="store_true", help="say nothing but results, warnings and errors")
 
 
 def add_worker(parser: argparse.ArgumentParser, *, has_programs: bool = True) -> None:
@@ -143,7 +156,7 @@ def add_spool_limit(parser: argparse.ArgumentParser) -> None:
     """Add how much disk a backup may take."""
     parser.add_argument(
         "--spool-limit",
-        type=number,
+        type=partial(number, example="500000000"),
         default=1 << 30,
         metavar="BYTES",
         help="disk that a backup may take in the spool (default: 1 GiB)",

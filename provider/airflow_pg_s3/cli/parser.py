@@ -60,7 +60,10 @@ class _CommandParser(Parser):
         return f" (did you mean {words}?)" if words else ""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, with what to write if it is an option whose value begins with a dash."""
+        """Say what is wrong, with what to write if a value begins with a dash, or arguments are swapped."""
+        if message.endswith(options.ON_S3):
+            order = " ".join(str(one.metavar) for one in self._get_positional_actions())
+            message += f": the arguments are the other way round, or one is missing: write {self.prog} {order}"
         if (match := _NO_VALUE.fullmatch(message)) is not None:
             option = match[1]
             values = [value for name, value in pairwise(self._given) if name == option and value.startswith("-")]
@@ -345,7 +348,9 @@ def _prune(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> N
 
 def _download(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
-    parser.add_argument("folder", metavar="FOLDER", help="a folder that does not exist yet")
+    parser.add_argument(
+        "folder", type=options.not_on_s3, metavar="FOLDER", help="a folder that does not exist yet"
+    )
     options.add_jobs(parser, "files written at the same time")
     connections.add_identity(parser)
     options.add_common(parser, connections)
@@ -360,7 +365,9 @@ def _copy(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> No
 
 def _cat(parser: argparse.ArgumentParser, connections: ConnectionOptions) -> None:
     parser.add_argument("backup", metavar="BACKUP", help=options.BACKUP_HELP)
-    parser.add_argument("table", metavar="TABLE", help="such as public.orders; without a schema, public's")
+    parser.add_argument(
+        "table", type=options.not_on_s3, metavar="TABLE", help="such as public.orders; without a schema, public's"
+    )
     parser.add_argument(
         "--format", choices=("copy", "csv"), default="copy", help="COPY text, as it was dumped (default), or CSV"
     )

@@ -6,7 +6,8 @@ import argparse
 import re
 from collections.abc import Mapping
 
-_VALUE = r"(?:\"([^\"]*)\"|'([^']*)'|\[['\"]?([^]'\"]*)['\"]?\]|(\w+))"
+_VALUE = r"(?:\"([^\"]*)\"|'([^']*)'|\[([^]]*)\]|(\w+))"
+_QUOTES = "'\""
 # What core says of Airflow; what the command line says in its place.
 OF_AIRFLOW = {
     "the option [pg_s3] client_path": "--client-path",
@@ -41,7 +42,7 @@ OF_AIRFLOW = {
 def in_words_of(command: argparse.ArgumentParser, message: str, words: Mapping[str, str] = OF_AIRFLOW) -> str:
     """Let a message name the options of a command, where it names arguments of core.
 
-    ``give if_exists="clean"`` becomes ``give --if-exists clean``.
+    ``give if_exists="clean"`` becomes ``give --if-exists clean``, and a list the same option several times.
     """
     for theirs, ours in words.items():
         message = message.replace(theirs, ours)
@@ -53,7 +54,8 @@ def in_words_of(command: argparse.ArgumentParser, message: str, words: Mapping[s
         def with_value(match: re.Match[str], action: argparse.Action = action, option: str = option) -> str:
             value = next((text for text in match.groups() if text is not None), "")
             if action.nargs != 0:
-                return f"{option} {value}"
+                values = value.split(", ") if match[3] is not None else [value]
+                return " ".join(f"{option} {one.strip(_QUOTES)}" for one in values)
             return option if value == str(action.const) else match[0]
 
         message = re.sub(rf"\b{name}={_VALUE}", with_value, message)

@@ -38,6 +38,11 @@ def end_stage(log: Log) -> None:
         end()
 
 
+def say_result(log: Log, message: str, *args: Any) -> None:
+    """Log what has come of it; a log that has a place for that, a method ``result``, puts it there."""
+    getattr(log, "result", log.info)(message, *args)
+
+
 class Progress:
     """A progress line at most every ten seconds, and one at the end; a bar, where the log has one.
 
@@ -104,11 +109,25 @@ def plural(number: int, noun: str) -> str:
 def near(name: str, names: Iterable[str]) -> list[str]:
     """Return those of some names of tables or schemas that come near a mistyped one, the nearest first.
 
-    What they have in common before a dot makes them no more alike.
+    What they have in common before a dot makes them no more alike; quotes and case make them no less.
     """
-    own = {each: each.rpartition(".")[2] for each in names}
-    alike = set(difflib.get_close_matches(name.rpartition(".")[2], set(own.values())))
-    return difflib.get_close_matches(name, [each for each in own if own[each] in alike])
+    typed, names = _folded(name), list(names)
+    own = {_folded(each): _folded(each).rpartition(".")[2] for each in names}
+    alike = set(difflib.get_close_matches(typed.rpartition(".")[2], set(own.values())))
+    found = difflib.get_close_matches(typed, [each for each in own if own[each] in alike])
+    return [each for one in found for each in names if _folded(each) == one]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Ask whether a name near a mistyped one is meant; an empty text if none is near."""
+    alike = near(name, names)
+    same = [each for each in alike if _folded(each) == _folded(name)]
+    rule = "names are taken as they are written, without quotes and with their case: " if same else ""
+    return f"{rule}did you mean {' or '.join(same or alike)}?" if alike else ""
+
+
+def _folded(name: str) -> str:
+    return name.replace('"', "").lower()
 
 
 def some_of(names: Sequence[str], shown: int) -> str:

@@ -19,7 +19,8 @@ from airflow_pg_s3.core.doctor.doctor import DoctorRequest, examine
 from airflow_pg_s3.core.doctor.findings import failures, lines
 from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError, PgS3Error
 from airflow_pg_s3.core.reporting import Log
-from airflow_pg_s3.core.repository.backup_name import LATEST, LATEST_VERIFIED, resolve
+from airflow_pg_s3.core.repository.backup_id import LATEST, LATEST_VERIFIED
+from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.backup_table import archive_row, archive_table, backup_row, listing
 from airflow_pg_s3.core.repository.catalog import Selection, list_archives, read_uri, select
 from airflow_pg_s3.core.repository.repository import Repository

@@ -61,10 +61,19 @@ def test_a_backup_is_listed_shown_restored_verified_and_pruned(
     )  # fmt: skip
     assert part.code == 0, part.err
     assert f"is {done['uri']}" in part.err
+    assert re.fullmatch(
+        rf"restored {done['backup_id']} into {re.escape(copy)}: tables 1, rows 1, .* s\n", part.out
+    )
+    assert "restored " not in part.err
 
     verified = pg_s3("verify", done["uri"], "--server", uri_of(pg18), *work, "--output", "json", **password)
     assert verified.code == 0, verified.err
     assert (verified.json["outcome"], verified.json["differences"]) == ("verified", [])
+    read = pg_s3("verify", done["uri"], "--level", "checksum")
+    assert re.fullmatch(
+        r"backup \S+ of .* is verified: every object read, 2 tables, 1001 rows \(.* s\)\n", read.out
+    )
+    assert re.search(r"^read ([\d.]+ \w+) of \1, ", read.err, re.MULTILINE)
     shown = pg_s3("show", f"{folder}/latest-verified")
     assert re.search(r"^verified +yes$", shown.out, re.MULTILINE)
     assert re.search(r"^public\.orders +1,000 ", shown.out, re.MULTILINE)

@@ -1,5 +1,6 @@
 """What a backup holds, without a server: as a folder for pg_restore, and one table's rows."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,8 @@ insert into odd (id, "a ""good"" column", bytes) values
     (5, '\N', null), (6, 'comma, "quote"', null), (7, 'ünïcode', null), (8, ' ', null), (9, E'\\n', null);
 create table one (text text); insert into one values ('\.'), (''), (null), ('"');
 create table large as select i, md5(i::text) as noise from generate_series(1, 60000) i;
+create table again as table large;
+create view seen as table one; create sequence counter;
 create table empty (i int);
 create table nothing (); insert into nothing default values;
 create schema "Other"; create table "Other"."my table" as select 1 as i;
@@ -67,6 +70,9 @@ def test_cat_says_how_to_load_it_and_which_tables_are_near(pg_s3, backup):
     unknown = pg_s3("cat", backup["uri"], "public.larg")
     assert (unknown.code, unknown.out) == (2, "")
     assert "holds no rows of a table 'public.larg': did you mean public.large?" in unknown.err
+    for name, kind in {"seen": "view", "counter": "sequence"}.items():
+        said = pg_s3("cat", backup["uri"], name).err
+        assert f"public.{name} is a {kind}: it has no rows of its own in backup {backup['backup_id']}" in said
     assert pg_s3("cat", backup["uri"], "odd", "--header").code == 2
 
 
@@ -79,6 +85,8 @@ def test_a_download_is_what_a_plain_pg_restore_takes(pg18: Cluster, pg_s3, backu
     assert done.code == 0, done.err
     assert (done.json["folder"], done.json["rows"]) == (str(folder), backup["rows"])
     assert list(folder.parent.iterdir()) == [folder]
+    # Chunks that are there twice are read twice.
+    assert re.search(r"^read ([\d.]+ \w+) of \1, ", done.err, re.MULTILINE)
     copy = new_name(pg18, "copy")
     pg18.create_database(copy)
     pg18.run("pg_restore", "--jobs=2", f"--dbname={copy}", folder)

@@ -63,7 +63,7 @@ def test_where_all_is_well_it_says_so_and_leaves_nothing(pg18: Cluster, pg_s3, r
         "spool",
     ]  # fmt: skip
     others = [folder for major, folder in installations().items() if major != 18]
-    assert all(f" in {folder}" in done.out.partition("set aside, as ")[2] for folder in others)
+    assert all(f" in {folder}" in done.out.partition("not used, as 18.")[2] for folder in others)
     assert done.out.endswith("a backup has all that it needs\n")
     assert leftovers() == []
 

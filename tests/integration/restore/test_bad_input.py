@@ -103,7 +103,7 @@ def test_options_that_are_ours_are_refused(
     pg16: Cluster, database: str, back_up, refused, options: list[str]
 ) -> None:
     refused(
-        r"pg_dump_options: '.*' (is set by the operator|writes INSERT commands).*; remove it",
+        r"pg_dump_options: '.*' (is set by airflow-provider-pg-s3|writes INSERT commands).*; remove it",
         lambda: back_up(pg16, database, pg_dump_options=options),
     )
 
@@ -211,8 +211,8 @@ RESTORES = {
     "not a manifest": ({"backup": "{repository}/text.json"}, "is not a manifest"),
     "no jobs": ({"jobs": 0}, "jobs must be at least 1"),
     "if_exists": ({"if_exists": "overwrite"}, "if_exists must be"),
-    "an option of ours": ({"pg_restore_options": ["--clean"]}, "'--clean' is set by the operator"),
-    "dbname": ({"pg_restore_options": ["-d", "postgres"]}, "'-d' is set by the operator"),
+    "an option of ours": ({"pg_restore_options": ["--clean"]}, "'--clean' is set by airflow-provider-pg-s3"),
+    "dbname": ({"pg_restore_options": ["-d", "postgres"]}, "'-d' is set by airflow-provider-pg-s3"),
     "tables as a string": ({"tables": "public.t"}, "tables must be a list"),
     "no such table": ({"tables": ["public.tt"]}, r"tables: 'public.tt' matches nothing.*did you mean public\.t"),
     "identity": ({"age_identity_conn_id": "no_such"}, "connection 'no_such' does not exist"),

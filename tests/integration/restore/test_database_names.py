@@ -62,7 +62,7 @@ def test_a_backup_of_another_database_is_told_and_replaces_only_what_is_named(
     other = new_database(pg16)
     done = restore(pg16, other, backup=backup, database=None)
     assert done["warnings"] == [
-        f"the backup is of the database '{source}', and is restored into '{other}', as the connection says"
+        f"no database was named, so the backup of '{source}' is restored into '{other}', the connection's own"
     ]
     assert done["warnings"][0] in capfd.readouterr().out
     assert restore(pg16, live, backup=backup, database=live, if_exists="replace")["warnings"] == []

@@ -70,6 +70,17 @@ def test_what_it_needs_and_is_there_already_stays_as_it_is(pg16: Cluster, backup
     assert count(pg16, target, "notes") == 2
 
 
+def test_a_view_is_not_cleaned_without_what_it_reads(pg16: Cluster, backup, restore, new_database) -> None:
+    target = new_database(pg16, "create schema app")
+    with pytest.raises(
+        AirflowFailException, match=r"read app\.orders, which the target lacks: .*\['app.orders'\]"
+    ):
+        restore(pg16, target, backup=backup["uri"], tables=["app.open_orders"], if_exists="clean")
+    restore(pg16, target, backup=backup["uri"], tables=["app.orders"])
+    restore(pg16, target, backup=backup["uri"], tables=["app.open_orders"], if_exists="clean")
+    assert "app.open_orders" in relations(pg16, target)
+
+
 def test_a_table_that_is_there_already_is_refused(pg16: Cluster, backup, restore, new_database) -> None:
     target = new_database(
         pg16, "create schema app; create table app.orders (mine int); insert into app.orders values (1)"

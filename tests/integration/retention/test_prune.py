@@ -354,7 +354,7 @@ def test_a_backup_on_hold_stays(s3, place, prune):
         ({"keep_daily": -1}, "keep_daily must be a number of backups to keep, at least 0, not -1"),
         ({"keep_daily": "seven"}, "keep_daily must be a number, not 'seven'"),
         ({"keep_daily": 1, "timezone": "Mars/Base"}, "timezone must be the IANA name"),
-        ({"keep_daily": 1, "orphan_age": timedelta(hours=1)}, "orphan_age must be at least 2:00:00"),
+        ({"keep_daily": 1, "orphan_age": timedelta(hours=1)}, "orphan_age must be at least 2 h, not 60 min"),
         ({"keep_daily": 1, "dry_run": "perhaps"}, "dry_run must be True or False, not 'perhaps'"),
         ({"keep_daily": 1, "repository": "s3://no-such-bucket-here/x"}, "'no-such-bucket-here' does not exist"),
         ({"keep_daily": 1, "repository": "/tmp"}, "repository must look like s3://"),

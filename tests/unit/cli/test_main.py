@@ -1,6 +1,8 @@
 """What cannot work is one sentence and an exit code; what is imported is what a command needs."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -17,7 +19,7 @@ from airflow_pg_s3.core.repository.thaw import TIERS
 from airflow_pg_s3.core.repository.verification_record import Level
 from airflow_pg_s3.core.restore.request import IfExists
 from airflow_pg_s3.core.retention.prune import DEFAULT_ORPHAN_AGE
-from tests.support.stored_backups import Shelf
+from tests.support.stored_backups import RESTORED, Shelf
 
 OWN = "airflow_pg_s3"
 PG_S3 = Path(sys.executable).with_name("pg-s3")
@@ -69,6 +71,11 @@ def ended(capsys):
         ("list", 2, "required: REPOSITORY"),
         ("lst s3://bkt/x", 2, "invalid choice: 'lst'"),
         ("list s3://bkt/x --limit 7d", 2, "argument --limit: must be a number, such as 7, not '7d'"),
+        (
+            "backup x s3://bkt/x --spool-limit 500MB",
+            2,
+            "argument --spool-limit: must be a number, such as 500000000, not '500MB'",
+        ),
         ("list s3://bkt/x --limit 0", 2, "error: --limit must be at least 1"),
         ("list s3://bkt/x --before yesterday", 2, "error: --before must be a time such as"),
         ("list s3://bkt/x --max-age soon", 2, "must be a duration such as 90min, 26h or 2d, not 'soon'"),
@@ -86,6 +93,27 @@ def ended(capsys):
         ),
         ("list s3://bkt/x --s3-extra-args /no/file", 2, "error: --s3-extra-args: /no/file cannot be read"),
         ("show s3://bkt/x/lastest", 2, "error: the bucket 'bkt' does not exist"),
+        (
+            "backup x s3://bkt/p/orders/latest",
+            2,
+            "error: s3://bkt/p/orders/latest names a backup, and not a repository: did you mean s3://bkt/p?",
+        ),
+        ("verify s3://bkt/p/orders/yesterday", 2, "is neither a manifest nor a name such as latest or 2026-"),
+        (
+            "backup s3://bkt/p orders",
+            2,
+            "argument POSTGRES: s3://bkt/p is on S3: the arguments are the other way round, or one is missing: "
+            "write pg-s3 backup POSTGRES REPOSITORY; see",
+        ),
+        ("restore orders s3://bkt/p/orders/latest", 2, "missing: write pg-s3 restore BACKUP POSTGRES; see"),
+        ("doctor s3://bkt/p", 2, "or one is missing: write pg-s3 doctor POSTGRES REPOSITORY; see"),
+        ("cat lines s3://bkt/p/orders/latest", 2, "write pg-s3 cat BACKUP TABLE; see"),
+        ("download folder s3://bkt/p/orders/latest", 2, "write pg-s3 download BACKUP FOLDER; see"),
+        (
+            "prune s3://bkt/x --keep-last 1 --orphan-age 1s",
+            2,
+            "error: --orphan-age must be at least 2 h, not 1 s, or backups in progress look abandoned",
+        ),
         ("prune s3://bkt/x", 2, "give one of --keep-last, --keep-hourly"),
         ("backup x s3://bkt/x --jobs 0", 2, "error: jobs must be at least 1"),
         ("backup postgresql://[ s3://bkt/x", 2, "error: the PostgreSQL argument is neither a URI"),
@@ -156,6 +184,30 @@ def test_a_database_that_has_no_backups_is_answered_with_one_that_is_near(ended,
     code, _, err = ended("list", f"s3://{bucket}/p", "--database", "order")
     assert code == 0
     assert err == f"warning: there is no backup of 'order' in s3://{bucket}/p: did you mean 'orders'?\n"
+
+
+@pytest.mark.parametrize("name", ["yesterday", "28.11.2026"])
+def test_what_names_no_backup_is_answered_with_what_does(ended, bucket, name):
+    for command in (["show"], ["restore", "x"]):
+        code, out, err = ended(command[0], f"s3://{bucket}/p/orders/{name}", *command[1:])
+        assert (code, out) == (2, "")
+        assert f"s3://{bucket}/p/orders/{name}: list the backups" in err
+        assert "may stand latest, latest-verified, or a time such as 2026-11-20T03:00" in err
+
+
+def test_what_a_prune_has_done_is_a_result_and_its_plan_is_not(ended, s3_client, bucket):
+    shelf, at = Shelf(s3_client, f"s3://{bucket}/p"), datetime(2026, 11, 20, 3, tzinfo=UTC)
+    verified, _ = (shelf.put_backup("orders", at, number) for number in range(2))
+    shelf.put_evidence("orders", verified, RESTORED, at=at)
+    shelf.put("orders/20261119T030000Z-000000.json", b"of unknown size")
+    prune = ("prune", f"s3://{bucket}/p", "--keep-last", "1", "--dry-run")
+    code, out, err = ended(*prune)
+    assert (code, out.startswith("orders: 2 backups kept, 0 would be deleted, "), out.count("\n")) == (0, True, 1)
+    # The rows tell how large the backups are, whichever reason keeps them.
+    assert re.findall(r"^\S+ +\d+ \w+ +(\d+ \w+) ", err, re.MULTILINE) == ["4 B", "4 B"]
+    assert " 0 B" not in err
+    code, out, err = ended(*prune, "--output", "json")
+    assert (json.loads(out)["counts"]["kept"], "orders: 2 backups kept" in err) == (2, True)
 
 
 def test_a_bug_shows_where_it_is(monkeypatch):

@@ -90,7 +90,7 @@ OWNED_SPELLINGS = [
 
 @pytest.mark.parametrize("words", OWNED_SPELLINGS, ids=" ".join)
 def test_an_option_of_ours_is_refused_in_every_spelling(fake, words):
-    with pytest.raises(InputError, match=r"^pg_dump_options: .* is set by the operator; remove it$"):
+    with pytest.raises(InputError, match=r"^pg_dump_options: .* is set by airflow-provider-pg-s3; remove it$"):
         check(words, fake)
 
 
@@ -131,7 +131,7 @@ def test_every_option_of_ours_is_refused_by_the_real_programs_options(tools, pro
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_the_real_programs_spellings_of_our_options_are_refused(tools, program, words):
-    with pytest.raises(InputError, match="is set by the operator; remove it"):
+    with pytest.raises(InputError, match="is set by airflow-provider-pg-s3; remove it"):
         check(words, tools, program)
 
 
@@ -229,7 +229,7 @@ SELECTING_18 = [
 def test_a_restore_of_a_part_is_refused_in_favour_of_our_own_arguments(tools, since, words, message):
     if tools.major < since:
         # --no-data is then the beginning of another one.
-        message = "(has no option|is set by the operator)"
+        message = "(has no option|is set by airflow-provider-pg-s3)"
     with pytest.raises(InputError, match=f"^pg_restore_options: .*{message}"):
         check(["-v", *words], tools, "pg_restore")
 

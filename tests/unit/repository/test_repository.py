@@ -146,6 +146,18 @@ class TestUris:
         with pytest.raises(InputError, match=r"has an empty, '\.' or '\.\.' path segment"):
             Repository(s3_client, f"s3://bucket/{path}")
 
+    @pytest.mark.parametrize("name", ["latest", "latest-verified/", ID, f"{ID}.json", f"{ID}.verified.json"])
+    @pytest.mark.parametrize(("path", "meant"), [("a/shop/", "/a"), ("shop/", ""), ("", "")])
+    def test_of_repositories_are_no_names_of_backups(self, s3_client, name, path, meant):
+        with pytest.raises(
+            InputError, match=f"names a backup, and not a repository: did you mean s3://bucket{meant}\\?"
+        ):
+            Repository(s3_client, f"s3://bucket/{path}{name}")
+
+    @pytest.mark.parametrize("path", ["latest/shop", "2026", "20261120", "the-latest"])
+    def test_of_repositories_may_be_like_them(self, s3_client, path):
+        assert Repository(s3_client, f"s3://bucket/{path}").root == f"s3://bucket/{path}"
+
     @pytest.mark.parametrize(
         ("path", "base"),
         [("", "shop/"), ("/", "shop/"), ("/a", "a/shop/"), ("/a/b/", "a/b/shop/"), ("//a", "a/shop/")],

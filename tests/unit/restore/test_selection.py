@@ -7,7 +7,7 @@ import pytest
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
 from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc
 from airflow_pg_s3.core.postgres.archive.use_list import listed_ids
-from airflow_pg_s3.core.restore.selection import select
+from airflow_pg_s3.core.restore.selection import refuse_views_alone, select
 
 # As pg_dump of PostgreSQL 18 writes them; the numbers are made short. The last are dependencies.
 ENTRIES = [
@@ -151,6 +151,21 @@ def test_what_the_target_has_of_what_a_table_needs_stays_away_and_so_does_what_o
     assert chosen(["borrower"], exists=lambda entry: entry.kind == "TYPE") == {34, 72, 24, 20}
     # What was asked for comes in any case.
     assert chosen(["borrower", "customers"], exists=lambda entry: True) == CUSTOMERS | {34, 72}
+
+
+def test_views_without_what_they_read_are_refused_unless_the_target_has_it():
+    def refuse(numbers, has=()):
+        entries = [entry for entry in TOC.entries if entry.dump_id in numbers]
+        refuse_views_alone(entries, TOC, lambda entry: entry.name in has)
+
+    refuse({31, 30})
+    refuse({31, 32}, has=["orders"])
+    # Partitions and tables that inherit are no views: what they belong to is a tie.
+    refuse({42, 45})
+    with pytest.raises(
+        InputError, match=r"read public\.orders, which the target lacks: .* tables=\['public.orders'\]$"
+    ):
+        refuse({31, 32})
 
 
 def test_a_foreign_key_comes_only_with_both_its_tables(chosen):
@@ -297,6 +312,13 @@ def test_a_pattern_that_leaves_nothing_out_is_an_error(chosen):
         (["public"], [], "tables: 'public' matches nothing"),
         (["customers_pkey"], [], "tables: 'customers_pkey' matches nothing"),
         ([""], [], "tables: '' matches nothing"),
+        (
+            ['"Orders"'],
+            [],
+            "tables: '\"Orders\"' matches nothing in the backup; names are taken as they are written, without "
+            "quotes and with their case: did you mean public.orders?",
+        ),
+        (["a, b"], [], "tables: 'a, b' matches nothing in the backup; give each by itself: tables=['a', 'b']"),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_an_error_that_suggests_near_names(chosen, tables, schemas, message):

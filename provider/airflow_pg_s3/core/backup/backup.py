@@ -143,8 +143,8 @@ def _say_copied(abandoned: AbandonedChunks, log: Log) -> None:
 def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> None:
     manifest = result.manifest
     log.info(
-        "committed %s in %s: %d tables, %d rows, %s stored as %s, of which %s are new (%d of %d chunks, and what "
-        "every backup stores: definitions, small tables, lists)",
+        "committed %s in %s: %d tables, %d rows, %s stored as %s; %s of that is new: %d of %d chunks, "
+        "besides small tables and definitions, which every backup stores",
         result.uri,
         duration(manifest.duration_seconds),
         manifest.tables,

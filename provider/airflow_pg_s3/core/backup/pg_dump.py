@@ -212,7 +212,7 @@ class PgDump:
                 f"read {human(raw)}{_ahead(raw, self._expected_bytes, seconds)}",
                 f"stored {human(uploader.stored_bytes)}",
                 f"{human(raw / max(seconds, 0.001))}/s",
-                f"members {spool.members_finished} of {spool.members_seen} so far",
+                f"{spool.members_finished} of {spool.members_seen} files done",
                 f"spool {human(spool.used_bytes())}",
                 *filter(None, [watch.said]),
             ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_pg_s3.core.copy.transfer import Transfer
 from airflow_pg_s3.core.errors import DataConflict, InputError, IntegrityError
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import Log, byte_progress, human
+from airflow_pg_s3.core.reporting import Log, byte_progress, end_stage, human
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.presence import Presence
 from airflow_pg_s3.core.repository.repository import Begun, Repository, StoredManifest, read_manifest
@@ -103,6 +103,7 @@ def copy(
     else:
         refuse_archived(client, request.backup, cancel=cancel)
         copied.make(_read(client, bucket, key, stored), cancel)
+        end_stage(log)
     return CopyResult(
         uri=copied.uri,
         source=request.backup,

@@ -171,8 +171,8 @@ def _note_others(tools: ClientTools, facts: ServerFacts, search: Sequence[str], 
     """Note the client programs that were found and not taken."""
     others = [one.label for one in installed(search) if one.folder != tools.folder]
     if others:
-        why = f"those above fit a server {facts.server.version} better"
-        findings.ok("other programs", f"set aside, as {why}: {', '.join(others)}")
+        why = f"{tools.version} fits a server {facts.server.version} better"
+        findings.ok("other programs", f"not used, as {why}: {', '.join(others)}")
 
 
 def _try_pg_dump(

@@ -14,7 +14,7 @@ from airflow_pg_s3.core.postgres.client_versions import ClientTools
 
 _CONNECTION = {"dbname", "host", "port", "username", "password", "no-password"}
 _INFORMATION = {"help", "version"}
-_OURS = "is set by the operator; remove it"
+_OURS = "is set by airflow-provider-pg-s3; remove it"
 _INSERTS = "writes INSERT commands, whose rows can neither be counted nor compared with COPY; remove it"
 _ONE_OBJECT = "restores that object alone; tables=[…] restores a table with all that is attached to it"
 _ANY_PART = "selects what is restored: give tables=, schemas= or exclude_tables= instead"
@@ -74,7 +74,7 @@ PG_RESTORE_REFUSED = {
     **dict.fromkeys(("index", "function", "trigger"), _ONE_OBJECT),
     "no-policies": "opens the rows that row security guards: drop policies in post_restore_sql instead",
     # --transaction-size implies --exit-on-error, and would commit a restore with if_exists="clean" half-way.
-    "transaction-size": "ends transactions, which are the operator's to end; remove it",
+    "transaction-size": "ends transactions half-way; remove it",
     "restrict-key": "is for scripts; remove it",
 }
 PG_RESTORE_ALLOWED = {

@@ -10,6 +10,10 @@ import re
 import secrets
 from datetime import UTC, datetime
 
+LATEST = "latest"
+LATEST_VERIFIED = "latest-verified"
+"""What may stand in place of an id."""
+
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
 
@@ -35,3 +39,8 @@ def time_of_beginning(name: str) -> datetime | None:
 def time_of(backup_id: str) -> datetime | None:
     """When a backup began, to the second, by its id; None for what is no id."""
     return time_of_beginning(backup_id) if _ID.fullmatch(backup_id) else None
+
+
+def is_of_backup(name: str) -> bool:
+    """True if the last part of a URI is of a backup: a word for one, an id, or what begins with an id."""
+    return name in (LATEST, LATEST_VERIFIED) or time_of_beginning(name) is not None

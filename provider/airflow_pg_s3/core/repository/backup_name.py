@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.reporting import Log, some_of
-from airflow_pg_s3.core.repository.backup_id import time_of
+from airflow_pg_s3.core.repository.backup_id import LATEST, LATEST_VERIFIED, time_of
 from airflow_pg_s3.core.repository.catalog import Selection, select
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.neighbours import folder_not_backup
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-LATEST = "latest"
-LATEST_VERIFIED = "latest-verified"
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(?:Z|[+-][0-9:]+)?")
 _BEGINNING = re.compile(r"[0-9]{4,8}|[0-9]{8}T[0-9]{0,6}|[0-9]{8}T[0-9]{6}Z(?:-[0-9a-f]{0,6})?")

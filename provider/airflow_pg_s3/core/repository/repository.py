@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError, StorageError
 from airflow_pg_s3.core.repository import manifest as manifests
-from airflow_pg_s3.core.repository.backup_id import time_of
+from airflow_pg_s3.core.repository.backup_id import is_of_backup, time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX, BackupRef, Listing
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.members import Member, parse_members
@@ -42,6 +42,13 @@ SETTLED = "settled"
 
 _MANIFEST_LIMIT_BYTES = 1 << 30
 _BEGUN_LIMIT_BYTES = 1 << 20
+
+
+LIST_THEM = (
+    "list the backups to see which there are; in place of an id may stand latest, latest-verified, or a time such "
+    "as 2026-11-20T03:00"
+)
+"""What to do about a backup that does not exist."""
 
 
 def is_external(uri: str) -> bool:
@@ -72,7 +79,7 @@ class Repository:
 
     :param client: boto3 S3 client.
     :param uri: ``s3://bucket/any/prefix``; `root` is the same without a slash at its end.
-    :raises InputError: a malformed URI.
+    :raises InputError: a malformed URI, or one that names a backup.
     """
 
     def __init__(self, client: S3Client, uri: str) -> None:
@@ -82,6 +89,10 @@ class Repository:
         self.root = self.uri(self._prefix).rstrip("/")
         if "//" in self._prefix or any(part in (".", "..") for part in self._prefix.split("/")):
             raise InputError(f"repository {uri!r} has an empty, '.' or '..' path segment")
+        *above, last = self._prefix.rstrip("/").split("/")
+        if is_of_backup(last):
+            meant = self.uri("/".join(above[:-1])).rstrip("/")
+            raise InputError(f"{self.root} names a backup, and not a repository: did you mean {meant}?")
 
     def base(self, database: str) -> str:
         """Key prefix of a database's backups."""
@@ -343,7 +354,7 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
         data = answer["Body"].read()
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            raise InputError(f"there is no backup {uri}: list the backups to see which there are") from error
+            raise InputError(f"there is no backup {uri}: {LIST_THEM}") from error
         raise s3_errors.explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
         raise s3_errors.unreachable(error) from error

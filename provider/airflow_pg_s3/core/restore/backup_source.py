@@ -27,7 +27,7 @@ from airflow_pg_s3.core.restore.one_transaction import restore_in_one_transactio
 from airflow_pg_s3.core.restore.opened_archive import OpenedArchive
 from airflow_pg_s3.core.restore.request import check_name, refuse_partial
 from airflow_pg_s3.core.restore.restore_steps import ArchiveRestore, plan_restore
-from airflow_pg_s3.core.restore.selection import choose
+from airflow_pg_s3.core.restore.selection import choose, refuse_views_alone
 from airflow_pg_s3.core.restore.source import Amounts
 from airflow_pg_s3.core.restore.target import Target, refuse_older
 from airflow_pg_s3.core.s3.download import Downloader
@@ -144,6 +144,8 @@ class BackupSource:
             # With "clean", the target is taken to hold what the selected objects need.
             exists=(lambda entry: True) if request.if_exists == "clean" else target.holds,
         )
+        if request.if_exists == "clean":
+            refuse_views_alone(chosen.entries, self._folder.toc, target.holds)
         if request.wanted.data_only:
             target.refuse_rows(chosen.tables)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import Cancelled, InputError
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import Log, byte_progress, human
+from airflow_pg_s3.core.reporting import Log, byte_progress, end_stage, human
 from airflow_pg_s3.core.repository.manifest import Manifest
+from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.repository.repository import read_manifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
 from airflow_pg_s3.core.restore.backup_source import open_backup
@@ -82,6 +84,7 @@ def download(request: DownloadRequest, client: S3Client, *, cancel: threading.Ev
             stop.set()
             raise
         os.rename(archive.folder, folder)
+    end_stage(log)
     log.info(
         "%s: %d files, %s, for pg_restore %s or newer",
         folder,
@@ -93,8 +96,10 @@ def download(request: DownloadRequest, client: S3Client, *, cancel: threading.Ev
 
 
 def _save(archive: ArchiveFolder, jobs: int, cancel: threading.Event, log: Log) -> None:
-    progress = byte_progress(log, "read", lambda: archive.downloaded_bytes, archive.manifest.stored_bytes)
     members = archive.members.values()
+    progress = byte_progress(
+        log, "read", lambda: archive.downloaded_bytes, _bytes_to_read(archive.manifest, members)
+    )
     # The largest first, so that none is begun last; those in packs are many, and one piece of work.
     alone = sorted((one for one in members if not one.packed), key=lambda one: one.raw_bytes, reverse=True)
     work = [[one for one in members if one.packed], *([one] for one in alone)]
@@ -108,9 +113,16 @@ def _save(archive: ArchiveFolder, jobs: int, cancel: threading.Event, log: Log) 
                 if cancel.is_set():
                     raise Cancelled("the download was stopped; nothing of it is kept")
                 progress.tick()
+            progress.end()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _bytes_to_read(manifest: Manifest, members: Iterable[Member]) -> int:
+    """Stored bytes of all objects and chunks; a chunk that is there twice is read twice."""
+    chunks = sum(extent.stored_bytes for member in members for extent in member.chunks.extents())
+    return manifest.members.stored_bytes + sum(pack.stored_bytes for pack in manifest.packs) + chunks
 
 
 def _refuse_little_room(parent: Path, manifest: Manifest) -> None:

@@ -175,7 +175,7 @@ def check_name(request: RestoreRequest, source: str, warn: Callable[[str], None]
             f"{request.backup} is a backup of the database {source!r}, and the connection's is {target!r}, which "
             f"would be replaced by another one: if that is meant, give database={target!r}"
         )
-    warn(f"the backup is of the database {source!r}, and is restored into {target!r}, as the connection says")
+    warn(f"no database was named, so the backup of {source!r} is restored into {target!r}, the connection's own")
 
 
 def refuse_partial(request: RestoreRequest, manifest: Manifest) -> None:

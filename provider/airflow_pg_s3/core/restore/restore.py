@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human, plural
+from airflow_pg_s3.core.reporting import Log, begin_stage, end_stage, human, plural, say_result
 from airflow_pg_s3.core.repository.repository import is_external
 from airflow_pg_s3.core.restore.backup_source import open_backup_source
 from airflow_pg_s3.core.restore.context import RestoreContext
@@ -56,6 +56,14 @@ class RestoreResult:
             "warnings": self.warnings,
         }
 
+    @property
+    def sentence(self) -> str:
+        """The outcome in one line."""
+        amounts, size = self.amounts, human(self.amounts.raw_bytes)
+        counted = size if amounts.rows is None else f"tables {amounts.tables}, rows {amounts.rows}, {size}"
+        warned = f"; with {plural(len(self.warnings), 'warning')}, see above" if self.warnings else ""
+        return f"restored {self.name} into {self.database}: {counted} in {self.duration_seconds:.1f} s{warned}"
+
 
 @translate_errors
 def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Event, log: Log) -> RestoreResult:
@@ -75,11 +83,13 @@ def restore(request: RestoreRequest, client: S3Client, *, cancel: threading.Even
     with Workspace(request.spool_dir) as workspace:
         context = RestoreContext(request=request, workspace=workspace, cancel=cancel, log=log)
         with _open_source(client, context) as source:
-            return restore_from(source, context)
+            result = restore_from(source, context)
+    say_result(log, "%s", result.sentence)
+    return result
 
 
 def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
-    """Restore from an opened source; raises as `restore`."""
+    """Restore from an opened source, and leave it to the caller to say so; raises as `restore`."""
     began, log = time.monotonic(), context.log
     begin_stage(log, "Preflight")
     with open_target(context) as target:
@@ -99,7 +109,7 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
         log.info("everything is loaded into %s", target.params.database)
         target.promote()
     end_stage(log)
-    result = RestoreResult(
+    return RestoreResult(
         uri=context.request.backup,
         name=source.name,
         warnings=[*context.warnings, *target.warnings],
@@ -108,18 +118,6 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
         amounts=amounts,
         duration_seconds=round(time.monotonic() - began, 3),
     )
-    size = human(amounts.raw_bytes)
-    counted = size if amounts.rows is None else f"tables {amounts.tables}, rows {amounts.rows}, {size}"
-    warned = f"; with {plural(len(result.warnings), 'warning')}, see above" if result.warnings else ""
-    log.info(
-        "restored %s into %s: %s in %.1f s%s",
-        result.name,
-        result.database,
-        counted,
-        result.duration_seconds,
-        warned,
-    )
-    return result
 
 
 def _open_source(client: S3Client, context: RestoreContext) -> AbstractContextManager[Source]:

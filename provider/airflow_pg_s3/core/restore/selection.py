@@ -15,7 +15,7 @@ from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres.archive.toc import RELATIONS, Entry, Toc
 from airflow_pg_s3.core.postgres.archive.use_list import listed_ids, use_list
 from airflow_pg_s3.core.postgres.client_versions import ClientTools
-from airflow_pg_s3.core.reporting import near
+from airflow_pg_s3.core.reporting import did_you_mean
 from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import member_of
@@ -31,6 +31,7 @@ _ATTACHED = (
 _OF_ONE_RELATION = {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "POLICY", "RULE", "TRIGGER"}
 _FOREIGN_KEY = "FK CONSTRAINT"
 _MEMBERSHIPS = ("PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA")
+_VIEWS = ("VIEW", "MATERIALIZED VIEW")
 _ATTACHES = ("TABLE ATTACH", "INDEX ATTACH")
 # Settings without which the other entries' text would be misread.
 _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
@@ -67,8 +68,13 @@ def select(
         sequence or schema); what the target lacks is chosen too.
     :raises InputError: a pattern matches nothing; the message suggests similar names.
     """
-    entries = [entry._replace(schema=toc.shown(entry.schema), name=toc.shown(entry.name)) for entry in toc.entries]
+    entries = [_shown(entry, toc) for entry in toc.entries]
     return _select(entries, tables, schemas, exclude_tables, exists)
+
+
+def _shown(entry: Entry, toc: Toc) -> Entry:
+    """The entry with its names in the form that manifests have."""
+    return entry._replace(schema=toc.shown(entry.schema), name=toc.shown(entry.name))
 
 
 def _select(
@@ -141,9 +147,10 @@ def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) ->
     names = list(names)
     found = [name for name in names if name == pattern] or fnmatch.filter(names, pattern)
     if not found:
-        alike = near(pattern, names)
-        hint = f"; did you mean {' or '.join(alike)}?" if alike else f"; there are {', '.join(sorted(names)[:10])}"
-        raise InputError(f"{parameter}: {given!r} matches nothing in the backup{hint}")
+        hint = did_you_mean(pattern, names) or f"there are {', '.join(sorted(names)[:10])}"
+        if "," in given:
+            hint = f"give each by itself: {parameter}={[name.strip() for name in given.split(',')]}"
+        raise InputError(f"{parameter}: {given!r} matches nothing in the backup; {hint}")
     return found
 
 
@@ -194,6 +201,24 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
         chosen |= {number for number in missing if not exists(by_id[number])}
     chosen |= {e.dump_id for e in entries if e.kind in _SETTINGS}
     return own
+
+
+def refuse_views_alone(chosen: Sequence[Entry], toc: Toc, holds: Callable[[Entry], bool]) -> None:
+    """Refuse views without the relations that they read.
+
+    :param chosen: the entries to restore.
+    :param holds: returns whether the target has an object.
+    :raises InputError: a view reads what is neither restored nor in the target; the message names it.
+    """
+    needed = {number for entry in chosen if entry.kind in _VIEWS for number in entry.dependencies}
+    needed.difference_update(entry.dump_id for entry in chosen)
+    read = [_shown(toc.by_id[number], toc) for number in sorted(needed & toc.by_id.keys())]
+    lacking = [f"{one.schema}.{one.name}" for one in read if one.kind in RELATIONS and not holds(one)]
+    if lacking:
+        raise InputError(
+            f"the selected views read {', '.join(lacking)}, which the target lacks: select these as well: "
+            f"tables={lacking}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

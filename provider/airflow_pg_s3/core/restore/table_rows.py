@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
+from airflow_pg_s3.core.postgres.archive.toc import RELATIONS
 from airflow_pg_s3.core.postgres.errors import translate_errors
-from airflow_pg_s3.core.reporting import near, some_of
+from airflow_pg_s3.core.reporting import did_you_mean, some_of
 from airflow_pg_s3.core.repository.digest import COPY_TERMINATOR
 from airflow_pg_s3.core.repository.manifest import Table
 from airflow_pg_s3.core.repository.members import Member
@@ -94,14 +95,25 @@ def _find(archive: ArchiveFolder, name: str) -> StoredTable:
             found.setdefault(f"{member.table.schema_name}.{member.table.name}", []).append(member)
     members = found.get(name) or found.get(f"public.{name}")
     if not members:
-        alike = near(name if "." in name else f"public.{name}", found)
-        there = f"it holds those of {some_of(sorted(found), _SHOWN)}" if found else "it holds none at all"
-        hint = f"did you mean {' or '.join(alike)}?" if alike else f"{there}; a view has no rows of its own"
-        raise InputError(f"backup {manifest.backup_id} holds no rows of a table {name!r}: {hint}")
+        raise _no_rows(archive, name, sorted(found))
     tables = [member.table for member in members if member.table is not None]
     if any(table.columns != tables[0].columns for table in tables):
         raise InputError(f"the partitions of {name} have their columns in different orders: restore the table")
     return StoredTable(table=tables[0], members=members, codec=manifest.server.codec)
+
+
+def _no_rows(archive: ArchiveFolder, name: str, tables: Sequence[str]) -> InputError:
+    """Return the error for a table that the backup holds no rows of.
+
+    :param tables: those that it holds rows of.
+    """
+    full, toc, backup_id = name if "." in name else f"public.{name}", archive.toc, archive.manifest.backup_id
+    for entry in toc.entries:
+        if entry.kind in RELATIONS and full == f"{toc.shown(entry.schema)}.{toc.shown(entry.name)}":
+            return InputError(f"{full} is a {entry.kind.lower()}: it has no rows of its own in backup {backup_id}")
+    there = f"it holds those of {some_of(tables, _SHOWN)}" if tables else "it holds none at all"
+    hint = did_you_mean(full, tables) or there
+    return InputError(f"backup {backup_id} holds no rows of a table {name!r}: {hint}")
 
 
 class _Rows:

@@ -118,6 +118,7 @@ class PrunePlanner:
             # Once and for all: read again it might be whole, and found to be of no use.
             self._no_use[backup_id] = self._unreadable(backup_id, error)
             return None
+        self._sizes[backup_id] = stored.manifest.stored_bytes
         try:
             evidence = read_evidence(self._repository.client, self._repository.bucket, stored)
         except s3_errors.Unreadable:

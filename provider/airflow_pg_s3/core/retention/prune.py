@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_pg_s3.core.errors import InputError, StorageError
-from airflow_pg_s3.core.reporting import Log, aligned, human, human_age, plural
+from airflow_pg_s3.core.reporting import Log, aligned, human, human_age, plural, say_result
 from airflow_pg_s3.core.repository.backup_id import time_of
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.neighbours import folder_not_repository
@@ -94,8 +94,8 @@ def prune(request: PruneRequest, repository: Repository, *, cancel: threading.Ev
     """
     if request.orphan_age < SHORTEST_ORPHAN_AGE:
         raise InputError(
-            f"orphan_age must be at least {SHORTEST_ORPHAN_AGE}, or backups in progress look abandoned, but is "
-            f"{request.orphan_age}"
+            f"orphan_age must be at least {human_age(SHORTEST_ORPHAN_AGE.total_seconds())}, not "
+            f"{human_age(request.orphan_age.total_seconds())}, or backups in progress look abandoned"
         )
     databases = [request.database] if request.database else dict.fromkeys(filter(None, repository.databases()))
     if not databases:
@@ -229,7 +229,7 @@ class _Run:
             (
                 decision.backup_id,
                 human_age((now - (time_of(decision.backup_id) or now)).total_seconds()),
-                human(decision.stored_bytes),
+                human(decision.stored_bytes) if decision.stored_bytes else "",
                 human(leftovers[decision.backup_id].freed_bytes) if decision.backup_id in leftovers else "",
                 words[decision.outcome],
                 ", ".join(decision.reasons),
@@ -249,7 +249,8 @@ class _Run:
         would = "would be " if self._request.dry_run else ""
         backups = Counter(decision.outcome for decision in result.decisions)
         orphans = Counter(orphan.outcome for orphan in result.orphans)
-        self._log.info(
+        say_result(
+            self._log,
             "%s: %s kept, %d %sdeleted, %d protected, %d unreadable; %s %sremoved; %s %sfreed",
             self._database,
             plural(backups["kept"], "backup"),

@@ -91,7 +91,8 @@ def check_objects(
     ):
         archive = ArchiveFolder(stored.manifest, stored.base, downloader, decoder, workspace)
         check = _ObjectCheck(archive, stored, downloader, decoder)
-        progress = byte_progress(log, "read", lambda: downloader.read_bytes, stored.manifest.stored_bytes)
+        total = stored.manifest.stored_bytes + stored.manifest.members.stored_bytes
+        progress = byte_progress(log, "read", lambda: downloader.read_bytes, total)
         try:
             for _ in _at_once(pool, check.work()):
                 if cancel.is_set():

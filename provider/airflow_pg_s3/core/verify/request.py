@@ -58,6 +58,7 @@ def check_request(request: VerifyRequest) -> None:
         )
     if is_external(request.backup):
         raise InputError(
-            f"{request.backup} is another tool's archive: it has no manifest to compare with; restore it with "
-            "PgS3RestoreOperator, which checks that it is whole"
+            f"{request.backup} is neither a manifest nor a name such as latest or 2026-11-20T03:00; another "
+            "tool's archive has no manifest to compare with: restore it with PgS3RestoreOperator, which checks "
+            "that it is whole"
         )

@@ -78,7 +78,9 @@ def run_restore_test(
         context = RestoreContext(
             request=_restore_request(request, restored), workspace=workspace, cancel=cancel, stop=stop, log=log
         )
-        _note_restore(restore_from(BackupSource(archive, context), context), findings)
+        result = restore_from(BackupSource(archive, context), context)
+        log.info("%s", result.sentence)
+        _note_restore(result, findings)
         began = time.monotonic()
         begin_stage(log, "Compare")
         comparison = compare(

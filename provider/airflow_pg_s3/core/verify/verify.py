@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
 from airflow_pg_s3.core.postgres.errors import server_error, translate_errors
-from airflow_pg_s3.core.reporting import Log, end_stage, human
+from airflow_pg_s3.core.reporting import Log, end_stage, human, say_result
 from airflow_pg_s3.core.repository.manifest import Producer
 from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.verification_record import Verification, record
@@ -147,7 +147,7 @@ def verify(request: VerifyRequest, client: S3Client, *, cancel: threading.Event,
         retry_may_help=outcome == "could not verify" and not isinstance(trouble, InputError),
     )
     if outcome == "verified":  # anything else is the caller's error, which is logged as such
-        log.info("%s (%.1f s)", result.sentence, verification.duration_seconds)
+        say_result(log, "%s (%.1f s)", result.sentence, verification.duration_seconds)
     return result
 
 

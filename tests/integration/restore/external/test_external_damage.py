@@ -114,7 +114,7 @@ def test_what_is_no_archive_is_named(pg16: Cluster, put, restore, new_name, data
 
 
 def test_an_object_that_is_not_there_is_named(pg16: Cluster, bucket, restore, new_name) -> None:
-    with pytest.raises(AirflowFailException, match=f"there is no object s3://{bucket}/nothing.dump"):
+    with pytest.raises(AirflowFailException, match=f"there is no backup or archive s3://{bucket}/nothing.dump"):
         restore(pg16, new_name(pg16), backup=f"s3://{bucket}/nothing.dump")
     with pytest.raises(AirflowFailException, match="folder"):
         restore(pg16, new_name(pg16), backup=f"s3://{bucket}/some/")

@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pg_s3.core.errors import InputError, IntegrityError
 from airflow_pg_s3.core.reporting import human
+from airflow_pg_s3.core.repository.repository import LIST_THEM
 from airflow_pg_s3.core.restore.external.completeness import NotAnArchive
 from airflow_pg_s3.core.restore.external.decompress import Compression, unwrap
 from airflow_pg_s3.core.s3.errors import explain_unreadable, unreachable
@@ -196,7 +197,7 @@ def find_object(client: S3Client, uri: str) -> StoredObject:
         answer["Body"].close()
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            raise InputError(f"there is no object {uri}: list the archives to see which there are") from error
+            raise InputError(f"there is no backup or archive {uri}: {LIST_THEM}") from error
         raise explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
         raise unreachable(error) from error

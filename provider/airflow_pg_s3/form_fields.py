@@ -132,7 +132,8 @@ def identity_conn_id(**schema: Any) -> Param:
         os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID", ""),
         type=["string", "null"],
         title="Connection of the age identity",
-        description="For encrypted backups: its password is the identity, AGE-SECRET-KEY-1…",
+        description="For encrypted backups: its password is the identity, AGE-SECRET-KEY-1… "
+        "PG_S3_AGE_IDENTITY_CONN_ID in Airflow's environment fills it in.",
         **schema,
     )
 

@@ -55,6 +55,12 @@ def test_each_field_of_a_form_says_in_words_what_it_is():
             assert " " in said, (dag.dag_id, name)
 
 
+def test_the_form_says_which_variable_fills_in_each_connection():
+    params = parse("pg_s3_on_demand").params
+    for name in ("source", "target", "aws", "age_identity"):
+        assert f"PG_S3_{name.upper()}_CONN_ID" in params.get_param(f"{name}_conn_id").description
+
+
 @pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_restore"])
 def test_the_form_says_what_a_replacement_does_to_those_who_are_connected(dag_id):
     said = parse(dag_id).params.get_param("if_exists").description

@@ -63,7 +63,8 @@ function pageLink(path, text) {
 async function dagOf(dagId, title) {
   try {
     const dag = await call("GET", `dags/${dagId}/details`);
-    return { ...dag, value: (name) => dag.params?.[name]?.value };
+    const params = dag.params ?? {};
+    return { ...dag, params, value: (name) => params[name]?.value };
   } catch (error) {
     const reason = error.status === 404 ? `The DAG ${dagId} is not in this Airflow: copy dags/${FILES[dagId]} of the provider into Airflow's folder of DAGs. Airflow takes some minutes to find a new file.` : error.message;
     show(el("h2", { id: "dialog-title" }, title), el("p", { class: "notice" }, reason), el("div", { class: "buttons" }, closeButton("Close")));

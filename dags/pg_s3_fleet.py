@@ -29,12 +29,7 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowNotFoundException,
-    AirflowSkipException,
-)
-from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, TaskGroup, task
 
 from airflow_pg_s3 import form_fields
@@ -42,27 +37,15 @@ from airflow_pg_s3.operators.backup import PgS3BackupOperator
 
 REPOSITORY = form_fields.default_repository().rstrip("/")
 EXCLUDED = re.compile(os.environ.get("PG_S3_FLEET_EXCLUDE", ""))
-# The largest databases come first, so that none of them is begun last. Left out are databases that an interrupted
-# DROP has left (-2), and those that a restore or verification creates, or has replaced. A database that the role
-# may not connect to has no size here, and fails in a task of its own.
-DATABASES = r"""
-select datname from pg_database
-where datallowconn and not datistemplate and datconnlimit <> -2
-  and datname !~ '__(verify|restore|before)_[0-9a-f]{6}$'
-order by case when has_database_privilege(oid, 'CONNECT') then pg_database_size(oid) end desc nulls last, datname
-"""
 
 
 @task(retries=3, retry_delay=timedelta(minutes=1))
 def databases(postgres_conn_id: str) -> list[str]:
     """Return the names of a server's databases."""
-    try:
-        found = [name for (name,) in PostgresHook(postgres_conn_id=postgres_conn_id).get_records(DATABASES)]
-    except AirflowNotFoundException:
-        raise AirflowFailException(
-            f"the Airflow connection {postgres_conn_id!r} does not exist: create it, or fix PG_S3_FLEET_SERVERS"
-        ) from None
-    wanted = [name for name in found if not EXCLUDED.fullmatch(name)]
+    # With all of core, which Airflow need not import to parse a DAG.
+    from airflow_pg_s3.hooks.pg_s3 import PgS3Hook
+
+    wanted = [name for name in PgS3Hook().databases(postgres_conn_id) if not EXCLUDED.fullmatch(name)]
     if not wanted:
         raise AirflowSkipException(f"{postgres_conn_id} has no database to back up")
     return wanted

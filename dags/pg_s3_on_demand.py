@@ -1,8 +1,16 @@
 """Back up or restore now: trigger this DAG by hand and fill in the form.
 
 The param `mode` decides which. A restore takes the backup whose URI you give, or the latest one of `database`.
-Connections and the repository come from the form; environment variables of the Airflow processes change its
-defaults: those that `pg_s3_backup` and `pg_s3_restore` list, but their schedules and `PG_S3_RESTORE_…`.
+Connections and the repository come from the form. Environment variables of the Airflow processes change what it is
+filled in with: these, and the others that `pg_s3_backup` and `pg_s3_restore` list, except their schedules and
+`PG_S3_RESTORE_…`. A restore connects to the target alone; without a URI, the source names the database.
+
+| variable                   | default                 | meaning                                             |
+|----------------------------|-------------------------|-----------------------------------------------------|
+| `PG_S3_SOURCE_CONN_ID`     | `postgres_default`      | the server to back up                               |
+| `PG_S3_TARGET_CONN_ID`     |                         | the server to restore into; a restore needs it      |
+| `PG_S3_REPOSITORY`         | `s3://backups/postgres` | where backups are stored                            |
+| `PG_S3_AWS_CONN_ID`        | `aws_default`           | the S3 account                                      |
 """
 
 from typing import Any

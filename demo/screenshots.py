@@ -158,6 +158,7 @@ def served(s3: Moto, *, everything: bool) -> Iterator[str]:
     import uvicorn
     from fastapi import FastAPI
 
+    from airflow_pg_s3 import form_fields
     from airflow_pg_s3.core.repository.repository import Repository
     from airflow_pg_s3.plugin import api
 
@@ -171,7 +172,8 @@ def served(s3: Moto, *, everything: bool) -> Iterator[str]:
 
     @around.get("/api/v2/dags/{dag_id}/details")
     def details(dag_id: str) -> dict[str, Any]:
-        params = {"target_conn_id": {"value": ""}, "verify_conn_id": {"value": ""}}
+        fields = {"target_conn_id": form_fields.target_conn_id(), **form_fields.rights()}
+        params = {name: field.serialize() for name, field in fields.items()}
         return {"dag_id": dag_id, "is_paused": False, "params": params}
 
     port = free_port()

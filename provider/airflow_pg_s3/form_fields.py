@@ -101,7 +101,7 @@ def named_by_conn_id() -> Param:
         "PG_S3_SOURCE_CONN_ID",
         "postgres_default",
         "Connection that names the database",
-        description="Its database is the one whose backups count. Nobody connects to it.",
+        "Its database is the one whose backups count. Nobody connects to it.",
     )
 
 
@@ -111,7 +111,7 @@ def target_conn_id(**schema: Any) -> Param:
         os.environ.get("PG_S3_TARGET_CONN_ID", ""),
         type=["string", "null"],
         title="Connection of the server to restore into",
-        description="A restore needs it",
+        description="A restore needs it. PG_S3_TARGET_CONN_ID in Airflow's environment fills it in.",
         **schema,
     )
 
@@ -122,7 +122,7 @@ def staging_conn_id() -> Param:
         "PG_S3_STAGING_CONN_ID",
         "postgres_staging",
         "Connection of the server to restore into",
-        description="Its database is replaced: all connections to it are cut at the swap, and it is dropped.",
+        "Its database is replaced: all connections to it are cut at the swap, and it is dropped.",
     )
 
 
@@ -132,13 +132,20 @@ def identity_conn_id(**schema: Any) -> Param:
         os.environ.get("PG_S3_AGE_IDENTITY_CONN_ID", ""),
         type=["string", "null"],
         title="Connection of the age identity",
-        description="For encrypted backups: its password is the identity, AGE-SECRET-KEY-1…",
+        description="For encrypted backups: its password is the identity, AGE-SECRET-KEY-1… "
+        "PG_S3_AGE_IDENTITY_CONN_ID in Airflow's environment fills it in.",
         **schema,
     )
 
 
-def _connection(variable: str, default: str, title: str, **schema: Any) -> Param:
-    return Param(os.environ.get(variable, default), type="string", minLength=1, title=title, **schema)
+def _connection(variable: str, default: str, title: str, purpose: str = "") -> Param:
+    return Param(
+        os.environ.get(variable, default),
+        type="string",
+        minLength=1,
+        title=title,
+        description=f"{purpose} {variable} in Airflow's environment fills it in.".lstrip(),
+    )
 
 
 # -- which database, which backup ---------------------------------------------------------------------------------

@@ -55,6 +55,12 @@ def test_each_field_of_a_form_says_in_words_what_it_is():
             assert " " in said, (dag.dag_id, name)
 
 
+def test_the_form_says_which_variable_fills_in_each_connection():
+    params = parse("pg_s3_on_demand").params
+    for name in ("source", "target", "aws", "age_identity"):
+        assert f"PG_S3_{name.upper()}_CONN_ID" in params.get_param(f"{name}_conn_id").description
+
+
 @pytest.mark.parametrize("dag_id", ["pg_s3_on_demand", "pg_s3_restore"])
 def test_the_form_says_what_a_replacement_does_to_those_who_are_connected(dag_id):
     said = parse(dag_id).params.get_param("if_exists").description
@@ -180,9 +186,10 @@ def test_a_failed_backup_fails_the_run_and_leaves_neither_objects_nor_an_event(s
         assert session.query(AssetEvent).count() == events_before
 
 
-def test_the_fleet_backs_up_each_database_of_each_server_that_answers(shop, run_dag, monkeypatch, capfd):
+def test_the_fleet_backs_up_each_database_of_each_server_that_answers(shop, run_dag, monkeypatch, caplog, capfd):
     monkeypatch.setenv("AIRFLOW_CONN_OTHER.SERVER", shop.cluster.airflow_connection(shop.target))
-    monkeypatch.setenv("AIRFLOW_CONN_GONE", json.dumps({"conn_type": "postgres", "host": "127.0.0.1", "port": 1}))
+    gone = {"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "x"}
+    monkeypatch.setenv("AIRFLOW_CONN_GONE", json.dumps(gone))
     monkeypatch.setenv("PG_S3_FLEET_SERVERS", "postgres_default gone nowhere other.server")
     # Other tests' databases are on the cluster as well.
     monkeypatch.setenv("PG_S3_FLEET_EXCLUDE", f"(?!{shop.database}).*")
@@ -190,7 +197,8 @@ def test_the_fleet_backs_up_each_database_of_each_server_that_answers(shop, run_
     assert outcome.state == "failed"
     assert outcome.tasks["gone.databases"] == "failed"
     assert outcome.tasks["gone.backup"] == outcome.tasks["nowhere.backup"] == "upstream_failed"
-    assert "the Airflow connection 'nowhere' does not exist" in capfd.readouterr().out
+    errors = sorted(error.lstrip(" ]") for error in logged_errors(capfd.readouterr().out, caplog))
+    assert [error[:24] for error in errors] == ["cannot connect to x@127.", "the Airflow connection '"]
     assert outcome.tasks["postgres_default.backup"] == outcome.tasks["other_server.backup"] == "success"
     for server in ("postgres_default", "other.server"):
         made = {key.split("/")[2] for key in stored_keys(shop) if key.startswith(f"backups/{server}/")}
@@ -234,6 +242,16 @@ def test_no_dag_takes_the_backup_of_any_database_where_none_is_named(shop, run_d
     assert shop.cluster.psql("SELECT answer FROM precious", shop.target).strip() == "42"
 
 
+def logged_errors(said, caplog):
+    """What tasks have logged as errors, with stack frames if they have any.
+
+    A task's own log goes to standard output, as that of modules does in one of the two ways to log. Airflow 3.0's
+    client reports a missing connection as well.
+    """
+    errors = [part for part in said.split("[error ")[1:] if "[airflow.sdk.api.client]" not in part]
+    return errors or [record.message for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_what_is_wrong_is_in_the_log_once_and_without_stack_frames(shop, run_dag, monkeypatch, caplog, capfd):
     missing = "the Airflow connection 'nowhere' does not exist: create it, or correct the id"
     without_tls = json.loads(shop.cluster.airflow_connection(shop.database, sslmode="require"))
@@ -251,10 +269,7 @@ def test_what_is_wrong_is_in_the_log_once_and_without_stack_frames(shop, run_dag
         capfd.readouterr()
         assert run_dag(dag_id, postgres_conn_id=conn_id).state == "failed"
         said = capfd.readouterr().out
-        # The task's own log goes to standard output, as that of modules does in one of the two ways to log.
-        # Airflow 3.0's client reports a missing connection as well.
-        errors = [part for part in said.split("[error ")[1:] if "[airflow.sdk.api.client]" not in part]
-        errors = errors or [record.message for record in caplog.records if record.levelname == "ERROR"]
+        errors = logged_errors(said, caplog)
         assert len(errors) == 1, errors
         assert sentence in " ".join(errors[0].split())
         assert max(len(line) for line in errors[0].splitlines()) < 200

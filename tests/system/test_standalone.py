@@ -99,6 +99,7 @@ def standalone(pg18, moto, road, tmp_path_factory):
     moto.create_bucket(BUCKET)
     pg18.create_database("nightly")
     pg18.psql("CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n", "nightly")
+    pg18.psql("ALTER TABLE t OWNER TO pg_monitor", "nightly")
     blocked_source = json.loads(pg18.airflow_connection("nightly")) | {"port": road.port}
     airflow = Standalone(
         tmp_path_factory.mktemp("standalone"),
@@ -197,8 +198,10 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     assert numbers[4:8] == [*map(human, sizes), str(manifest.tables)]
     assert "On time" in numbers[1]
 
-    backups.get_by_role("link", name="nightly", exact=True).click()
+    # By the keyboard, which shows what has the focus.
+    backups.get_by_role("link", name="nightly", exact=True).press("Enter")
     backups.locator(".plot").first.wait_for()
+    assert backups.locator("main:focus-visible").evaluate("e => getComputedStyle(e).outlineStyle") == "none"
     assert f"newest: {human(sizes[0])}" in backups.locator(".plot").filter(has_text="Stored").inner_text()
     wide = page.viewport_size
     page.set_viewport_size({"width": 390, "height": 844})
@@ -210,8 +213,10 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     assert table.get_by_role("cell").all_inner_texts()[:2] == ["public.t", "20,000"]
     assert backup.backup_id in backups.locator("pre").nth(0).inner_text()
 
-    def restore():
+    def restore(*choices):
         backups.get_by_role("button", name="Restore…").click()
+        for choice in choices:
+            backups.get_by_label(choice).check()
         backups.locator("[name=target_database]").fill("restored by a click")
         target = backups.get_by_label("Into the server of this connection")
         assert target.input_value() == ""  # whoever restores names it
@@ -225,14 +230,19 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
         backups.get_by_label("Yes, restore into the database restored by a click of postgres_target.").check()
         backups.get_by_role("button", name="Restore", exact=True).click()
 
-    restore()
+    restore("Own everything yourself")
     backups.get_by_text("Restored into restored by a click: 1 table, 20,000 rows.").wait_for(timeout=120_000)
     rows = "SELECT count(*), min(n), max(md5) FROM t"
     assert pg18.psql(rows, "restored by a click") == pg18.psql(rows, "nightly")
+    owner = "SELECT tableowner FROM pg_tables WHERE tablename = 't'"
+    assert pg18.psql(owner, "restored by a click").strip() == pg18.user
 
     backups.get_by_role("button", name="Close").click()
     restore()
-    backups.get_by_text("'restored by a click' is not empty, it holds table public.t").wait_for(timeout=120_000)
+    refusal = backups.get_by_text("'restored by a click' is not empty, it holds table public.t")
+    refusal.wait_for(timeout=120_000)
+    for title, value in (("Drop what the backup brings", "clean"), ("Replace the database", "replace")):
+        assert f'“{title}” (if_exists="{value}")' in refusal.inner_text()
     assert backups.get_by_role("link", name="Open the run in Airflow").is_visible()
     backups.get_by_role("link", name="Log of restore").click()
     page.wait_for_url("**/dags/pg_s3_on_demand/runs/**/tasks/restore")

@@ -18,6 +18,7 @@ from airflow_pg_s3.core.copy.copy import CopyRequest, copy
 from airflow_pg_s3.core.doctor.doctor import DoctorRequest, examine
 from airflow_pg_s3.core.doctor.findings import failures, lines
 from airflow_pg_s3.core.errors import Cancelled, InputError, IntegrityError, PgS3Error
+from airflow_pg_s3.core.postgres.databases import databases_to_back_up
 from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.backup_id import LATEST, LATEST_VERIFIED
 from airflow_pg_s3.core.repository.backup_name import resolve
@@ -287,6 +288,14 @@ class PgS3Hook(BaseHook):
         """List backups, newest first, as `PgS3ListBackupsOperator`."""
         options.check_names(given, options.ListOptions)
         return list_backups([self], database, pattern=pattern, fail_if_empty=fail_if_empty, **given)
+
+    def databases(self, postgres_conn_id: str = "postgres_default") -> Sequence[str]:
+        """List the databases of a server, the largest first.
+
+        Left out are templates, and what restores and verifications have created beside a database, or replaced.
+        """
+        with self._working(postgres_conn_id):
+            return databases_to_back_up(connections.postgres_parameters(postgres_conn_id, None))
 
     def examine(
         self,

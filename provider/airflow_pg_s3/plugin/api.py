@@ -18,7 +18,7 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.core_api.security import resolve_user_from_token
 from airflow.providers.common.compat.sdk import redact
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import AwareDatetime
 
 from airflow_pg_s3.core.errors import PgS3Error
@@ -114,10 +114,10 @@ async def backup(repository: Name, database: Name, backup_id: BackupId) -> dict[
 
 
 @data.get("/manifest")
-async def manifest(repository: Name, database: Name, backup_id: BackupId) -> PlainTextResponse:
+async def manifest(repository: Name, database: Name, backup_id: BackupId) -> Response:
     """Give out a manifest as it is stored."""
-    text, _ = await answers.get(overview.manifest, repository, database, backup_id)
-    return PlainTextResponse(text, media_type="application/json")
+    stored, _ = await answers.get(overview.manifest, repository, database, backup_id)
+    return Response(stored, media_type="application/json")
 
 
 async def _asked(ask: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from airflow_pg_s3.core.repository.catalog import Entry, Selection, Verdict, ent
 from airflow_pg_s3.core.repository.listing import BackupRef
 from airflow_pg_s3.core.repository.repository import (
     Repository,
-    StoredManifest,
     read_manifest,
+    read_manifest_bytes,
     read_members,
 )
 from airflow_pg_s3.core.repository.verification_record import Verification, read_evidence
@@ -219,7 +219,8 @@ def backup(repository: str, database: str, backup_id: str) -> BackupDetails:
     :raises StorageError: S3 failed.
     """
     with _opened(repository) as (_, opened, _):
-        ref, stored = _find(opened, database, backup_id)
+        ref = _find(opened, database, backup_id)
+        stored = read_manifest(opened.client, ref.uri)
         evidence = read_evidence(opened.client, opened.bucket, stored)
         tables = table_sizes(backup_id, read_members(opened.client, opened.bucket, stored))
         return BackupDetails(
@@ -235,11 +236,10 @@ def backup(repository: str, database: str, backup_id: str) -> BackupDetails:
         )
 
 
-def manifest(repository: str, database: str, backup_id: str) -> str:
-    """Return a backup's manifest as it is stored; raises what `backup` does."""
+def manifest(repository: str, database: str, backup_id: str) -> bytes:
+    """Return a backup's manifest as it is stored, damaged or not; raises what `backup` does."""
     with _opened(repository) as (_, opened, _):
-        _, stored = _find(opened, database, backup_id)
-        return stored.manifest.to_json().decode()
+        return read_manifest_bytes(opened.client, _find(opened, database, backup_id).uri)
 
 
 class _Warnings:
@@ -269,10 +269,10 @@ def _opened(name: str) -> Iterator[tuple[NamedRepository, Repository, _Warnings]
         client.close()
 
 
-def _find(opened: Repository, database: str, backup_id: str) -> tuple[BackupRef, StoredManifest]:
+def _find(opened: Repository, database: str, backup_id: str) -> BackupRef:
     for ref in opened.beginning_with(database, backup_id):
         if ref.backup_id == backup_id:
-            return ref, read_manifest(opened.client, ref.uri)
+            return ref
     raise NotFound(f"there is no backup {backup_id} of {database!r} any more: it may have been deleted")
 
 

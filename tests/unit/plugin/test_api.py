@@ -193,6 +193,7 @@ def test_a_damaged_backup_is_named_and_hides_no_other(get, shelf):
     answer = get("backups", repository="production", database="shop").json()["answer"]
     assert [backup["backup_id"] for backup in answer["backups"]] == [good]
     assert [ID in warning for warning in answer["warnings"]] == [True]
+    assert get("manifest", **PARAMETERS).content == b"{}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Databases that this package creates and drops beside the user's."""
+"""The databases of a server, and those that this package creates and drops beside the user's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg import sql
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
-from airflow_pg_s3.core.postgres.errors import RIGHTS
+from airflow_pg_s3.core.postgres.errors import RIGHTS, translate_errors
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.postgres.server import Server
 from airflow_pg_s3.core.postgres.subscriptions import drop_subscriptions, subscriptions_of
@@ -24,6 +24,26 @@ _NAME_BYTES = 63
 _PATIENCE_SECONDS = 5.0
 # Sessions of the server itself, such as autovacuum's, have no user.
 _SESSIONS = "select count(*) from pg_stat_activity where datname = %s and usesysid is not null"
+# The largest databases come first, so that none of them is begun last. Left out are databases that an interrupted
+# DROP has left (-2), and those that a restore or verification creates, or has replaced. A database that the role
+# may not connect to has no size here, and fails in a task of its own.
+_TO_BACK_UP = r"""
+select datname from pg_database
+where datallowconn and not datistemplate and datconnlimit <> -2
+  and datname !~ '__(verify|restore|before)_[0-9a-f]{6}$'
+order by case when has_database_privilege(oid, 'CONNECT') then pg_database_size(oid) end desc nulls last, datname
+"""
+
+
+@translate_errors
+def databases_to_back_up(params: ConnectionParameters) -> list[str]:
+    """Return the names of a server's databases, the largest first; see `PgS3Hook.databases`.
+
+    :raises InputError: the server refuses the connection.
+    :raises ServerError: the server cannot be reached, or fails.
+    """
+    with params.connect() as connection:
+        return [name for (name,) in connection.execute(_TO_BACK_UP)]
 
 
 def connect_beside(params: ConnectionParameters) -> psycopg.Connection[tuple[Any, ...]]:

@@ -346,20 +346,32 @@ def read_manifest(client: S3Client, uri: str) -> StoredManifest:
     :raises AccessDenied: there is no right to read it.
     :raises IntegrityError: it isn't one, or a hostile one.
     """
+    data = read_manifest_bytes(client, uri)
+    manifest = manifests.parse(data, where=uri)
+    _, key = s3_requests.parse_uri(uri, parameter="backup")
+    base, _, name = key.rpartition("/")
+    if name != manifest.backup_id + MANIFEST_SUFFIX:
+        raise IntegrityError(f"{uri} is the manifest of another backup, {manifest.backup_id}")
+    return StoredManifest(manifest, f"{base}/" if base else "", hashlib.sha256(data).hexdigest())
+
+
+def read_manifest_bytes(client: S3Client, uri: str) -> bytes:
+    """Return the manifest at an URI as it is stored; nothing of it is checked but its length.
+
+    :raises InputError: there is none.
+    :raises Unreadable: S3 does not give it out.
+    :raises AccessDenied: there is no right to read it.
+    :raises IntegrityError: it is too long for one.
+    """
     bucket, key = s3_requests.parse_uri(uri, parameter="backup")
     try:
         answer = s3_requests.get_object(client, Bucket=bucket, Key=key)
         if answer["ContentLength"] > _MANIFEST_LIMIT_BYTES:
             raise IntegrityError(f"{uri} is no manifest: it has {answer['ContentLength']} bytes")
-        data = answer["Body"].read()
+        return answer["Body"].read()
     except ClientError as error:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             raise InputError(f"there is no backup {uri}: {LIST_THEM}") from error
         raise s3_errors.explain_unreadable(error, bucket, key) from error
     except BotoCoreError as error:
         raise s3_errors.unreachable(error) from error
-    manifest = manifests.parse(data, where=uri)
-    base, _, name = key.rpartition("/")
-    if name != manifest.backup_id + MANIFEST_SUFFIX:
-        raise IntegrityError(f"{uri} is the manifest of another backup, {manifest.backup_id}")
-    return StoredManifest(manifest, f"{base}/" if base else "", hashlib.sha256(data).hexdigest())

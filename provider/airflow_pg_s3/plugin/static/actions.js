@@ -14,6 +14,8 @@ const IF_EXISTS = [
   ["clean", "Drop what the backup brings", "Drops the objects that the backup also holds, in one transaction."],
   ["replace", "Replace the database", "Restores beside it, then swaps the names. This cuts its connections. The old database is kept under another name."],
 ];
+const RIGHTS = ["no_owner", "no_privileges"];
+const VERIFY_SERVER = "On the server of this connection";
 const NOT_BLANK = { required: true, pattern: ".*\\S.*" };
 const dialog = document.getElementById("dialog");
 
@@ -40,6 +42,12 @@ function choices(name, legend, options, chosen) {
       about && el("small", {}, about))));
 }
 
+/** A param of the DAG that is true or false, in the words of its form. */
+function flag(name, { value, schema, description }) {
+  return el("label", { class: "choice" }, el("input", { type: "checkbox", name, checked: value }), el("span", {}, schema.title),
+    el("small", {}, description));
+}
+
 /** A link to another page of Airflow. */
 function pageLink(path, text) {
   return el("a", {
@@ -55,7 +63,8 @@ function pageLink(path, text) {
 async function dagOf(dagId, title) {
   try {
     const dag = await call("GET", `dags/${dagId}/details`);
-    return { ...dag, value: (name) => dag.params?.[name]?.value };
+    const params = dag.params ?? {};
+    return { ...dag, params, value: (name) => params[name]?.value };
   } catch (error) {
     const reason = error.status === 404 ? `The DAG ${dagId} is not in this Airflow: copy dags/${FILES[dagId]} of the provider into Airflow's folder of DAGs. Airflow takes some minutes to find a new file.` : error.message;
     show(el("h2", { id: "dialog-title" }, title), el("p", { class: "notice" }, reason), el("div", { class: "buttons" }, closeButton("Close")));
@@ -63,7 +72,22 @@ async function dagOf(dagId, title) {
   }
 }
 
-function ask({ title, about, dag, fields, submit, isDangerous, read, confirm }) {
+function named(title, argument) {
+  return [argument, `“${title}” (${argument})`];
+}
+
+/** Pairs: how errors of the operators name what is in the DAG's form, and how they shall name it here. */
+function wordsOfForm(dag) {
+  const params = Object.entries(dag.params).map(([name, { schema }]) => ({ name, ...schema }));
+  return params.filter(({ name, type }) => type === "boolean" || name === "age_identity_conn_id")
+    .map(({ name, title, type }) => named(title, type === "boolean" ? `${name}=True` : name));
+}
+
+function inWords(text, words) {
+  return words.reduce((said, [theirs, ours]) => said.replaceAll(theirs, ours), text);
+}
+
+function ask({ title, about, dag, words, fields, submit, isDangerous, read, confirm }) {
   const problem = el("p", { class: "notice bad", hidden: true, role: "alert" });
   const button = el("button", { type: "submit", class: isDangerous ? "danger" : "main" }, confirm ? "Continue" : submit);
   const paused = dag.is_paused && el("p", { class: "notice" },
@@ -85,7 +109,7 @@ function ask({ title, about, dag, fields, submit, isDangerous, read, confirm }) 
       problem.hidden = true;
       try {
         const run = await call("POST", `dags/${dag.dag_id}/dagRuns`, { logical_date: null, conf: given });
-        follow(dag.dag_id, run.dag_run_id, title);
+        follow(dag.dag_id, run.dag_run_id, title, [...words, ...wordsOfForm(dag)]);
       } catch (error) {
         problem.textContent = error.message;
         problem.hidden = false;
@@ -124,21 +148,21 @@ const ENDINGS = {
     return [];
   },
   /** The error of the task that has failed, and a link to its log. */
-  async failed(run, tasks) {
+  async failed(run, tasks, words) {
     const task = tasks.find((one) => one.state === "failed");
     if (!task) return [];
     const logs = await call("GET", `${run}/taskInstances/${task.task_id}/logs/${task.try_number}?map_index=${task.map_index}`).catch(() => ({ content: [] }));
     const said = logs.content.findLast?.((line) => line.level === "error")?.event;
     const mapped = task.map_index < 0 ? "" : `/mapped/${task.map_index}`;
     const path = `${run.replace("dagRuns", "runs")}/tasks/${task.task_id}${mapped}`;
-    return [`Failed: ${said ?? "the log says why."} `, pageLink(path, `Log of ${task.task_id}`)];
+    return [`Failed: ${inWords(said ?? "the log says why.", words)} `, pageLink(path, `Log of ${task.task_id}`)];
   },
 };
 
-async function ending(state, dagId, runId) {
+async function ending(state, dagId, runId, words) {
   const run = `dags/${dagId}/dagRuns/${encodeURIComponent(runId)}`;
   const { task_instances: tasks } = await call("GET", `${run}/taskInstances`);
-  return ENDINGS[state](run, tasks);
+  return ENDINGS[state](run, tasks, words);
 }
 
 function announceChange() {
@@ -146,7 +170,7 @@ function announceChange() {
 }
 
 /** Show a run until it has ended. */
-async function follow(dagId, runId, title) {
+async function follow(dagId, runId, title, words) {
   const state = el("p", { class: "notice break", role: "status" });
   const link = pageLink(`dags/${dagId}/runs/${encodeURIComponent(runId)}`, "Open the run in Airflow");
   show(el("h2", { id: "dialog-title" }, title), el("p", { class: "muted break" }, `${dagId}, ${runId}`), state, link,
@@ -161,7 +185,7 @@ async function follow(dagId, runId, title) {
       state.classList.toggle("bad", run.state === "failed");
       if (ENDINGS[run.state]) {
         setTimeout(announceChange, SECONDS_UNTIL_NEWS * 1000);
-        const told = await ending(run.state, dagId, runId).catch(() => []);
+        const told = await ending(run.state, dagId, runId, words).catch(() => []);
         if (told.length) state.replaceChildren(...told);
         return;
       }
@@ -176,10 +200,15 @@ export async function restore(repository, backup) {
   const title = `Restore ${backup.database}`;
   const dag = await dagOf(RESTORE_DAG, title);
   if (!dag) return;
+  const rights = RIGHTS.filter((name) => dag.params[name]);
   ask({
     title,
     about: `The backup of ${moment(backup.created_at)} UTC, ${backup.backup_id}, is restored by the DAG ${RESTORE_DAG}.`,
     dag,
+    words: [
+      ...IF_EXISTS.flatMap(([value, label]) => [named(label, `if_exists="${value}"`), named(label, `if_exists='${value}'`)]),
+      ["database=", "“Database” "],
+    ],
     submit: "Restore",
     isDangerous: true,
     fields: [
@@ -188,6 +217,9 @@ export async function restore(repository, backup) {
       field("Database", textInput("target_database", ""), "Empty: the connection's own. A missing database is created."),
       choices("if_exists", "If the database holds something", IF_EXISTS, "fail"),
       field("Only these tables", textInput("tables", ""), "Such as public.orders, separated by spaces. Empty: everything."),
+      el("fieldset", {}, el("legend", {}, "Owners and rights"), rights.map((name) => flag(name, dag.params[name]))),
+      el("p", { class: "field muted break" }, "For more choices, trigger the DAG ", pageLink(`dags/${RESTORE_DAG}`, RESTORE_DAG),
+        ` yourself, with this backup: ${backup.uri}`),
     ],
     read: (form) => ({
       mode: "restore",
@@ -197,6 +229,7 @@ export async function restore(repository, backup) {
       target_database: form.get("target_database").trim(),
       if_exists: form.get("if_exists"),
       tables: form.get("tables").split(/\s+/).filter(Boolean),
+      ...Object.fromEntries(rights.map((name) => [name, form.has(name)])),
     }),
     confirm: (given) => {
       const target = given.target_database ? `the database ${given.target_database} of ${given.target_conn_id}` : `the database of ${given.target_conn_id}`;
@@ -215,9 +248,10 @@ export async function verify(repository, backup) {
     title,
     about: `The backup of ${moment(backup.created_at)} UTC, ${backup.backup_id}, is restored into a scratch database and compared by the DAG ${VERIFY_DAG}.`,
     dag,
+    words: [named(VERIFY_SERVER, "postgres_conn_id")],
     submit: "Verify",
     fields: [
-      field("On the server of this connection", textInput("verify_conn_id", dag.value("verify_conn_id")),
+      field(VERIFY_SERVER, textInput("verify_conn_id", dag.value("verify_conn_id")),
         "Empty: a throwaway PostgreSQL on the worker."),
       choices("level", "How", [
         ["restore", "Restore and compare every row"],

@@ -124,7 +124,7 @@ function databaseRow(repository, database) {
     return el("tr", {}, link, cell("Newest backup", { class: "wide", colspan: 8 }, el("span", { class: "muted" }, "none that is complete "), late));
   }
   const fresh = isFresh === true && badge("On time", "good");
-  const proven = verified && verified.backup_id !== newest.backup_id && `newest verified: ${ago(verified.created_at)}`;
+  const proven = verified && verified.backup_id !== newest.backup_id && `newest verified: made ${ago(verified.created_at)}`;
   return el("tr", {}, link,
     cell("Newest backup", { class: "moment wide" }, el("div", {}, when(newest.created_at), " ", late || fresh, el("small", {}, `${moment(newest.created_at)} UTC`))),
     cell("Verification", { class: "moment wide" }, el("div", {}, verdictOf(newest), el("small", {}, proven || verdictTime(newest) || ""))),

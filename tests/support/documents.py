@@ -50,7 +50,8 @@ def run_dags(document: str, bag: DagBag, bundle: str) -> None:
     """Run what the document runs by `airflow dags test`, in this process; each run must succeed."""
     DagBundlesManager().sync_bundles_to_db()
     sync_bag_to_db(bag, bundle, None)
-    commands = re.findall(r"^    (?:.* && )?airflow dags test (\w+)$", (ROOT / document).read_text(), re.MULTILINE)
+    lines = [line for line in (ROOT / document).read_text().splitlines() if line.startswith("    ")]
+    commands = re.findall(r"airflow dags test (\w+)", "\n".join(lines))
     assert commands
     for dag_id in commands:
         assert bag.dags[dag_id].test(logical_date=None).state == "success"

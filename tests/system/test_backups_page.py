@@ -42,6 +42,11 @@ def test_users_see_the_page_and_others_do_not(server, token):
         assert server.get(f"/pg-s3/{route}").status_code == 401
         assert server.get(f"/pg-s3/{route}", headers={"Authorization": f"Bearer {token}"}).status_code == 200
         assert server.get(f"/pg-s3/{route}", headers={"Cookie": f"_token={token}"}).status_code == 200
+    # A browser is sent to Airflow's login, and from there back.
+    sent = server.get("/pg-s3/", headers={"Accept": "text/html"}, follow_redirects=False)
+    login = sent.headers["location"]
+    assert (sent.status_code, login) == (307, "../api/v2/auth/login?next=http%3A%2F%2Ftestserver%2Fpg-s3%2F")
+    assert server.get("/" + login.removeprefix("../"), follow_redirects=False).status_code == 307
     shown = server.get("/pg-s3/api/repositories", headers={"Cookie": f"_token={token}"})
     assert [repository["name"] for repository in shown.json()] == ["shown"]
 

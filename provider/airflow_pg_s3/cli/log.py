@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TextIO
 
+from airflow_pg_s3.cli.output import give_up
 from airflow_pg_s3.core.reporting import Log
 
 
@@ -27,6 +28,7 @@ class PlainLog:
     def __init__(self, wording: Callable[[str], str], results: TextIO | None, *, quiet: bool) -> None:
         self._wording = wording
         self._results = results
+        self._said: list[str] = []
         self._quiet = quiet
 
     def info(self, message: str, /, *args: Any) -> None:
@@ -39,7 +41,8 @@ class PlainLog:
         if self._results is None:
             self.info(message, *args)
         else:
-            print(self._wording(message % args), file=self._results, flush=True)
+            # Written at the end, so that whoever does not take it cannot keep the rest from being done.
+            self._said.append(self._wording(message % args))
 
     def warning(self, message: str, /, *args: Any) -> None:
         """Say what somebody should look at."""
@@ -48,6 +51,18 @@ class PlainLog:
     def error(self, message: str) -> None:
         """Say why the command has failed."""
         self._write(f"error: {message}")
+
+    def close(self) -> None:
+        """Write the results; among the other lines, where nobody takes them."""
+        if self._results is None or not self._said:
+            return
+        try:
+            print(*self._said, sep="\n", file=self._results, flush=True)
+        except OSError as error:
+            give_up(self._results)
+            self.warning("the result cannot be written (%s), which is:", error.strerror)
+            for line in self._said:
+                self._write(line)
 
     def _write(self, text: str) -> None:
         # A terminal that is gone must not keep what was begun from being undone.
@@ -96,6 +111,11 @@ class TerminalLog(PlainLog):
         self._progress.stop()
         self._is_shown = False
 
+    def close(self) -> None:
+        """Take the bar away, and write the results."""
+        self.end_stage()
+        super().close()
+
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
@@ -103,11 +123,8 @@ class TerminalLog(PlainLog):
 @contextlib.contextmanager
 def open_log(wording: Callable[[str], str], results: TextIO | None, *, quiet: bool) -> Iterator[CommandLog]:
     """Open the log that fits standard error."""
-    if not sys.stderr.isatty():
-        yield PlainLog(wording, results, quiet=quiet)
-        return
-    terminal = TerminalLog(wording, results, quiet=quiet)
+    log = (TerminalLog if sys.stderr.isatty() else PlainLog)(wording, results, quiet=quiet)
     try:
-        yield terminal
+        yield log
     finally:
-        terminal.end_stage()
+        log.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from airflow_pg_s3.cli.exit_code import ExitCode
+from airflow_pg_s3.cli.output import Output, give_up
 from airflow_pg_s3.cli.parser import build_parser
 from airflow_pg_s3.cli.wording import OF_AIRFLOW, in_words_of
 
@@ -41,13 +43,16 @@ def run(arguments: Namespace, connect: Connect, words: Mapping[str, str], result
     :param words: what core says, and what to say in its place.
     :param results: where results go.
     """
+    if isinstance(
+        results, io.TextIOWrapper
+    ):  # as standard error has it: a name that it lacks letters for is no bug
+        results.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments, connect, words, results)
     except KeyboardInterrupt:  # before it has begun
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # Who reads has seen enough, as with `| head`. At its end Python would try to write the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), results.fileno())
+    except BrokenPipeError:  # who reads has seen enough, as with `| head`
+        give_up(results)
         return ExitCode.FAILED
 
 
@@ -60,7 +65,6 @@ def _connect(arguments: Namespace, log: CommandLog) -> Connections:
 def _run(arguments: Namespace, connect: Connect, words: Mapping[str, str], results: TextIO) -> int:
     # Not above: --help and completion are quick without them.
     from airflow_pg_s3.cli.log import open_log
-    from airflow_pg_s3.cli.output import Output
     from airflow_pg_s3.cli.session import Session
     from airflow_pg_s3.cli.stopping import Stopped, end_by, stop_on_signals
     from airflow_pg_s3.core.errors import DataConflict, InputError, PgS3Error

@@ -81,7 +81,7 @@ def not_on_s3(text: str) -> str:
 
     :raises argparse.ArgumentTypeError: it is such a URI itself; the message ends with `ON_S3`.
     """
-    if text.startswith("s3://"):
+    if text.lower().startswith("s3://"):
         raise argparse.ArgumentTypeError(f"{text} {ON_S3}")
     return text
 

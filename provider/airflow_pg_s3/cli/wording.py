@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Mapping
 
-_VALUE = r"(?:\"([^\"]*)\"|'([^']*)'|\[([^]]*)\]|(\w+))"
-_QUOTES = "'\""
+_TEXT = r"\"([^\"]*)\"|'([^']*)'"
+_LIST = r"\[((?:(?:\"[^\"]*\"|'[^']*')(?:, )?)*|\w*)\]"
+_VALUE = rf"(?:{_TEXT}|{_LIST}|(\w+))"
 # What core says of Airflow; what the command line says in its place.
 OF_AIRFLOW = {
     "the option [pg_s3] client_path": "--client-path",
@@ -54,8 +56,8 @@ def in_words_of(command: argparse.ArgumentParser, message: str, words: Mapping[s
         def with_value(match: re.Match[str], action: argparse.Action = action, option: str = option) -> str:
             value = next((text for text in match.groups() if text is not None), "")
             if action.nargs != 0:
-                values = value.split(", ") if match[3] is not None else [value]
-                return " ".join(f"{option} {one.strip(_QUOTES)}" for one in values)
+                items = ["".join(item) for item in re.findall(_TEXT, match[3] or "")]
+                return " ".join(f"{option} {shlex.quote(one)}" for one in items or [value])
             return option if value == str(action.const) else match[0]
 
         message = re.sub(rf"\b{name}={_VALUE}", with_value, message)

@@ -11,6 +11,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
@@ -18,7 +19,7 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.core_api.security import resolve_user_from_token
 from airflow.providers.common.compat.sdk import redact
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from pydantic import AwareDatetime
 
 from airflow_pg_s3.core.errors import PgS3Error
@@ -135,6 +136,13 @@ def explain(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": redact(str(error))}, status)
 
 
+def ask_to_log_in(request: Request, error: Exception) -> Response:
+    """Let a browser that opens the page without a login go to Airflow's, which leads back; refuse all else."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        return JSONResponse({"detail": "Not authenticated"}, 401)
+    return RedirectResponse(f"../api/v2/auth/login?{urlencode({'next': str(request.url)})}")
+
+
 async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Send with each answer what the browser may do with it."""
     response = await call_next(request)
@@ -145,5 +153,6 @@ async def add_headers(request: Request, call_next: Callable[[Request], Awaitable
 app = FastAPI(title="PostgreSQL backups", docs_url=None, redoc_url=None, openapi_url=None)
 app.middleware("http")(add_headers)
 app.add_exception_handler(PgS3Error, explain)
+app.add_exception_handler(401, ask_to_log_in)
 app.include_router(files)
 app.include_router(data)

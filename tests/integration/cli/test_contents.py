@@ -72,7 +72,10 @@ def test_cat_says_how_to_load_it_and_which_tables_are_near(pg_s3, backup):
     assert "holds no rows of a table 'public.larg': did you mean public.large?" in unknown.err
     for name, kind in {"seen": "view", "counter": "sequence"}.items():
         said = pg_s3("cat", backup["uri"], name).err
-        assert f"public.{name} is a {kind}: it has no rows of its own in backup {backup['backup_id']}" in said
+        assert (
+            f"backup {backup['backup_id']} holds no rows of the {kind} public.{name}: it has none of its own"
+            in said
+        )
     assert pg_s3("cat", backup["uri"], "odd", "--header").code == 2
 
 

@@ -55,6 +55,17 @@ def test_a_result_that_is_a_line_goes_to_standard_output(capsys, quiet):
     assert capsys.readouterr() == ("RESTORED 1\n", "")
 
 
+def test_a_result_that_nobody_takes_is_a_line_like_others(capsys):
+    with open("/dev/full", "w") as full:
+        with open_log(unchanged, full, quiet=True) as log:
+            say_result(log, "pruned %s", "a")
+            say_result(log, "pruned %s", "b")
+        full.write("nobody tries to write it again")
+    assert capsys.readouterr().err == (
+        "warning: the result cannot be written (No space left on device), which is:\npruned a\npruned b\n"
+    )
+
+
 def test_beside_a_result_for_programs_it_is_a_line_like_others(capsys):
     with open_log(unchanged, None, quiet=False) as log:
         say_result(log, "restored %d", 1)

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
+from urllib.parse import quote
 
 import pytest
 
@@ -93,11 +94,6 @@ def ended(capsys):
         ),
         ("list s3://bkt/x --s3-extra-args /no/file", 2, "error: --s3-extra-args: /no/file cannot be read"),
         ("show s3://bkt/x/lastest", 2, "error: the bucket 'bkt' does not exist"),
-        (
-            "backup x s3://bkt/p/orders/latest",
-            2,
-            "error: s3://bkt/p/orders/latest names a backup, and not a repository: did you mean s3://bkt/p?",
-        ),
         ("verify s3://bkt/p/orders/yesterday", 2, "is neither a manifest nor a name such as latest or 2026-"),
         (
             "backup s3://bkt/p orders",
@@ -208,6 +204,30 @@ def test_what_a_prune_has_done_is_a_result_and_its_plan_is_not(ended, s3_client,
     assert " 0 B" not in err
     code, out, err = ended(*prune, "--output", "json")
     assert (json.loads(out)["counts"]["kept"], "orders: 2 backups kept" in err) == (2, True)
+
+
+def test_a_standard_output_that_takes_no_results_keeps_nothing_from_being_done(
+    s3_client, bucket, tmp_path, monkeypatch, capsys
+):
+    shelf, at = Shelf(s3_client, f"s3://{bucket}/p"), datetime(2026, 11, 20, 3, tzinfo=UTC)
+    for database in (quote("größe"), "orders"):
+        for number in range(2):
+            shelf.put_backup(database, at, number)
+    prune = ["prune", f"s3://{bucket}/p", "--keep-last", "1"]
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(prune) == 0
+    err = capsys.readouterr().err
+    assert (
+        "warning: the result cannot be written (No space left on device), which is:\ngröße: 1 backup kept" in err
+    )
+    with open(tmp_path / "results", "w", encoding="ascii") as narrow:
+        monkeypatch.setattr(sys, "stdout", narrow)
+        assert main(prune) == 0
+    assert [line.split(":")[0] for line in (tmp_path / "results").read_text().splitlines()] == [
+        r"gr\xf6\xdfe",
+        "orders",
+    ]
 
 
 def test_a_bug_shows_where_it_is(monkeypatch):

@@ -20,6 +20,10 @@ from airflow_pg_s3.cli.wording import OF_AIRFLOW, in_words_of
         ("leave out create_database=False", "leave out --no-create-database"),
         ("or leave them out: exclude_tables=['public.t']", "or leave them out: --exclude-table public.t"),
         ("give each by itself: tables=['a', 'b']", "give each by itself: --table a --table b"),
+        (
+            "tables=['public.a b', \"c, d's\", 'x[1]']",
+            """--table 'public.a b' --table 'c, d'"'"'s' --table 'x[1]'""",
+        ),
         ("tables: 'public.order' matches nothing", "--table: 'public.order' matches nothing"),
         ("the largest tables: public.t", "the largest tables: public.t"),
         ('restore with thaw="Standard"', "restore with --thaw Standard"),

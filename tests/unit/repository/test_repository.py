@@ -148,15 +148,15 @@ class TestUris:
 
     @pytest.mark.parametrize("name", ["latest", "latest-verified/", ID, f"{ID}.json", f"{ID}.verified.json"])
     @pytest.mark.parametrize(("path", "meant"), [("a/shop/", "/a"), ("shop/", ""), ("", "")])
-    def test_of_repositories_are_no_names_of_backups(self, s3_client, name, path, meant):
+    def test_of_what_backups_are_stored_in_are_no_names_of_backups(self, s3_client, name, path, meant):
         with pytest.raises(
             InputError, match=f"names a backup, and not a repository: did you mean s3://bucket{meant}\\?"
         ):
-            Repository(s3_client, f"s3://bucket/{path}{name}")
+            Repository(s3_client, f"s3://bucket/{path}{name}").check_access("shop")
 
     @pytest.mark.parametrize("path", ["latest/shop", "2026", "20261120", "the-latest"])
-    def test_of_repositories_may_be_like_them(self, s3_client, path):
-        assert Repository(s3_client, f"s3://bucket/{path}").root == f"s3://bucket/{path}"
+    def test_of_repositories_may_be_like_them(self, s3_client, bucket, path):
+        Repository(s3_client, f"s3://{bucket}/{path}").check_access("shop")
 
     @pytest.mark.parametrize(
         ("path", "base"),

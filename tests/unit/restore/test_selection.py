@@ -168,6 +168,26 @@ def test_views_without_what_they_read_are_refused_unless_the_target_has_it():
         refuse({31, 32})
 
 
+def test_the_query_of_a_view_may_come_by_a_rule():
+    toc = toc_of(
+        (1, "TABLE", "public", "t", ()), (2, "VIEW", "public", "v", ()), (3, "RULE", "public", "v _RETURN", (1, 2))
+    )
+    refuse_views_alone(toc.entries, toc, lambda entry: False)
+    with pytest.raises(InputError, match=r"read public\.t, "):
+        refuse_views_alone(toc.entries[1:], toc, lambda entry: False)
+
+
+def test_a_materialized_view_is_filled_only_if_it_comes_itself():
+    toc = toc_of(
+        (1, "MATERIALIZED VIEW", "public", "m", ()),
+        (2, "MATERIALIZED VIEW", "public", "of_m", (1,)),
+        (3, "MATERIALIZED VIEW DATA", "public", "m", (1,)),
+        (4, "MATERIALIZED VIEW DATA", "public", "of_m", (2, 1)),
+    )
+    assert [entry.dump_id for entry in select(toc, tables=["m"]).entries] == [1, 3]
+    assert [entry.dump_id for entry in select(toc, tables=["m", "of_m"]).entries] == [1, 2, 3, 4]
+
+
 def test_a_foreign_key_comes_only_with_both_its_tables(chosen):
     assert 100 not in chosen(["orders"], exists=lambda entry: True)
     assert 100 not in chosen(["orders"])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from airflow_pg_s3.core.errors import InputError, PgS3Error
-from airflow_pg_s3.core.repository.backup_id import is_of_backup
 from airflow_pg_s3.core.repository.repository import Repository
 
 if TYPE_CHECKING:
@@ -73,8 +72,7 @@ def _is_of_database(client: S3Client, uri: str) -> bool:
 
 
 def _below(repository: Repository) -> str:
-    folders = [name for name in repository.databases() if not is_of_backup(name)]
-    for folder in folders[:_LOOKED_AT]:
+    for folder in repository.databases()[:_LOOKED_AT]:
         inner = Repository(repository.client, f"{repository.root}/{folder}")
         if holds_backups(inner):
             return f"did you mean {inner.root}?"

@@ -79,7 +79,7 @@ class Repository:
 
     :param client: boto3 S3 client.
     :param uri: ``s3://bucket/any/prefix``; `root` is the same without a slash at its end.
-    :raises InputError: a malformed URI, or one that names a backup.
+    :raises InputError: a malformed URI.
     """
 
     def __init__(self, client: S3Client, uri: str) -> None:
@@ -89,10 +89,6 @@ class Repository:
         self.root = self.uri(self._prefix).rstrip("/")
         if "//" in self._prefix or any(part in (".", "..") for part in self._prefix.split("/")):
             raise InputError(f"repository {uri!r} has an empty, '.' or '..' path segment")
-        *above, last = self._prefix.rstrip("/").split("/")
-        if is_of_backup(last):
-            meant = self.uri("/".join(above[:-1])).rstrip("/")
-            raise InputError(f"{self.root} names a backup, and not a repository: did you mean {meant}?")
 
     def base(self, database: str) -> str:
         """Key prefix of a database's backups."""
@@ -251,10 +247,14 @@ class Repository:
             ) from error
 
     def check_access(self, database: str) -> None:
-        """Make sure that the bucket exists and may be listed.
+        """Make sure that backups can be stored: the bucket exists and may be listed.
 
-        :raises InputError: it doesn't, or may not.
+        :raises InputError: it doesn't, or may not; or the repository's URI names a backup.
         """
+        *above, last = self._prefix.rstrip("/").split("/")
+        if is_of_backup(last):
+            meant = self.uri("/".join(above[:-1])).rstrip("/")
+            raise InputError(f"{self.root} names a backup, and not a repository: did you mean {meant}?")
         try:
             self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.base(database), MaxKeys=1)
         except ClientError as error:

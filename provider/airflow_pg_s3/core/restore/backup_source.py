@@ -144,7 +144,7 @@ class BackupSource:
             # With "clean", the target is taken to hold what the selected objects need.
             exists=(lambda entry: True) if request.if_exists == "clean" else target.holds,
         )
-        if request.if_exists == "clean":
+        if request.if_exists == "clean" and not request.pre_restore_sql:  # which may create what is read
             refuse_views_alone(chosen.entries, self._folder.toc, target.holds)
         if request.wanted.data_only:
             target.refuse_rows(chosen.tables)

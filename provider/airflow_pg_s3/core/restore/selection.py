@@ -27,11 +27,15 @@ _ATTACHED = (
     "RULE", "POLICY", "ROW SECURITY", "COMMENT", "ACL", "SECURITY LABEL", "STATISTICS DATA", "STATISTICS",
     "SEQUENCE OWNED BY", "SEQUENCE SET", "SEQUENCE", "MATERIALIZED VIEW DATA",
 )  # fmt: skip
-# Kinds that may need other tables too: such an entry comes only with the table whose name its own begins with.
-_OF_ONE_RELATION = {"CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "POLICY", "RULE", "TRIGGER"}
+# Kinds that may need other relations too: such an entry comes only with that whose name its own is or begins with.
+_OF_ONE_RELATION = {
+    "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "MATERIALIZED VIEW DATA", "POLICY", "RULE", "TRIGGER",
+}  # fmt: skip
 _FOREIGN_KEY = "FK CONSTRAINT"
 _MEMBERSHIPS = ("PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA")
 _VIEWS = ("VIEW", "MATERIALIZED VIEW")
+# A view whose query needs a primary key gets its query by a rule of this name, after the key.
+_QUERY = " _RETURN"
 _ATTACHES = ("TABLE ATTACH", "INDEX ATTACH")
 # Settings without which the other entries' text would be misread.
 _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
@@ -148,7 +152,7 @@ def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) ->
     found = [name for name in names if name == pattern] or fnmatch.filter(names, pattern)
     if not found:
         hint = did_you_mean(pattern, names) or f"there are {', '.join(sorted(names)[:10])}"
-        if "," in given:
+        if "," in given and not any("," in name for name in names):
             hint = f"give each by itself: {parameter}={[name.strip() for name in given.split(',')]}"
         raise InputError(f"{parameter}: {given!r} matches nothing in the backup; {hint}")
     return found
@@ -168,7 +172,7 @@ def _complete(entries: Sequence[Entry], chosen: set[int], exists: Callable[[Entr
     def is_attached(entry: Entry) -> bool:
         hosts = [by_id[n] for n in set(entry.dependencies) & by_id.keys() if by_id[n].kind in hosting]
         if entry.kind in _OF_ONE_RELATION and len(hosts) > 1:
-            hosts = [h for h in hosts if h.schema == entry.schema and entry.name.startswith(f"{h.name} ")]
+            hosts = [h for h in hosts if h.schema == entry.schema and f"{entry.name} ".startswith(f"{h.name} ")]
         return entry.kind in _ATTACHED and any(host.dump_id in chosen for host in hosts)
 
     roots: dict[int, set[int]] = {}
@@ -210,7 +214,8 @@ def refuse_views_alone(chosen: Sequence[Entry], toc: Toc, holds: Callable[[Entry
     :param holds: returns whether the target has an object.
     :raises InputError: a view reads what is neither restored nor in the target; the message names it.
     """
-    needed = {number for entry in chosen if entry.kind in _VIEWS for number in entry.dependencies}
+    queries = [e for e in chosen if e.kind in _VIEWS or (e.kind == "RULE" and e.name.endswith(_QUERY))]
+    needed = {number for entry in queries for number in entry.dependencies}
     needed.difference_update(entry.dump_id for entry in chosen)
     read = [_shown(toc.by_id[number], toc) for number in sorted(needed & toc.by_id.keys())]
     lacking = [f"{one.schema}.{one.name}" for one in read if one.kind in RELATIONS and not holds(one)]

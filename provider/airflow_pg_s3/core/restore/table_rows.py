@@ -110,7 +110,12 @@ def _no_rows(archive: ArchiveFolder, name: str, tables: Sequence[str]) -> InputE
     full, toc, backup_id = name if "." in name else f"public.{name}", archive.toc, archive.manifest.backup_id
     for entry in toc.entries:
         if entry.kind in RELATIONS and full == f"{toc.shown(entry.schema)}.{toc.shown(entry.name)}":
-            return InputError(f"{full} is a {entry.kind.lower()}: it has no rows of its own in backup {backup_id}")
+            why = (
+                "were they left out, or are they its partitions'?"
+                if entry.kind == "TABLE"
+                else "it has none of its own"
+            )
+            return InputError(f"backup {backup_id} holds no rows of the {entry.kind.lower()} {full}: {why}")
     there = f"it holds those of {some_of(tables, _SHOWN)}" if tables else "it holds none at all"
     hint = did_you_mean(full, tables) or there
     return InputError(f"backup {backup_id} holds no rows of a table {name!r}: {hint}")

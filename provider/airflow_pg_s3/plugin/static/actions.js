@@ -44,7 +44,7 @@ function choices(name, legend, options, chosen) {
 
 /** A param of the DAG that is true or false, in the words of its form. */
 function flag(name, { value, schema, description }) {
-  return el("label", { class: "choice" }, el("input", { type: "checkbox", name, checked: value }), el("span", {}, schema.title),
+  return el("label", { class: "choice" }, el("input", { type: "checkbox", name, checked: value }), el("span", {}, schema.title ?? name),
     el("small", {}, description));
 }
 
@@ -80,7 +80,7 @@ function named(title, argument) {
 function wordsOfForm(dag) {
   const params = Object.entries(dag.params).map(([name, { schema }]) => ({ name, ...schema }));
   return params.filter(({ name, type }) => type === "boolean" || name === "age_identity_conn_id")
-    .map(({ name, title, type }) => named(title, type === "boolean" ? `${name}=True` : name));
+    .map(({ name, title, type }) => named(title ?? name, type === "boolean" ? `${name}=True` : name));
 }
 
 function inWords(text, words) {
@@ -207,7 +207,7 @@ export async function restore(repository, backup) {
     dag,
     words: [
       ...IF_EXISTS.flatMap(([value, label]) => [named(label, `if_exists="${value}"`), named(label, `if_exists='${value}'`)]),
-      ["database=", "“Database” "],
+      ["give database=", "give “Database” "],
     ],
     submit: "Restore",
     isDangerous: true,
@@ -217,7 +217,7 @@ export async function restore(repository, backup) {
       field("Database", textInput("target_database", ""), "Empty: the connection's own. A missing database is created."),
       choices("if_exists", "If the database holds something", IF_EXISTS, "fail"),
       field("Only these tables", textInput("tables", ""), "Such as public.orders, separated by spaces. Empty: everything."),
-      el("fieldset", {}, el("legend", {}, "Owners and rights"), rights.map((name) => flag(name, dag.params[name]))),
+      rights.length > 0 && el("fieldset", {}, el("legend", {}, "Owners and rights"), rights.map((name) => flag(name, dag.params[name]))),
       el("p", { class: "field muted break" }, "For more choices, trigger the DAG ", pageLink(`dags/${RESTORE_DAG}`, RESTORE_DAG),
         ` yourself, with this backup: ${backup.uri}`),
     ],

@@ -20,6 +20,9 @@ create table app.orders (
 create index on app.orders (state);
 create trigger stamp before insert on app.orders for each row execute function app.stamp();
 create view app.open_orders as select * from app.orders where state = 'new';
+create view app.names as select id, name from app.customers group by id; -- which needs the primary key
+create materialized view app.states as select state, count(*) from app.orders group by state;
+create materialized view app.busy_states as select * from app.states where count > 1;
 create table public.notes (i int);
 insert into app.customers select i, 'c' || i from generate_series(1, 10) i;
 insert into app.orders select i, i, 'done' from generate_series(1, 5) i;
@@ -76,9 +79,23 @@ def test_a_view_is_not_cleaned_without_what_it_reads(pg16: Cluster, backup, rest
         AirflowFailException, match=r"read app\.orders, which the target lacks: .*\['app.orders'\]"
     ):
         restore(pg16, target, backup=backup["uri"], tables=["app.open_orders"], if_exists="clean")
+    with pytest.raises(AirflowFailException, match=r"read app\.customers, which the target lacks: "):
+        restore(pg16, target, backup=backup["uri"], tables=["app.names"], if_exists="clean")
     restore(pg16, target, backup=backup["uri"], tables=["app.orders"])
-    restore(pg16, target, backup=backup["uri"], tables=["app.open_orders"], if_exists="clean")
-    assert "app.open_orders" in relations(pg16, target)
+    views = ["app.open_orders", "app.names"]
+    scripts = ["create table app.customers (id int primary key, name text)"]
+    restore(pg16, target, backup=backup["uri"], tables=views, if_exists="clean", pre_restore_sql=scripts)
+    assert relations(pg16, target) >= {*views}
+
+
+def test_a_materialized_view_is_filled_without_those_that_read_it(
+    pg16: Cluster, backup, restore, new_database
+) -> None:
+    target = new_database(pg16)
+    restore(pg16, target, backup=backup["uri"], tables=["app.orders"])
+    restore(pg16, target, backup=backup["uri"], tables=["app.states"], if_exists="clean")
+    assert count(pg16, target, "app.states") == 1
+    assert "app.busy_states" not in relations(pg16, target)
 
 
 def test_a_table_that_is_there_already_is_refused(pg16: Cluster, backup, restore, new_database) -> None:

@@ -189,7 +189,7 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     problems = []
     page.on("pageerror", lambda error: problems.append(error))
     page.goto(standalone.url)
-    page.get_by_role("link", name="Backups").click()
+    page.get_by_role("link", name="Backups", exact=True).click()
     backups = page.frame_locator("iframe")
     row = backups.get_by_role("row").filter(has=backups.get_by_role("link", name="nightly", exact=True))
     row.wait_for()

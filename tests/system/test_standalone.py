@@ -259,9 +259,8 @@ def test_the_backups_page_says_that_a_dag_is_missing_or_paused(standalone, moto,
         lambda route: route.continue_(url=route.request.url.replace("pg_s3_verify_new_backup", "no_such_dag")),
     )
     page.goto(standalone.url)
-    page.get_by_role(
-        "link", name="Backups"
-    ).wait_for()  # logged in; Airflow 3.1's login leads to its own home alone
+    # Logged in, as Airflow 3.1's login leads back to its home alone.
+    page.get_by_role("link", name="Backups", exact=True).wait_for()
     page.goto(f"{standalone.url}/pg-s3/#shown/nightly/{backup.backup_id}")
     page.get_by_role("button", name="Verify…").click()
     page.get_by_text("copy dags/pg_s3_restore_verification.py of the provider into").wait_for()

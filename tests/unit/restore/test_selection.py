@@ -344,12 +344,17 @@ def test_a_pattern_that_leaves_nothing_out_is_an_error(chosen):
             "tables: 'orders, audit.*' matches nothing in the backup; give each by itself: "
             "tables=['orders', 'audit.*']",
         ),
-        (["public.orders,"], [], "tables: 'public.orders,' matches nothing in the backup; give each by itself: "),
+        (
+            ["public.orders,"],
+            [],
+            "tables: 'public.orders,' matches nothing in the backup; give each by itself: "
+            "tables=['public.orders']",
+        ),
         ([], ["public audit"], "schemas: 'public audit' matches nothing in the backup; give each by itself: "),
         (
-            ["orders custmers"],
+            ["orders, custmers"],
             [],
-            "tables: 'orders custmers' matches nothing in the backup; did you mean public.cust",
+            "tables: 'orders, custmers' matches nothing in the backup; did you mean public.cust",
         ),
     ],
 )

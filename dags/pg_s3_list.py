@@ -2,6 +2,7 @@
 
 The repositories are `PG_S3_REPOSITORY`, and one below it for each connection in `PG_S3_FLEET_SERVERS`, as
 `pg_s3_fleet` makes them. Other defaults: `PG_S3_AWS_CONN_ID` (`aws_default`), `PG_S3_VERIFIED_ONLY` (`false`).
+Without `PG_S3_REPOSITORY`, the only repository in `[pg_s3] repositories` is taken, with its connection.
 """
 
 from airflow.sdk import DAG, Param

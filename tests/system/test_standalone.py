@@ -230,6 +230,16 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
         backups.get_by_label("Yes, restore into the database restored by a click of postgres_target.").check()
         backups.get_by_role("button", name="Restore", exact=True).click()
 
+    backups.get_by_role("button", name="Restore…").click()
+    backups.get_by_label("Drop what the backup brings").check()
+    backups.get_by_label("Into the server of this connection").fill("postgres_target")
+    backups.locator("[name=target_database]").fill("staging")
+    backups.locator("[name=tables]").fill("public.t, public.u")
+    backups.get_by_role("button", name="Continue").click()
+    both = "Yes, drop public.t, public.u from the database staging of postgres_target and restore them."
+    backups.get_by_label(both).wait_for()
+    backups.get_by_role("button", name="Cancel").click()
+
     restore("Own everything yourself")
     backups.get_by_text("Restored into restored by a click: 1 table, 20,000 rows.").wait_for(timeout=120_000)
     rows = "SELECT count(*), min(n), max(md5) FROM t"
@@ -263,7 +273,7 @@ def test_the_backups_page_says_that_a_dag_is_missing_or_paused(standalone, moto,
     page.get_by_role("link", name="Backups", exact=True).wait_for()
     page.goto(f"{standalone.url}/pg-s3/#shown/nightly/{backup.backup_id}")
     page.get_by_role("button", name="Verify…").click()
-    page.get_by_text("copy dags/pg_s3_restore_verification.py of the provider into").wait_for()
+    page.get_by_text("copy airflow_pg_s3/example_dags/pg_s3_restore_verification.py of the").wait_for()
     page.get_by_role("button", name="Close").click()
 
     standalone.call("PATCH", "/dags/pg_s3_on_demand", {"is_paused": True})

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_pg_s3.core.reporting import aligned, byte_progress, human_age, near
+from airflow_pg_s3.core.reporting import aligned, byte_progress, human_age, near, plural
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_where_their_header_ends():
@@ -20,6 +20,10 @@ def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_where_their_he
 
 def test_a_table_without_rows_is_its_header():
     assert aligned(("a", "b"), []) == ["a  b"]
+
+
+def test_numbers_of_things_have_their_plural_and_groups_of_digits():
+    assert [plural(number, "row") for number in (0, 1, 20_500)] == ["0 rows", "1 row", "20,500 rows"]
 
 
 @pytest.mark.parametrize(

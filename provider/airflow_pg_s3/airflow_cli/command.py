@@ -29,6 +29,7 @@ WORDS = {
     "age_identity_conn_id": "--age-identity-conn-id",
     "PgS3RestoreOperator": f"{PROGRAM} restore",
     "PgS3BackupOperator": f"{PROGRAM} backup",
+    "made without include_globals=True": "made without --include-globals",
     "on this worker": "on this machine",
     "as this one stands in the DAG": "as this one stands in the arguments",
 }
@@ -127,6 +128,7 @@ class AirflowConnections:
 
     def __init__(self, arguments: Namespace, log: Log) -> None:
         self._arguments = arguments
+        self._log = log
         self._aws_conn_id: str | None = arguments.aws_conn_id
         self._to_aws_conn_id: str | None = getattr(arguments, "to_aws_conn_id", None)
         if getattr(arguments, "repository", "s3://").startswith("s3://"):
@@ -159,4 +161,4 @@ class AirflowConnections:
     @property
     def client_path(self) -> Sequence[str]:
         """The folders named, and those of the option ``[pg_s3] client_path``."""
-        return [*self._arguments.client_path, *connections.client_path()]
+        return [*self._arguments.client_path, *connections.client_path(self._log)]

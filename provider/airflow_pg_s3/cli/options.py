@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from airflow_pg_s3.core.reporting import parse_duration
 
@@ -108,6 +110,16 @@ def number(text: str, *, example: str = "7") -> int:
         raise argparse.ArgumentTypeError(f"must be a number, such as {example}, not {text!r}") from None
 
 
+def folder(text: str) -> str:
+    """Read the name of a folder.
+
+    :raises argparse.ArgumentTypeError: there is none of this name.
+    """
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
+    return text
+
+
 def label(text: str) -> tuple[str, str]:
     """Read a label such as ``release=42``.
 
@@ -149,7 +161,7 @@ def add_worker(parser: argparse.ArgumentParser, *, has_programs: bool = True) ->
     )
     if has_programs:
         about = "folder with pg_dump and pg_restore, looked at before PATH and the usual places"
-        add_many(machine, "--client-path", "client_path", "FOLDER", about)
+        add_many(machine, "--client-path", "client_path", "FOLDER", about, read=folder)
 
 
 def add_spool_limit(parser: argparse.ArgumentParser) -> None:
@@ -168,10 +180,21 @@ def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("-j", "--jobs", type=number, default=2, metavar="N", help=f"{what} (default: 2)")
 
 
-def add_many(parser: argparse._ActionsContainer, name: str, dest: str, metavar: str, about: str) -> None:
-    """Add an option that may be repeated."""
+def add_many(
+    parser: argparse._ActionsContainer,
+    name: str,
+    dest: str,
+    metavar: str,
+    about: str,
+    *,
+    read: Callable[[str], str] = str,
+) -> None:
+    """Add an option that may be repeated.
+
+    :param read: reads a value; raises `argparse.ArgumentTypeError`.
+    """
     parser.add_argument(
-        name, dest=dest, action="append", default=[], metavar=metavar, help=f"{about}; may be repeated"
+        name, dest=dest, action="append", default=[], type=read, metavar=metavar, help=f"{about}; may be repeated"
     )
 
 

@@ -19,6 +19,7 @@ OF_AIRFLOW = {
     "as age_identity_conn_id": "with --identity",
     "PgS3RestoreOperator": "pg-s3 restore",
     "PgS3BackupOperator": "pg-s3 backup",
+    "made without include_globals=True": "made without --include-globals",
     "on this worker": "on this machine",
     "give the connection a password": "set PGPASSWORD, or add a line to ~/.pgpass",
     "correct the connection's login and password": "correct the user, and PGPASSWORD or ~/.pgpass",

@@ -102,8 +102,8 @@ def byte_progress(log: Log, verb: str, done: Callable[[], int], total: int, *, o
 
 
 def plural(number: int, noun: str) -> str:
-    """Format a number of things, such as ``1 backup`` and ``2 backups``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Format a number of things, such as ``1 backup`` and ``2,000 backups``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -24,6 +25,7 @@ from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from airflow_pg_s3.core.errors import InputError, StorageError
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters, parameters
+from airflow_pg_s3.core.reporting import Log
 from airflow_pg_s3.core.repository.codec import identities_in
 from airflow_pg_s3.core.s3 import extra_args
 from airflow_pg_s3.core.s3.errors import unusable
@@ -133,12 +135,14 @@ def s3_client(
     # The hook would only warn, and use the machine's credentials, so that a backup goes to a wrong account.
     if conn_id:
         try:
-            BaseHook.get_connection(conn_id)
+            conn_type = BaseHook.get_connection(conn_id).conn_type
         except AirflowNotFoundException as error:
             raise InputError(
                 f"the Airflow connection {conn_id!r} does not exist: create it, or give aws_conn_id=None to use "
                 "the machine's own AWS credentials"
             ) from error
+        if conn_type not in ("aws", "", None):
+            raise InputError(f"the Airflow connection {conn_id!r} is of type {conn_type!r}, not aws")
     hook = S3Hook(aws_conn_id=conn_id or None)
     try:
         client = hook.get_conn() if config is None else hook.get_client_type(config=hook.config.merge(config))
@@ -183,9 +187,15 @@ def _no_such(conn_id: str) -> InputError:
     return InputError(f"the Airflow connection {conn_id!r} does not exist: create it, or correct the id")
 
 
-def client_path() -> list[str]:
-    """Return the folders of the option ``[pg_s3] client_path``."""
-    return [folder for folder in (conf.get("pg_s3", "client_path", fallback="") or "").split(":") if folder]
+def client_path(log: Log | None = None) -> list[str]:
+    """Return the folders of the option ``[pg_s3] client_path``.
+
+    :param log: gets a warning of those that are not on this machine: others with the same option may have them.
+    """
+    folders = [folder for folder in (conf.get("pg_s3", "client_path", fallback="") or "").split(":") if folder]
+    if log is not None and (lacking := [folder for folder in folders if not Path(folder).is_dir()]):
+        log.warning("this machine lacks %s, named in the option [pg_s3] client_path", ", ".join(lacking))
+    return folders
 
 
 def producer() -> dict[str, Any]:

@@ -109,7 +109,7 @@ class PgS3Hook(BaseHook):
             request = BackupRequest(
                 source=connections.postgres_parameters(postgres_conn_id, named),
                 s3_extra_args=extra_args,
-                client_path=connections.client_path(),
+                client_path=connections.client_path(log),
                 producer=connections.producer(),
                 **others,
             )
@@ -160,7 +160,7 @@ class PgS3Hook(BaseHook):
                 target=target,
                 is_target_named=named is not None,
                 wanted=wanted,
-                client_path=connections.client_path(),
+                client_path=connections.client_path(log),
                 identities=self._identities(given),
                 **others,
             )
@@ -203,7 +203,7 @@ class PgS3Hook(BaseHook):
                 # The connection's own database is not used: a scratch database is created on its server.
                 server=connections.postgres_parameters(server, None) if server else None,
                 identities=self._identities(given),
-                client_path=connections.client_path(),
+                client_path=connections.client_path(log),
                 s3_extra_args=extra_args,
                 producer=connections.producer(),
                 **others,
@@ -308,13 +308,13 @@ class PgS3Hook(BaseHook):
         :raises AirflowFailException: a backup would fail.
         """
         options.check_names(given, options.DoctorOptions)
-        with self._working(postgres_conn_id):
+        with self._working(postgres_conn_id) as log:
             named = arguments.as_database(database, otherwise="the connection's own")
             others = arguments.coerced(given, options.DOCTOR)
             repository, extra_args = self._open()
             request = DoctorRequest(
                 source=connections.postgres_parameters(postgres_conn_id, named),
-                client_path=connections.client_path(),
+                client_path=connections.client_path(log),
                 s3_extra_args=extra_args,
                 **others,
             )

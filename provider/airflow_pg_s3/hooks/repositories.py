@@ -59,7 +59,7 @@ def named_repositories() -> list[NamedRepository]:
         raise InputError(f"{_OPTION} is not JSON: {error}") from error
     except ValidationError as error:
         raise InputError(
-            f"{_OPTION} must be a list of objects with name, uri and perhaps aws_conn_id and max_age: "
+            f"{_OPTION} must be a list of objects with 'name', 'uri' and perhaps 'aws_conn_id' and 'max_age': "
             f"{_first(error)}"
         ) from error
     twice = [name for name, count in Counter(repository.name for repository in named).items() if count > 1]
@@ -118,4 +118,4 @@ def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     item, *fields = first["loc"] or (None,)
     where = [f"item {item + 1}"] if isinstance(item, int) else []
-    return f"{', '.join([*where, *map(str, fields)])}: {first['msg']}".removeprefix(": ")
+    return f"{', '.join([*where, *map(repr, fields)])}: {first['msg']}".removeprefix(": ")

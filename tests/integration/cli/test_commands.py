@@ -61,9 +61,7 @@ def test_a_backup_is_listed_shown_restored_verified_and_pruned(
     )  # fmt: skip
     assert part.code == 0, part.err
     assert f"is {done['uri']}" in part.err
-    assert re.fullmatch(
-        rf"restored {done['backup_id']} into {re.escape(copy)}: tables 1, rows 1, .* s\n", part.out
-    )
+    assert re.fullmatch(rf"restored {done['backup_id']} into {re.escape(copy)}: 1 table, 1 row, .* s\n", part.out)
     assert "restored " not in part.err
 
     verified = pg_s3("verify", done["uri"], "--server", uri_of(pg18), *work, "--output", "json", **password)
@@ -71,7 +69,7 @@ def test_a_backup_is_listed_shown_restored_verified_and_pruned(
     assert (verified.json["outcome"], verified.json["differences"]) == ("verified", [])
     read = pg_s3("verify", done["uri"], "--level", "checksum")
     assert re.fullmatch(
-        r"backup \S+ of .* is verified: every object read, 2 tables, 1001 rows \(.* s\)\n", read.out
+        r"backup \S+ of .* is verified: every object read, 2 tables, 1,001 rows \(.* s\)\n", read.out
     )
     assert re.search(r"^read ([\d.]+ \w+) of \1, ", read.err, re.MULTILINE)
     shown = pg_s3("show", f"{folder}/latest-verified")

@@ -1,5 +1,6 @@
 """An empty name means no database, and a backup of another database than the target's is told, or refused."""
 
+import logging
 from datetime import timedelta
 
 import pytest
@@ -50,7 +51,7 @@ def test_none_lists_the_backups_of_every_database(
 
 @pytest.mark.parametrize("form", ["ours", "custom"])
 def test_a_backup_of_another_database_is_told_and_replaces_only_what_is_named(
-    pg16: Cluster, small, put, new_database, back_up, restore, capfd, form: str
+    pg16: Cluster, small, put, new_database, back_up, restore, caplog, monkeypatch, form: str
 ) -> None:
     live = new_database(pg16, "create table precious as select 42 as answer")
     backup = back_up(pg16, small.name)["uri"] if form == "ours" else put(small.archive("custom"))
@@ -60,11 +61,11 @@ def test_a_backup_of_another_database_is_told_and_replaces_only_what_is_named(
     assert pg16.psql("select answer from precious", live).strip() == "42"
 
     other = new_database(pg16)
-    done = restore(pg16, other, backup=backup, database=None)
-    assert done["warnings"] == [
-        f"no database was named, so the backup of '{source}' is restored into '{other}', the connection's own"
-    ]
-    assert done["warnings"][0] in capfd.readouterr().out
+    monkeypatch.setattr(PgS3RestoreOperator, "log", logging.getLogger("restore"))
+    with caplog.at_level("INFO"):
+        assert restore(pg16, other, backup=backup, database=None)["warnings"] == []
+    told = f"no database was named, so the backup of '{source}' is restored into '{other}', the connection's own"
+    assert told in caplog.messages
     assert restore(pg16, live, backup=backup, database=live, if_exists="replace")["warnings"] == []
     assert pg16.psql("select to_regclass('accounts') is not null", live).strip() == "t"
 

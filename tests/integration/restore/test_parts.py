@@ -1,8 +1,11 @@
 """Restoring a part of a backup, also into a database that holds other things."""
 
+import logging
+
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
 from tests.integration.conftest import back_up_once
@@ -196,9 +199,15 @@ def test_what_contradicts_itself_is_refused(pg16: Cluster, backup, restore, new_
         restore(pg16, new_database(pg16), backup=backup["uri"], **arguments)
 
 
-def test_a_missing_database_is_created_only_if_that_is_allowed(pg16: Cluster, backup, restore, new_name) -> None:
+def test_a_missing_database_is_created_only_if_that_is_allowed(
+    pg16: Cluster, backup, restore, new_name, caplog, monkeypatch
+) -> None:
     target = new_name(pg16)
     with pytest.raises(AirflowFailException, match="does not exist: create it"):
         restore(pg16, target, backup=backup["uri"], create_database=False)
-    restore(pg16, target, backup=backup["uri"])
+    monkeypatch.setattr(PgS3RestoreOperator, "log", logging.getLogger("restore"))
+    with caplog.at_level("INFO"):
+        restore(pg16, target, backup=backup["uri"])
     assert count(pg16, target, "notes") == 2
+    # Otherwise, nothing would tell of a target that was mistyped.
+    assert f"created the database '{target}', which did not exist" in caplog.messages

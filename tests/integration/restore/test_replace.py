@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_pg_s3.core.errors import ServerError
+from airflow_pg_s3.operators.restore import PgS3RestoreOperator
 from testkit.database_equality import compare_databases
 from testkit.postgres import Cluster
 from testkit.s3 import S3Server
@@ -90,9 +92,14 @@ def test_the_old_one_is_dropped_if_it_is_not_wanted(pg16: Cluster, live: str, ba
     assert set(databases(pg16)) == before
 
 
-def test_a_database_that_does_not_exist_is_simply_restored(pg16: Cluster, backup, restore, new_name) -> None:
+def test_a_database_that_does_not_exist_is_simply_restored(
+    pg16: Cluster, backup, restore, new_name, caplog, monkeypatch
+) -> None:
     target = new_name(pg16)
-    done = restore(pg16, target, backup=backup["uri"], if_exists="replace")
+    monkeypatch.setattr(PgS3RestoreOperator, "log", logging.getLogger("restore"))
+    with caplog.at_level("INFO"):
+        done = restore(pg16, target, backup=backup["uri"], if_exists="replace")
+    assert f"created the database '{target}', which did not exist; the swap took" in caplog.text
     assert version_of(pg16, target) == "new"
     assert done["previous_database"] is None
 

@@ -180,6 +180,15 @@ def test_a_database_that_has_no_backups_is_answered_with_one_that_is_near(ended,
     code, _, err = ended("list", f"s3://{bucket}/p", "--database", "order")
     assert code == 0
     assert err == f"warning: there is no backup of 'order' in s3://{bucket}/p: did you mean 'orders'?\n"
+    code, _, err = ended("prune", f"s3://{bucket}/p", "--database", "order", "--keep-last", "1")
+    assert code == 0
+    assert f"warning: nothing is stored for 'order' in s3://{bucket}/p: did you mean 'orders'?\n" in err
+    assert "complete backup" not in err
+
+
+def test_a_client_path_that_is_no_folder_is_refused(ended, tmp_path):
+    code, _, err = ended("backup", "x", "s3://bkt/x", "--client-path", f"{tmp_path}/nowhere")
+    assert (code, f"argument --client-path: there is no folder '{tmp_path}/nowhere'" in err) == (2, True), err
 
 
 @pytest.mark.parametrize("name", ["yesterday", "28.11.2026"])

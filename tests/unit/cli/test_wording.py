@@ -30,6 +30,10 @@ from airflow_pg_s3.cli.wording import OF_AIRFLOW, in_words_of
         ("spool_dir has 2 GB free", "--spool-dir has 2 GB free"),
         ("name its folder in the option [pg_s3] client_path", "name its folder in --client-path"),
         ("the database 'spool_dir' has no jobs", "the database 'spool_dir' has no jobs"),
+        (
+            "as it was made without include_globals=True: create",
+            "as it was made without --include-globals: create",
+        ),
         ("single_transaction=True is not said", "single_transaction=True is not said"),
     ],
 )

@@ -1,13 +1,18 @@
 """A name stands for a repository and its connection, wherever a repository can be given."""
 
 import json
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
+from airflow_pg_s3.airflow_cli.command import PROGRAM, WORDS, AirflowOptions
+from airflow_pg_s3.cli.parser import build_parser
+from airflow_pg_s3.cli.wording import in_words_of
 from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.get_provider_info import get_provider_info
+from airflow_pg_s3.hooks.connections import client_path
 from airflow_pg_s3.hooks.repositories import (
     NamedRepository,
     find_repository,
@@ -92,14 +97,14 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(configure, unknow
     [
         ("production", "is not JSON: Expecting value: line 1 column 1"),
         ('{"production": "s3://b"}', "must be a list of objects .*: Input should be a valid list"),
-        ('[{"name": "a"}]', "item 1, uri: Field required"),
-        ('[{"name": "a", "uri": "s3://b"}, {"name": "b", "uri": "gs://b"}]', "item 2, uri: .*s3://"),
-        ('[{"name": "a/b", "uri": "s3://b"}]', "item 1, name: "),
-        ('[{"name": 1, "uri": "s3://b"}]', "item 1, name: Input should be a valid string"),
-        ('[{"name": "a", "uri": "s3://b", "conn_id": "c"}]', "item 1, conn_id: Unexpected"),
+        ('[{"name": "a"}]', "item 1, 'uri': Field required"),
+        ('[{"name": "a", "uri": "s3://b"}, {"name": "b", "uri": "gs://b"}]', "item 2, 'uri': .*s3://"),
+        ('[{"name": "a/b", "uri": "s3://b"}]', "item 1, 'name': "),
+        ('[{"name": 1, "uri": "s3://b"}]', "item 1, 'name': Input should be a valid string"),
+        ('[{"name": "a", "uri": "s3://b", "conn_id": "c"}]', "item 1, 'conn_id': Unexpected"),
         ('[{"name": "a", "uri": "s3://b"}, {"name": "a", "uri": "s3://c"}]', "the name 'a' to two"),
-        ('[{"name": "a", "uri": "s3://b", "max_age": "a day"}]', "item 1, max_age: .*such as 90min, 26h or 2d"),
-        ('[{"name": "a", "uri": "s3://b", "max_age": 26}]', "item 1, max_age: .*such as 90min, 26h or 2d"),
+        ('[{"name": "a", "uri": "s3://b", "max_age": "a day"}]', "item 1, 'max_age': .*such as 90min, 26h or 2d"),
+        ('[{"name": "a", "uri": "s3://b", "max_age": 26}]', "item 1, 'max_age': .*such as 90min, 26h or 2d"),
     ],
 )
 def test_a_faulty_option_is_one_sentence(configure, text, problem):
@@ -107,3 +112,27 @@ def test_a_faulty_option_is_one_sentence(configure, text, problem):
     with pytest.raises(InputError, match=rf"^the option \[pg_s3\] repositories .*{problem}") as raised:
         named_repositories()
     assert "\n" not in str(raised.value)
+
+
+def test_keys_of_the_option_become_no_options_of_a_command(configure):
+    configure('[{"name": "a", "uri": "s3://b", "max_age": "a day"}]')
+    with pytest.raises(InputError) as raised:
+        named_repositories()
+    message = str(raised.value)
+    command = build_parser(PROGRAM, AirflowOptions()).parse_args(["list", "a"]).command
+    assert in_words_of(command, message, WORDS) == message
+    assert "'aws_conn_id' and 'max_age': item 1, 'max_age': " in message
+
+
+def test_a_connection_of_another_type_is_no_aws_connection(configure, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_ORDERS_DB", "postgresql://app@db/orders")
+    with pytest.raises(InputError, match="connection 'orders_db' is of type 'postgres', not aws"):
+        open_repository("s3://bucket/prod", "orders_db")
+
+
+def test_folders_of_the_client_path_that_are_not_on_this_machine_are_warned_of(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("AIRFLOW__PG_S3__CLIENT_PATH", f"{tmp_path}:/no/such/folder")
+    assert client_path(logging.getLogger()) == [str(tmp_path), "/no/such/folder"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "this machine lacks /no/such/folder, named in the option [pg_s3] client_path"
+    ]

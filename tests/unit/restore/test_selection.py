@@ -338,7 +338,24 @@ def test_a_pattern_that_leaves_nothing_out_is_an_error(chosen):
             "tables: '\"Orders\"' matches nothing in the backup; names are taken as they are written, without "
             "quotes and with their case: did you mean public.orders?",
         ),
-        (["a, b"], [], "tables: 'a, b' matches nothing in the backup; give each by itself: tables=['a', 'b']"),
+        (
+            ["orders, audit.*"],
+            [],
+            "tables: 'orders, audit.*' matches nothing in the backup; give each by itself: "
+            "tables=['orders', 'audit.*']",
+        ),
+        (
+            ["public.orders,"],
+            [],
+            "tables: 'public.orders,' matches nothing in the backup; give each by itself: "
+            "tables=['public.orders']",
+        ),
+        ([], ["public audit"], "schemas: 'public audit' matches nothing in the backup; give each by itself: "),
+        (
+            ["orders, custmers"],
+            [],
+            "tables: 'orders, custmers' matches nothing in the backup; did you mean public.cust",
+        ),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_an_error_that_suggests_near_names(chosen, tables, schemas, message):

@@ -10,7 +10,7 @@ from typing import Any
 from airflow_pg_s3.cli.exit_code import ExitCode
 from airflow_pg_s3.cli.session import Session
 from airflow_pg_s3.core.documents import document
-from airflow_pg_s3.core.reporting import aligned, duration, human, human_age
+from airflow_pg_s3.core.reporting import aligned, duration, human, human_age, plural
 from airflow_pg_s3.core.repository.backup_name import resolve
 from airflow_pg_s3.core.repository.backup_table import TableSize, table_sizes
 from airflow_pg_s3.core.repository.manifest import Manifest
@@ -75,13 +75,13 @@ def _about(uri: str, manifest: Manifest, evidence: Evidence | None) -> Iterator[
     )
     yield "server", f"PostgreSQL {server.version} at {server.host}, {server.encoding}, {server.collate}"
     yield "extensions", ", ".join(f"{one.name} {one.version}" for one in server.extensions)
-    yield "pg_dump", " ".join([f"{dump.pg_dump_version}, {dump.jobs} jobs", *dump.options])
+    yield "pg_dump", " ".join([f"{dump.pg_dump_version}, {plural(dump.jobs, 'job')}", *dump.options])
     yield "left out by", ", ".join(dump.left_out_by)
     ratio = manifest.raw_bytes / max(manifest.stored_bytes, 1)
     yield "size", f"{human(manifest.raw_bytes)}, stored as {human(manifest.stored_bytes)} (1 : {ratio:.1f})"
     new = human(manifest.new_stored_bytes)
     yield "new", f"{new} stored, {manifest.new_chunks:,} of {manifest.chunks:,} chunks"
-    yield "tables", f"{manifest.tables:,}, {manifest.rows:,} rows"
+    yield "tables", f"{manifest.tables:,}, {plural(manifest.rows, 'row')}"
     yield "encryption", f"age, for {', '.join(encryption.recipients)}" if encryption else "none"
     yield "labels", ", ".join(f"{name}={value}" for name, value in manifest.labels.items())
     task = ".".join(filter(None, (manifest.producer.dag_id, manifest.producer.task_id)))
@@ -102,6 +102,6 @@ def _evidence(found: Verification) -> str:
     if found.restore_seconds is not None:
         parts.append(f"restored in {duration(found.restore_seconds)}")
     if found.outcome == "verified":
-        parts.append(f"{found.tables_matching:,} tables, {found.rows:,} rows")
+        parts.append(f"{plural(found.tables_matching, 'table')}, {plural(found.rows, 'row')}")
     parts += [f"{one.kind} {one.name}: {one.detail}" for one in found.differences[:3]]
     return "; ".join(filter(None, [", ".join(parts), found.reason]))

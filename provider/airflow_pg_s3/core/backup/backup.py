@@ -19,7 +19,7 @@ from airflow_pg_s3.core.backup.staged_backup import StagedBackup
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
-from airflow_pg_s3.core.reporting import Log, begin_stage, duration, end_stage, human
+from airflow_pg_s3.core.reporting import Log, begin_stage, duration, end_stage, human, plural
 from airflow_pg_s3.core.repository.backup_id import new_backup_id
 from airflow_pg_s3.core.repository.codec import Encoder
 from airflow_pg_s3.core.repository.manifest import Manifest
@@ -143,12 +143,12 @@ def _say_copied(abandoned: AbandonedChunks, log: Log) -> None:
 def _say_committed(result: BackupResult, request: BackupRequest, log: Log) -> None:
     manifest = result.manifest
     log.info(
-        "committed %s in %s: %d tables, %d rows, %s stored as %s; %s of that is new: %d of %d chunks, "
+        "committed %s in %s: %s, %s, %s stored as %s; %s of that is new: %d of %d chunks, "
         "besides small tables and definitions, which every backup stores",
         result.uri,
         duration(manifest.duration_seconds),
-        manifest.tables,
-        manifest.rows,
+        plural(manifest.tables, "table"),
+        plural(manifest.rows, "row"),
         human(manifest.raw_bytes),
         human(manifest.stored_bytes),
         human(manifest.new_stored_bytes),

@@ -100,7 +100,7 @@ class BackupSource:
         self._has_globals = GLOBALS in folder.members
         request = context.request
         refuse_partial(request, self._manifest)
-        check_name(request, self._manifest.database, context.warn)
+        check_name(request, self._manifest.database, context.log)
         if request.restore_globals and not self._has_globals:
             raise InputError(
                 f"restore_globals=True, but {request.backup} holds no globals, as it was made without "

@@ -152,7 +152,9 @@ class SwapTarget(Target):
         # Sessions of the new database end too: a pooler keeps idle ones open.
         with _ending_sessions(self._live_params, [self._live, self.params.database]):
             self._swap(commands)
-        self._log.info("%s is replaced; the swap took %.2f s", self._live, time.monotonic() - began)
+        is_new = f"created the database {self._live!r}, which did not exist"
+        done = f"{self._live} is replaced" if exists else is_new
+        self._log.info("%s; the swap took %.2f s", done, time.monotonic() - began)
         if exists and self._keep_previous:
             self.previous = self._before
             self._log.info("the old database is kept as %s: drop it when you need it no more", self._before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -160,11 +160,10 @@ def check_request(request: RestoreRequest) -> None:
             raise InputError(f"{parameter} must be a list, not the string {getattr(wanted, parameter)!r}")
 
 
-def check_name(request: RestoreRequest, source: str, warn: Callable[[str], None]) -> None:
-    """Warn if the database that was backed up has another name than the target, unless that name was given.
+def check_name(request: RestoreRequest, source: str, log: Log) -> None:
+    """Say if the database that was backed up has another name than the target, unless that name was given.
 
     :param source: name of the database that was backed up.
-    :param warn: called with a sentence.
     :raises InputError: the names differ, and the target would be replaced.
     """
     target = request.target.database
@@ -175,7 +174,9 @@ def check_name(request: RestoreRequest, source: str, warn: Callable[[str], None]
             f"{request.backup} is a backup of the database {source!r}, and the connection's is {target!r}, which "
             f"would be replaced by another one: if that is meant, give database={target!r}"
         )
-    warn(f"no database was named, so the backup of {source!r} is restored into {target!r}, the connection's own")
+    log.info(
+        "no database was named, so the backup of %r is restored into %r, the connection's own", source, target
+    )
 
 
 def refuse_partial(request: RestoreRequest, manifest: Manifest) -> None:

@@ -59,8 +59,9 @@ class RestoreResult:
     @property
     def sentence(self) -> str:
         """The outcome in one line."""
-        amounts, size = self.amounts, human(self.amounts.raw_bytes)
-        counted = size if amounts.rows is None else f"tables {amounts.tables}, rows {amounts.rows}, {size}"
+        tables, rows, counted = self.amounts.tables, self.amounts.rows, human(self.amounts.raw_bytes)
+        if tables is not None and rows is not None:
+            counted = f"{plural(tables, 'table')}, {plural(rows, 'row')}, {counted}"
         warned = f"; with {plural(len(self.warnings), 'warning')}, see above" if self.warnings else ""
         return f"restored {self.name} into {self.database}: {counted} in {self.duration_seconds:.1f} s{warned}"
 
@@ -103,6 +104,8 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
         )
         # This, too, checks, and then creates what the restore needs.
         plan.prepare()
+        if not target.exists and context.request.if_exists != "replace":
+            log.info("created the database %r, which did not exist", target.params.database)
         begin_stage(log, "Restore")
         amounts = plan.fill()
         begin_stage(log, "Commit")

@@ -7,6 +7,7 @@ table comes with everything that is attached to it and, into an empty database, 
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -91,11 +92,11 @@ def _select(
     by_table = {f"{entry.schema}.{entry.name}": entry for entry in entries if entry.kind in RELATIONS}
     chosen: set[int] = set()
     for pattern in tables:
-        chosen |= {by_table[name].dump_id for name in _matching(_full(pattern), by_table, "tables", pattern)}
+        chosen |= {by_table[name].dump_id for name in _matching(pattern, by_table, "tables")}
     foreign_keys = {entry.dump_id for entry in entries if entry.kind == _FOREIGN_KEY}
     own_schema = {entry.dump_id: entry.name if entry.kind == "SCHEMA" else entry.schema for entry in entries}
     for pattern in schemas:
-        names = _matching(pattern, {*own_schema.values()} - {""}, "schemas", pattern)
+        names = _matching(pattern, {*own_schema.values()} - {""}, "schemas")
         chosen |= {
             entry.dump_id
             for entry in entries
@@ -109,7 +110,7 @@ def _select(
     contents = {f"{e.schema}.{e.name}": e for e in entries if e.kind in ("TABLE DATA", "SEQUENCE SET")}
     by_name = contents | by_table
     for pattern in exclude_tables:
-        names = _matching(_full(pattern), by_name, "exclude_tables", pattern)
+        names = _matching(pattern, by_name, "exclude_tables")
         excluded |= {by_name[name].dump_id for name in names}
     while more := {e.dump_id for e in entries if not excluded.isdisjoint(e.dependencies)} - excluded:
         excluded |= more
@@ -143,18 +144,26 @@ def _ties(entries: Sequence[Entry], own: set[int], chosen: set[int]) -> set[int]
     return ties
 
 
-def _full(pattern: str) -> str:
-    return pattern if "." in pattern else f"public.{pattern}"
+def _full(pattern: str, parameter: str) -> str:
+    return pattern if "." in pattern or parameter == "schemas" else f"public.{pattern}"
 
 
-def _matching(pattern: str, names: Iterable[str], parameter: str, given: str) -> list[str]:
+def _matching(pattern: str, names: Iterable[str], parameter: str) -> list[str]:
     names = list(names)
-    found = [name for name in names if name == pattern] or fnmatch.filter(names, pattern)
+
+    def find(given: str) -> list[str]:
+        full = _full(given, parameter)
+        return [name for name in names if name == full] or fnmatch.filter(names, full)
+
+    found = find(pattern)
     if not found:
-        hint = did_you_mean(pattern, names) or f"there are {', '.join(sorted(names)[:10])}"
-        if "," in given and not any("," in name for name in names):
-            hint = f"give each by itself: {parameter}={[name.strip() for name in given.split(',')]}"
-        raise InputError(f"{parameter}: {given!r} matches nothing in the backup; {hint}")
+        parts = re.split(r"[\s,]+", pattern.strip(", \t\n"))
+        if all(map(find, parts)):
+            hint = f"give each by itself: {parameter}={parts}"
+        else:
+            shown = ", ".join(sorted(names)[:10])
+            hint = did_you_mean(_full(pattern, parameter), names) or f"there are {shown}"
+        raise InputError(f"{parameter}: {pattern!r} matches nothing in the backup; {hint}")
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from airflow_pg_s3.core.errors import InputError, StorageError
 from airflow_pg_s3.core.reporting import Log, aligned, human, human_age, plural, say_result
 from airflow_pg_s3.core.repository.backup_id import time_of
+from airflow_pg_s3.core.repository.backup_name import other_databases
 from airflow_pg_s3.core.repository.listing import MANIFEST_SUFFIX
 from airflow_pg_s3.core.repository.neighbours import folder_not_repository
 from airflow_pg_s3.core.repository.removal import Protected, Remover
@@ -117,6 +118,13 @@ def prune(request: PruneRequest, repository: Repository, *, cancel: threading.Ev
     found_nothing = not any(one.decisions or one.leftovers for one in done)
     if found_nothing and (mistake := folder_not_repository(repository)) is not None:
         raise mistake
+    if found_nothing and request.database:
+        log.warning(
+            "nothing is stored for %r in %s: %s",
+            request.database,
+            repository.root,
+            other_databases(repository, request.database),
+        )
     return done
 
 
@@ -145,7 +153,8 @@ class _Run:
 
     def prune(self) -> Pruned:
         found = take_inventory(self._repository.client, self._repository.bucket, self._base)
-        if not found.complete:
+        # Of a named database without anything stored, `prune` says more.
+        if not found.complete and (found.folders or self._request.database is None):
             self._log.warning("there is no complete backup in %s", self._repository.uri(self._base))
         planner = PrunePlanner(
             self._repository,

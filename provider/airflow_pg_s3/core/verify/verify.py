@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pg_s3 import __version__
 from airflow_pg_s3.core.errors import Cancelled, InputError, PgS3Error
 from airflow_pg_s3.core.postgres.errors import server_error, translate_errors
-from airflow_pg_s3.core.reporting import Log, end_stage, human, say_result
+from airflow_pg_s3.core.reporting import Log, end_stage, human, plural, say_result
 from airflow_pg_s3.core.repository.manifest import Producer
 from airflow_pg_s3.core.repository.repository import StoredManifest, read_manifest
 from airflow_pg_s3.core.repository.verification_record import Verification, record
@@ -77,7 +77,7 @@ class VerifyResult:
         what = f"backup {self.stored.manifest.backup_id} of {self.stored.manifest.database}"
         if found.outcome == "verified":
             how = "restored and compared" if found.level == "restore" else "every object read"
-            return f"{what} is verified: {how}, {len(found.tables)} tables, {found.rows} rows"
+            return f"{what} is verified: {how}, {plural(len(found.tables), 'table')}, {plural(found.rows, 'row')}"
         if found.outcome == "could not verify":
             return f"{what}: could not verify: {found.reason}"
         shown = "; ".join(f"{d.kind} {d.name}: {d.detail}" for d in found.differences[:_SHOWN])

@@ -66,7 +66,7 @@ async function dagOf(dagId, title) {
     const params = dag.params ?? {};
     return { ...dag, params, value: (name) => params[name]?.value };
   } catch (error) {
-    const reason = error.status === 404 ? `The DAG ${dagId} is not in this Airflow: copy dags/${FILES[dagId]} of the provider into Airflow's folder of DAGs. Airflow takes some minutes to find a new file.` : error.message;
+    const reason = error.status === 404 ? `The DAG ${dagId} is not in this Airflow: copy airflow_pg_s3/example_dags/${FILES[dagId]} of the installed package (in a clone: dags/${FILES[dagId]}) into Airflow's folder of DAGs. Airflow takes some minutes to find a new file.` : error.message;
     show(el("h2", { id: "dialog-title" }, title), el("p", { class: "notice" }, reason), el("div", { class: "buttons" }, closeButton("Close")));
     return null;
   }
@@ -207,7 +207,7 @@ export async function restore(repository, backup) {
     dag,
     words: [
       ...IF_EXISTS.flatMap(([value, label]) => [named(label, `if_exists="${value}"`), named(label, `if_exists='${value}'`)]),
-      ["give database=", "give “Database” "],
+      [/give database=('[^']*'|"[^"]*")/g, "fill $1 into “Database”"],
     ],
     submit: "Restore",
     isDangerous: true,
@@ -216,7 +216,7 @@ export async function restore(repository, backup) {
         "The id of a Postgres connection of Airflow."),
       field("Database", textInput("target_database", ""), "Empty: the connection's own. A missing database is created."),
       choices("if_exists", "If the database holds something", IF_EXISTS, "fail"),
-      field("Only these tables", textInput("tables", ""), "Such as public.orders, separated by spaces. Empty: everything."),
+      field("Only these tables", textInput("tables", ""), "Such as public.orders, separated by spaces or commas. Empty: everything."),
       rights.length > 0 && el("fieldset", {}, el("legend", {}, "Owners and rights"), rights.map((name) => flag(name, dag.params[name]))),
       el("p", { class: "field muted break" }, "For more choices, trigger the DAG ", pageLink(`dags/${RESTORE_DAG}`, RESTORE_DAG),
         ` yourself, with this backup: ${backup.uri}`),
@@ -228,14 +228,16 @@ export async function restore(repository, backup) {
       target_conn_id: form.get("target_conn_id").trim(),
       target_database: form.get("target_database").trim(),
       if_exists: form.get("if_exists"),
-      tables: form.get("tables").split(/\s+/).filter(Boolean),
+      tables: form.get("tables").split(/[\s,]+/).filter(Boolean),
       ...Object.fromEntries(rights.map((name) => [name, form.has(name)])),
     }),
     confirm: (given) => {
       const target = given.target_database ? `the database ${given.target_database} of ${given.target_conn_id}` : `the database of ${given.target_conn_id}`;
+      const tables = given.tables.join(", ");
+      const them = given.tables.length > 1 ? "them" : "it";
       if (given.if_exists === "replace") return `Yes, replace ${target} by this backup, and cut its connections.`;
-      if (given.if_exists === "clean") return `Yes, drop from ${target} what this backup brings.`;
-      return `Yes, restore into ${target}.`;
+      if (given.if_exists === "clean") return tables ? `Yes, drop ${tables} from ${target} and restore ${them}.` : `Yes, drop from ${target} what this backup brings.`;
+      return `Yes, restore ${tables ? `${tables} ` : ""}into ${target}.`;
     },
   });
 }

@@ -315,7 +315,8 @@ function finding(found) {
     found.compare_seconds != null && `compared in ${duration(found.compare_seconds)}`,
     found.outcome === "verified" && found.level === "restore" && `${plural(found.tables_matching, "table")} and ${plural(found.rows, "row")} are the source's`,
     found.where && `on ${found.where}`,
-    found.server_version && `PostgreSQL ${found.server_version}`,
+    // That of a throwaway server is named already.
+    found.server_version && !found.where?.includes(found.server_version) && `PostgreSQL ${found.server_version}`,
   ];
   const more = found.all_differences - found.differences.length;
   const lines = [

@@ -63,7 +63,7 @@ class ArchiveSource:
         toc = content.read_toc()
         contents = summarize(content.path, toc, tools=tools, options=request.pg_restore_arguments)
         refuse_older(target.version, contents.version)
-        check_name(request, toc.shown(toc.database), context.warn)
+        check_name(request, toc.shown(toc.database), context.log)
         _refuse_hollow(request, contents)
         target.check()
         archive = OpenedArchive(

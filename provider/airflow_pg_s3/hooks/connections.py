@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 # Extras for psycopg that have nothing to do with where and how to connect.
+_POSTGRES = ("postgres", "postgresql")  # types of connections
 _OF_PSYCOPG = {"autocommit", "prepare_threshold"}
 # A new token is fetched after five minutes. AWS accepts one for 15, and pg_restore logs in again some time after
 # its first login.
@@ -59,7 +60,7 @@ def postgres_parameters(conn_id: str, database: str | None) -> ConnectionParamet
         connection = hook.get_connection(conn_id)
     except AirflowNotFoundException as error:
         raise _no_such(conn_id) from error
-    if connection.conn_type not in ("postgres", "postgresql"):
+    if connection.conn_type not in _POSTGRES:
         raise InputError(f"the Airflow connection {conn_id!r} is of type {connection.conn_type!r}, not postgres")
     extra = connection.extra_dejson
     keywords: dict[str, object] = {
@@ -141,7 +142,7 @@ def s3_client(
                 f"the Airflow connection {conn_id!r} does not exist: create it, or give aws_conn_id=None to use "
                 "the machine's own AWS credentials"
             ) from error
-        if conn_type not in ("aws", "", None):
+        if conn_type in _POSTGRES:  # others, such as the older "s3", are as good as "aws"
             raise InputError(f"the Airflow connection {conn_id!r} is of type {conn_type!r}, not aws")
     hook = S3Hook(aws_conn_id=conn_id or None)
     try:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from botocore.config import Config
     from mypy_boto3_s3 import S3Client
 
-# Extras for psycopg that have nothing to do with where and how to connect.
 _POSTGRES = ("postgres", "postgresql")  # types of connections
+# Extras for psycopg that have nothing to do with where and how to connect.
 _OF_PSYCOPG = {"autocommit", "prepare_threshold"}
 # A new token is fetched after five minutes. AWS accepts one for 15, and pg_restore logs in again some time after
 # its first login.

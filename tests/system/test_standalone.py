@@ -21,6 +21,7 @@ from testkit.databases import create_bulk_database
 from tests.support.airflow_versions import VERSION, since
 from tests.support.browser import open_browser
 from tests.support.sampling import sample
+from tests.support.stored_backups import ID, manifest_of
 
 BUCKET = "standalone"
 REPOSITORY = f"s3://{BUCKET}/backups"
@@ -184,6 +185,9 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     repository = Repository(moto.client(), REPOSITORY)
     backup = wait_until(lambda: repository.backups("nightly"), "the scheduled backup is there")[0]
     manifest = read_manifest(moto.client(), backup.uri).manifest
+    dump = {"pg_dump_version": "18.1", "options": ["--table=t"], "jobs": 2, "left_out_by": ["--table"]}
+    of_a_part = {"Bucket": BUCKET, "Key": f"backups/part/{ID}.json"}
+    moto.client().put_object(**of_a_part, Body=manifest_of("part", dump=dump).to_json())
 
     page = browser.new_page()
     problems = []
@@ -197,6 +201,10 @@ def test_the_backups_page_shows_what_is_stored_and_restores_it_by_a_click(standa
     sizes = [manifest.stored_bytes, manifest.new_stored_bytes, manifest.raw_bytes]
     assert numbers[4:8] == [*map(human, sizes), str(manifest.tables)]
     assert "On time" in numbers[1]
+    part = backups.get_by_role("row").filter(has=backups.get_by_role("link", name="part", exact=True))
+    assert "partial" in part.inner_text()
+    assert "partial" not in row.inner_text()
+    moto.client().delete_object(**of_a_part)
 
     # By the keyboard, which shows what has the focus.
     backups.get_by_role("link", name="nightly", exact=True).press("Enter")

@@ -1,10 +1,14 @@
 """What a restore or a backup leaves out is never lost in silence: not by options, not by a backup of a part."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_pg_s3.core.errors import ServerError
+from airflow_pg_s3.operators.backup import PgS3BackupOperator
+from airflow_pg_s3.operators.list_backups import PgS3ListBackupsOperator
 from airflow_pg_s3.operators.verify import PgS3VerifyOperator
 from testkit.dumps import dump
 from testkit.postgres import Cluster
@@ -128,6 +132,120 @@ def test_a_backup_of_a_part_is_verified_for_what_it_holds(
         spool_dir=str(spool_dir),
     ).execute(context={})
     assert (verified["outcome"], verified["rows"]) == ("verified", made["rows"])
+
+
+TIED = """
+create table customers (id int primary key, n int);
+create unique index by_n on customers (n);
+create table orders (
+    id int primary key, c int references customers, n int references customers (n), prev int references orders
+);
+comment on constraint orders_c_fkey on orders is 'no order without a customer';
+insert into customers values (1, 10);
+insert into orders values (1, 1, 10, null), (2, 1, 10, 1);
+create table events (at int primary key) partition by range (at);
+create table early partition of events for values from (0) to (10);
+create table notes (at int references events);
+insert into events values (1);
+insert into notes values (1);
+create schema shop;
+create table shop.lines (order_id int references orders);
+insert into shop.lines values (1);
+"""
+TO_CUSTOMERS = [
+    f'FK CONSTRAINT public.orders orders_{column}_fkey: relation "public.customers" does not exist'
+    for column in ("c", "n")
+]
+TO_EVENTS = [
+    'TABLE ATTACH public.early: relation "public.events" does not exist',
+    'INDEX ATTACH public.early_pkey: relation "public.events_pkey" does not exist',
+    'FK CONSTRAINT public.notes notes_at_fkey: relation "public.events" does not exist',
+]
+TO_ORDERS = ['FK CONSTRAINT shop.lines lines_order_id_fkey: relation "public.orders" does not exist']
+ALL_LINKS = {
+    "early_pkey", "lines_order_id_fkey", "notes_at_fkey", "orders_c_fkey", "orders_n_fkey", "orders_prev_fkey",
+}  # fmt: skip
+# What is left out, and which of the links are there.
+LOOSE = {
+    "--table=public.orders": (TO_CUSTOMERS, {"orders_prev_fkey"}),
+    "--exclude-table=customers": (TO_CUSTOMERS, ALL_LINKS - {"orders_c_fkey", "orders_n_fkey"}),
+    "--exclude-table=events": (TO_EVENTS, ALL_LINKS - {"early_pkey", "notes_at_fkey"}),
+    "--schema=shop": (TO_ORDERS, set()),
+    "--exclude-table-data=notes": ([], ALL_LINKS),
+}
+LINKS = """
+select conname from pg_constraint where contype = 'f' and conparentid = 0
+union all select inhrelid::regclass::text from pg_inherits where inhrelid::regclass::text = 'early_pkey'
+"""
+
+
+@pytest.fixture
+def verify(pg16: Cluster, connections, spool_dir):
+    """(URI) → what the verification returns."""
+    connections.set("pg_scratch", pg16.airflow_connection("postgres"))
+
+    def run(uri: str):
+        return PgS3VerifyOperator(
+            task_id="verify", backup=uri, postgres_conn_id="pg_scratch", aws_conn_id="aws",
+            spool_dir=str(spool_dir),
+        ).execute(context={})  # fmt: skip
+
+    return run
+
+
+@pytest.mark.parametrize("option", sample(list(LOOSE), 3, "links to what is left out"))
+def test_links_to_what_a_backup_lacks_are_left_out_and_named(
+    pg16: Cluster, new_database, new_name, back_up, restore, verify, option: str
+) -> None:
+    made = back_up(pg16, new_database(pg16, TIED), pg_dump_options=[option])
+    loose, links = LOOSE[option]
+    left_out = [f"left out: {link}" for link in loose]
+    verified = verify(made["uri"])
+    assert (verified["outcome"], verified["rows"], verified["warnings"]) == ("verified", made["rows"], left_out)
+    name = new_name(pg16)
+    assert restore(pg16, name, backup=made["uri"])["warnings"] == left_out
+    with pg16.connect(name) as connection:
+        assert {link for (link,) in connection.execute(LINKS).fetchall()} == links
+
+
+def test_a_link_is_made_where_the_target_has_what_the_backup_lacks(
+    pg16: Cluster, new_database, back_up, restore
+) -> None:
+    database = new_database(pg16, TIED)
+    made = back_up(pg16, database, pg_dump_options=["--table=orders"])
+    create = "create table public.customers (id int primary key, n int unique); "
+    rows = "insert into public.customers values (1, 10)"
+    copy = new_database(pg16, create + rows)
+    for tables in ([], ["orders"]):
+        pg16.psql("drop table if exists orders", copy)
+        assert restore(pg16, copy, backup=made["uri"], tables=tables, if_exists="clean")["warnings"] == []
+        assert pg16.psql("select count(*) from pg_constraint where contype = 'f'", copy).strip() == "3"
+    # A row without the row that it refers to is not what the backup lacks.
+    pg16.psql("drop table orders; delete from customers", copy)
+    with pytest.raises(ServerError, match='violates foreign key constraint "orders_c_fkey"'):
+        restore(pg16, copy, backup=made["uri"], if_exists="clean")
+
+
+def test_a_backup_of_a_part_warns_and_is_marked_in_lists(
+    pg16: Cluster, live: str, back_up, list_backups, caplog, monkeypatch
+) -> None:
+    for operator in (PgS3BackupOperator, PgS3ListBackupsOperator):
+        monkeypatch.setattr(operator, "log", logging.getLogger(operator.__name__))
+
+    def warnings() -> list[str]:
+        return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+    with caplog.at_level("INFO"):
+        back_up(pg16, live, pg_dump_options=["--no-comments"], labels={"release": "1"})
+        assert warnings() == []
+        back_up(pg16, live, pg_dump_options=["-t", "orders", "--table=x*", "-x"], labels={"release": "2"})
+        assert warnings() == [
+            "this backup holds a part of the database: --table=orders, --table=x* left out the rest"
+        ]
+        list_backups(database=live)
+    assert [line.rpartition("  ")[2] for line in caplog.messages if "release=" in line] == [
+        "partial, release=2", "release=1",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from botocore.exceptions import EndpointConnectionError
 from airflow_pg_s3.core.errors import Cancelled, StorageError
 from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.repository.repository import read_manifest
-from airflow_pg_s3.core.repository.verification_record import Evidence, read_evidence
+from airflow_pg_s3.core.repository.verification_record import Evidence, Verification, read_evidence
 from airflow_pg_s3.core.s3 import download
 from airflow_pg_s3.core.verify import restore_test
 from airflow_pg_s3.core.verify import user_checks as checks_module
@@ -418,29 +418,77 @@ def test_what_pg_restore_cannot_restore_is_a_failure_with_its_words(
     assert re.fullmatch(THROWAWAY, found.where)
 
 
-@only_on("moto")
-def test_a_check_fails_on_all_but_a_single_true_and_says_what_came(backup: dict, verify, evidence_of):
-    said = {
-        "select count(*) = 9 from small": "returned true",
-        "select count(*) > 10 from small": "returned false",
-        "select null::bool": "returned null",
-        "select true where false": "returned no row, not a single value",
-        "select true from small": "returned more than one row, not a single value",
-        "select true, true": "returned 2 columns, not a single value",
-        "select 1": "returned 1, no boolean",
-        "select * from no_such_table": 'relation "no_such_table" does not exist',
-        "insert into small values (10) returning true": "read-only transaction",
-        "select true; drop table small": "cannot insert multiple commands",
-        "set work_mem = '1MB'": "is no query",
-    }
-    with pytest.raises(AirflowFailException, match=r"FAILED verification: check select count\(\*\) > 10 .* false"):
-        verify(backup=backup["uri"], checks=list(said))
-    (found,) = evidence_of(backup).verifications
+UNTRUE = {
+    "select count(*) > 10 from small": "returned false",
+    "select null::bool": "returned null",
+    "select max(i) from small where false": "returned null",
+    "select true where false": "returned no row, not a single value",
+    "select i < 9 from small": "returned more than one row, not a single value",
+    "select 1 / (count(*) - 9) > 0 from small": "division by zero",
+}
+MISTAKEN = {
+    "select true from small": "returned more than one row, not a single value",
+    "select true, true": "returned 2 columns, not a single value",
+    "select count(*) from small": "returned 9, no boolean",
+    "select * from no_such_table": 'relation "no_such_table" does not exist',
+    "select no_such_schema.f()": 'schema "no_such_schema" does not exist',
+    "select count(*) > 0 form small": "syntax error at or near",
+    "insert into small values (10) returning true": "read-only transaction",
+    "select true; drop table small": "cannot insert multiple commands",
+    "set work_mem = '1MB'": "is no query",
+}
+TRUE = {"select count(*) = 9 from small": "returned true"}
+ONE_BOOLEAN = r"a check must return one boolean, such as select count\(\*\) > 0 from orders: "
+
+
+def assert_recorded(found: Verification, said: dict[str, str]) -> None:
     assert [check.sql for check in found.checks] == list(said)
     for check in found.checks:
         assert said[check.sql] in check.detail
         assert check.passed == (check.detail == "returned true")
     assert all(table.matches for table in found.tables)
+
+
+@only_on("moto")
+def test_a_check_fails_on_what_is_not_true_even_beside_mistaken_ones(backup: dict, verify, evidence_of):
+    said = MISTAKEN | TRUE | UNTRUE
+    with pytest.raises(AirflowFailException, match=r"FAILED verification: check select count\(\*\) > 10 .* false"):
+        verify(backup=backup["uri"], checks=list(said))
+    (found,) = evidence_of(backup).verifications
+    assert_recorded(found, said)
+    assert [(each.kind, each.name) for each in found.differences] == [("check", sql) for sql in UNTRUE]
+
+
+@only_on("moto")
+def test_mistaken_checks_tell_nothing_of_the_backup_and_say_what_to_write(backup: dict, verify, evidence_of):
+    said = MISTAKEN | TRUE
+    with pytest.raises(AirflowFailException, match=f"could not verify: {ONE_BOOLEAN}") as caught:
+        verify(backup=backup["uri"], checks=list(said))
+    (found,) = evidence_of(backup).verifications
+    assert_recorded(found, said)
+    assert (found.outcome, found.differences) == ("could not verify", [])
+    for sql, detail in MISTAKEN.items():
+        assert re.search(f"{re.escape(sql)}: .*{re.escape(detail)}", str(caught.value))
+        assert sql in found.reason
+    assert "count(*) = 9" not in found.reason
+
+
+@only_on("moto")
+def test_a_mistaken_check_hides_no_difference(backup: dict, verify, evidence_of, monkeypatch):
+    real = restore_test.compare
+
+    def compare(archive, restored, **arguments):
+        with restored.params.connect() as connection:
+            connection.execute("update public.small set t = 'changed' where i = 5")
+        return real(archive, restored, **arguments)
+
+    monkeypatch.setattr(restore_test, "compare", compare)
+    with pytest.raises(AirflowFailException, match=r"FAILED verification: table public\.small: "):
+        verify(backup=backup["uri"], checks=["select count(*) from small"])
+    (found,) = evidence_of(backup).verifications
+    assert found.outcome == "failed"
+    (warning,) = found.warnings
+    assert re.search(f"not completed: {ONE_BOOLEAN}.*small: returned 9, no boolean", warning)
 
 
 # -- could not verify ---------------------------------------------------------------------------------------------

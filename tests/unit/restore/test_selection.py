@@ -7,7 +7,7 @@ import pytest
 from airflow_pg_s3.core.errors import ClientProgramError, InputError
 from airflow_pg_s3.core.postgres.archive.toc import Entry, Toc
 from airflow_pg_s3.core.postgres.archive.use_list import listed_ids
-from airflow_pg_s3.core.restore.selection import refuse_views_alone, select
+from airflow_pg_s3.core.restore.selection import loose_ends, refuse_views_alone, select
 
 # As pg_dump of PostgreSQL 18 writes them; the numbers are made short. The last are dependencies.
 ENTRIES = [
@@ -384,3 +384,30 @@ def test_what_ties_the_chosen_to_others_comes_last(arguments, ties):
     selected = select(TOC, **arguments)
     assert {entry.dump_id for entry in selected.ties} == ties
     assert ties.isdisjoint(entry.dump_id for entry in selected.entries)
+
+
+def test_links_to_what_a_part_lacks_are_told_from_those_within_it():
+    # As pg_dump --exclude-table of customers and of the partitioned table events writes them.
+    toc = toc_of(
+        (10, "TABLE", "public", "orders", ()),
+        (11, "TABLE", "public", "early", ()),
+        (12, "TABLE", "public", "notes", ()),
+        (13, "TABLE", "public", "days", ()),
+        (14, "FOREIGN TABLE", "public", "monday", (13,)),
+        (20, "TABLE ATTACH", "public", "early", (11,)),
+        (21, "TABLE ATTACH", "public", "monday", (14, 13)),
+        (30, "CONSTRAINT", "public", "orders orders_pkey", (10,)),
+        (31, "INDEX", "public", "orders_n", (10,)),
+        (32, "CONSTRAINT", "public", "early early_pkey", (11, 11)),
+        (33, "INDEX", "public", "days_i", (13,)),
+        (34, "INDEX", "public", "monday_i", (14, 14, 33)),
+        (40, "INDEX ATTACH", "public", "early_pkey", (32, 11, 11)),
+        (41, "INDEX ATTACH", "public", "monday_i", (34, 33, 14, 13)),
+        (50, "FK CONSTRAINT", "public", "orders orders_c_fkey", (10,)),
+        (51, "COMMENT", "public", "CONSTRAINT orders_c_fkey ON orders", (50,)),
+        (52, "FK CONSTRAINT", "public", "orders orders_prev_fkey", (10, 10, 30)),
+        (53, "COMMENT", "public", "CONSTRAINT orders_prev_fkey ON orders", (52,)),
+        (54, "FK CONSTRAINT", "public", "notes notes_n_fkey", (12, 10, 31)),
+        (55, "FK CONSTRAINT", "public", "notes notes_at_fkey", (12, 40)),
+    )
+    assert [entry.dump_id for entry in loose_ends(toc)] == [20, 40, 50, 51, 55]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from airflow_pg_s3.core.backup.standby import warn_of_snapshots
 from airflow_pg_s3.core.errors import PgS3Error
 from airflow_pg_s3.core.postgres import client_options, server
 from airflow_pg_s3.core.postgres.choose_pg_dump import choose_pg_dump
+from airflow_pg_s3.core.postgres.client_options import Given
 from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.server import ServerFacts
 from airflow_pg_s3.core.reporting import Log
@@ -68,6 +69,7 @@ def plan_dump(
         check_tools(tools)
     repository.check_access(request.source.database)
     newest = _newest_of_this_server(repository, request.source.database, facts, log)
+    _warn_of_part(given, log)
     warn_of_snapshots(connection, request.jobs, given, log)
     return DumpPlan(
         request=request,
@@ -78,6 +80,17 @@ def plan_dump(
             connection, newest, request.pg_dump_options, client_options.left_out_by(given)
         ),
     )
+
+
+def _warn_of_part(given: Sequence[Given], log: Log) -> None:
+    left_out_by = client_options.left_out_by(given)
+    if left_out_by:
+        words = [
+            f"--{name}" if value is None else f"--{name}={value}"
+            for name, value in given
+            if f"--{name}" in left_out_by
+        ]
+        log.warning("this backup holds a part of the database: %s left out the rest", ", ".join(words))
 
 
 def _newest_of_this_server(repository: Repository, database: str, facts: ServerFacts, log: Log) -> Manifest | None:

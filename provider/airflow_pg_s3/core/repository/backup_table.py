@@ -108,12 +108,16 @@ def backup_table(entries: Sequence[Entry], now: datetime) -> list[str]:
                 f"{entry.rows:,}",
                 "yes" if entry.is_encrypted else "no",
                 entry.state(now),
-                ", ".join(f"{name}={value}" for name, value in entry.labels.items()),
+                ", ".join(_marks(entry)),
             )
             for entry in entries
         ],
         numbers=("age", "took", "size", "new", "raw size", "tables", "rows"),
     )
+
+
+def _marks(entry: Entry) -> list[str]:
+    return ["partial"] * bool(entry.left_out_by) + [f"{name}={value}" for name, value in entry.labels.items()]
 
 
 def listing(entries: Sequence[Entry], now: datetime) -> list[str]:

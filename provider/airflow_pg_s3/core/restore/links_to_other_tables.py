@@ -9,14 +9,18 @@ from typing import Any
 import psycopg
 
 from airflow_pg_s3.core.postgres.archive.definitions import Definition
-from airflow_pg_s3.core.postgres.archive.toc import Toc
+from airflow_pg_s3.core.postgres.archive.toc import RELATIONS, Toc
 from airflow_pg_s3.core.postgres.redaction import redacted
 from airflow_pg_s3.core.restore.clean import apply_setting
 
-# Classes of errors that mean that the other table is missing, or differs from the source's:
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-_TOLERATED = ("0A", "23", "3F", "42", "55")
-_MISSING = re.compile(r'^relation "(.+)" does not exist')
+# SQLSTATEs, or their classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+MISSING = ("3F000", "42P01")
+"""The other table, or its schema, is missing."""
+
+MISSING_OR_DIFFERENT = ("0A", "23", "3F", "42", "55")
+"""The other table is missing, or differs from the source's."""
+
+_MISSING_RELATION = re.compile(r'^relation "(.+)" does not exist')
 
 
 def tie(
@@ -24,28 +28,33 @@ def tie(
     script: Sequence[Definition],
     toc: Toc,
     warn: Callable[[str], None],
+    *,
+    tolerated: tuple[str, ...],
 ) -> None:
     """Create entries one by one; those that the target cannot take are left out with a warning.
 
     :param connection: a connection, in a transaction or not.
     :param script: the commands of the entries, and the settings before them.
     :param warn: called with a sentence for each entry that is left out, but not for comments on it.
+    :param tolerated: SQLSTATEs, or their classes, with which the target cannot take an entry.
     :raises psycopg.Error: the server refuses for a reason that has nothing to do with what the target holds.
     """
     left_out: set[int] = set()
+    held = {f"{toc.shown(e.schema)}.{toc.shown(e.name)}" for e in toc.entries if e.kind in RELATIONS}
     for definition in script:
         entry = toc.by_id.get(definition.dump_id)
-        if entry is not None and not left_out.isdisjoint(entry.dependencies):
+        if entry is not None and entry.kind == "COMMENT" and not left_out.isdisjoint(entry.dependencies):
             continue
         try:
             _run(connection, definition, toc.codec)
         except psycopg.Error as error:
-            if error.sqlstate is None or not error.sqlstate.startswith(_TOLERATED):
+            if error.sqlstate is None or not error.sqlstate.startswith(tolerated):
                 raise
             left_out.add(definition.dump_id)
             reason = redacted(error.diag.message_primary or str(error))
-            missing = _MISSING.search(reason)
-            advice = f" (select it too, if it is wanted: tables=['{missing[1]}'])" if missing else ""
+            missing = _MISSING_RELATION.search(reason)
+            is_held = missing is not None and missing[1] in held
+            advice = f" (select it too, if it is wanted: tables=['{missing[1]}'])" if missing and is_held else ""
             warn(f"left out: {definition.label}: {reason}{advice}")
 
 

@@ -22,7 +22,7 @@ class OpenedArchive:
     :param path: a file, or a folder of which only toc.dat must be there. The folder around it is written to.
     :param toc: its table of contents.
     :param entries: the entries to restore, in pg_restore's order.
-    :param ties: entries that link these to other objects of the target: foreign keys, memberships in publications.
+    :param ties: entries that link these to other objects, which the target may have (`selection.Selected`).
     :param tools: the programs that restore it.
     :param options: the user's options for pg_restore.
     :param given: the same options, as parsed by `client_options.check`.

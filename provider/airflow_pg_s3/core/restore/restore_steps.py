@@ -18,7 +18,7 @@ from airflow_pg_s3.core.restore.clean import check_encoding
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.definer import Definer, PlainDefiner
 from airflow_pg_s3.core.restore.existing_objects import change_owner_of_public, standing
-from airflow_pg_s3.core.restore.links_to_other_tables import tie
+from airflow_pg_s3.core.restore.links_to_other_tables import MISSING, MISSING_OR_DIFFERENT, tie
 from airflow_pg_s3.core.restore.load.copy_session import LoadingOptions, become, loading_options
 from airflow_pg_s3.core.restore.load.load import on_one_lane
 from airflow_pg_s3.core.restore.managed_service import UnprivilegedRestore
@@ -144,7 +144,9 @@ class ArchiveRestore:
         """Create what ties restored tables to others of the target, and detach subscriptions."""
         if self.archive.ties:
             script = self.archive.definitions(self.archive.ties, self.archive.options)
-            tie(connection, script, self.archive.toc, self.context.warn)
+            # A whole database is as it was, but for what the backup does not hold.
+            tolerated = MISSING_OR_DIFFERENT if self.context.request.wanted.has_patterns else MISSING
+            tie(connection, script, self.archive.toc, self.context.warn, tolerated=tolerated)
         if self.archive.subscriptions:
             detach_restored(connection, self.archive.subscriptions, self.context.warn)
 

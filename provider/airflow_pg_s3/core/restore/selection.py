@@ -38,6 +38,13 @@ _VIEWS = ("VIEW", "MATERIALIZED VIEW")
 # A view whose query needs a primary key gets its query by a rule of this name, after the key.
 _QUERY = " _RETURN"
 _ATTACHES = ("TABLE ATTACH", "INDEX ATTACH")
+# Kinds of links, with how many entries of which kinds each needs if the archive holds both its ends: the key that
+# is referred to; two tables; two indexes. pg_dump notes no dependency on what it leaves out.
+_ENDS = {
+    _FOREIGN_KEY: (1, ("CONSTRAINT", "INDEX")),
+    "INDEX ATTACH": (2, ("CONSTRAINT", "INDEX")),
+    "TABLE ATTACH": (2, RELATIONS),
+}
 # Settings without which the other entries' text would be misread.
 _SETTINGS = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 
@@ -142,6 +149,21 @@ def _ties(entries: Sequence[Entry], own: set[int], chosen: set[int]) -> set[int]
         if (is_ours and not needed <= chosen) or not ties.isdisjoint(needed):
             ties.add(entry.dump_id)
     return ties
+
+
+def loose_ends(toc: Toc) -> list[Entry]:
+    """Find the links to what a backup of a part has left out, and the comments on them.
+
+    :param toc: that of such a backup: in a whole one, a foreign key to a table of an extension looks the same.
+    """
+    loose: set[int] = set()
+    for entry in toc.entries:
+        needed = [toc.by_id[number].kind for number in set(entry.dependencies) & toc.by_id.keys()]
+        count, kinds = _ENDS.get(entry.kind, (0, ()))
+        is_comment = entry.kind == "COMMENT" and not loose.isdisjoint(entry.dependencies)
+        if is_comment or sum(kind in kinds for kind in needed) < count:
+            loose.add(entry.dump_id)
+    return [entry for entry in toc.entries if entry.dump_id in loose]
 
 
 def _full(pattern: str, parameter: str) -> str:
@@ -295,6 +317,8 @@ def choose(
     # pg_restore knows best which entries the user's options leave out.
     numbers = listed_ids(archive.folder, tools=tools, arguments=arguments)
     tying = {entry.dump_id for entry in ties}
+    if archive.manifest.dump.left_out_by:
+        tying |= {entry.dump_id for entry in loose_ends(toc)}
     restored = [toc.by_id[number] for number in numbers if number not in tying]
     members = [member_of(entry, archive) for entry in restored if entry.kind == "TABLE DATA"]
     if any(entry.kind == "BLOBS" for entry in restored):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from airflow_pg_s3.core.errors import InputError
 from airflow_pg_s3.core.postgres import client_versions
 from airflow_pg_s3.core.postgres.archive.requirements import requirements_of
 from airflow_pg_s3.core.postgres.client_versions import ClientTools
@@ -15,7 +16,7 @@ from airflow_pg_s3.core.reporting import Log, begin_stage, some_of
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.repository import StoredManifest
 from airflow_pg_s3.core.repository.thaw import refuse_archived
-from airflow_pg_s3.core.repository.verification_record import CheckResult, Difference
+from airflow_pg_s3.core.repository.verification_record import Difference
 from airflow_pg_s3.core.restore.backup_source import BackupSource, open_backup
 from airflow_pg_s3.core.restore.context import RestoreContext
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
@@ -26,7 +27,7 @@ from airflow_pg_s3.core.verify.findings import Findings
 from airflow_pg_s3.core.verify.request import VerifyRequest
 from airflow_pg_s3.core.verify.scratch_database import ScratchDatabase
 from airflow_pg_s3.core.verify.throwaway_server import throwaway_server
-from airflow_pg_s3.core.verify.user_checks import run_checks
+from airflow_pg_s3.core.verify.user_checks import Checked, run_checks
 from airflow_pg_s3.core.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -141,11 +142,22 @@ def _note_restore(restored: RestoreResult, findings: Findings) -> None:
     findings.warnings += [text for text in restored.warnings if not text.startswith(about)]
 
 
-def _note_checks(checks: Sequence[CheckResult], findings: Findings) -> None:
-    findings.checks += checks
+def _note_checks(checks: Sequence[Checked], findings: Findings) -> None:
+    """Record the checks; a mistaken one is no difference, as it says nothing of the backup.
+
+    :raises InputError: checks are mistaken; the message names them.
+    """
+    findings.checks += [check.result for check in checks]
     findings.differences += [
-        Difference(kind="check", name=check.sql, detail=check.detail) for check in checks if not check.passed
+        Difference(kind="check", name=check.result.sql, detail=check.result.detail)
+        for check in checks
+        if not check.result.passed and not check.is_mistaken
     ]
+    mistaken = [f"{check.result.sql}: {check.result.detail}" for check in checks if check.is_mistaken]
+    if mistaken:
+        raise InputError(
+            "a check must return one boolean, such as select count(*) > 0 from orders: " + "; ".join(mistaken)
+        )
 
 
 def _note_server(scratch: ScratchDatabase, request: VerifyRequest, findings: Findings) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -21,18 +21,30 @@ from airflow_pg_s3.core.verify.outcome import is_server_at_fault
 TIMEOUT_SECONDS = 3600
 _POLL_SECONDS = 0.2
 _DETAIL_CHARACTERS = 500
+# PostgreSQL refuses the query itself: its text, what it names, or that it writes.
+_STATES_OF_MISTAKES = ("3F", "42", "25006")
+
+
+class Checked(NamedTuple):
+    """A check that was run.
+
+    :param is_mistaken: whether it tells nothing of the database, whatever that holds.
+    """
+
+    result: CheckResult
+    is_mistaken: bool = False
 
 
 def run_checks(
     checks: Sequence[str], target: ConnectionParameters, *, cancel: threading.Event, log: Log
-) -> list[CheckResult]:
+) -> list[Checked]:
     """Run each check in a read-only transaction of its own.
 
     :raises psycopg.OperationalError: the connection was lost.
     :raises ServerError: a check failed for lack of time or of the server's resources.
     :raises Cancelled: the verification was told to stop.
     """
-    results: list[CheckResult] = []
+    results: list[Checked] = []
     if not checks:
         return results
     with target.connect() as connection, ThreadPoolExecutor(1, thread_name_prefix="check") as pool:
@@ -49,18 +61,18 @@ def run_checks(
                     if cancel.is_set():
                         connection.cancel()
                         raise Cancelled("stopped while the checks ran") from None
-            log.info("check %s: %s: %s", "passed" if results[-1].passed else "FAILED", query, results[-1].detail)
+            result, is_mistaken = results[-1]
+            said = "is mistaken" if is_mistaken else "passed" if result.passed else "FAILED"
+            log.info("check %s: %s: %s", said, query, result.detail)
     return results
 
 
-def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> CheckResult:
+def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> Checked:
     try:
         connection.execute("begin read only")
         try:
             # A prepared statement can hold one command only.
-            cursor = connection.execute(query.encode(), prepare=True)
-            rows = cursor.fetchmany(2) if cursor.description else None
-            columns = len(cursor.description or ())
+            return _judge(query, connection.execute(query.encode(), prepare=True))
         finally:
             connection.execute("rollback")
     except psycopg.Error as error:
@@ -68,17 +80,32 @@ def _run(query: str, connection: psycopg.Connection[tuple[Any, ...]]) -> CheckRe
             raise
         if is_server_at_fault(error.sqlstate):
             raise ServerError(f"the check {query} could not be run: {server_error(error)}") from None
-        return CheckResult(sql=query, passed=False, detail=_shorten(f"PostgreSQL says: {redacted(str(error))}"))
-    if rows is None:
-        return CheckResult(sql=query, passed=False, detail="is no query")
-    if columns != 1 or len(rows) != 1:
-        count = "no row" if not rows else "more than one row" if len(rows) > 1 else f"{columns} columns"
-        return CheckResult(sql=query, passed=False, detail=f"returned {count}, not a single value")
-    (value,) = rows[0]
-    shown = (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value!r}, no boolean"
-    )
-    return CheckResult(sql=query, passed=value is True, detail=_shorten(f"returned {shown}"))
+        is_mistaken = (error.sqlstate or "").startswith(_STATES_OF_MISTAKES)
+        return _not_passed(query, f"PostgreSQL says: {redacted(str(error))}", is_mistaken=is_mistaken)
+
+
+def _judge(query: str, cursor: psycopg.Cursor[tuple[Any, ...]]) -> Checked:
+    if cursor.description is None:
+        return _not_passed(query, "is no query", is_mistaken=True)
+    if cursor.rowcount == 0:
+        return _not_passed(query, "returned no row, not a single value")
+    columns = len(cursor.description)
+    if columns != 1:
+        return _not_passed(query, f"returned {columns} columns, not a single value", is_mistaken=True)
+    if cursor.rowcount > 1:
+        # One that is not true counts: it may be why there is more than one.
+        is_true = all(value is not None and value is not False for (value,) in cursor)
+        return _not_passed(query, "returned more than one row, not a single value", is_mistaken=is_true)
+    ((value,),) = cursor
+    if value is None or value is False:
+        return _not_passed(query, "returned null" if value is None else "returned false")
+    if value is not True:
+        return _not_passed(query, f"returned {value!r}, no boolean", is_mistaken=True)
+    return Checked(CheckResult(sql=query, passed=True, detail="returned true"))
+
+
+def _not_passed(query: str, detail: str, *, is_mistaken: bool = False) -> Checked:
+    return Checked(CheckResult(sql=query, passed=False, detail=_shorten(detail)), is_mistaken)
 
 
 def _shorten(text: str) -> str:

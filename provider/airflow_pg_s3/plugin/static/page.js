@@ -126,7 +126,7 @@ function databaseRow(repository, database) {
   const fresh = isFresh === true && badge("On time", "good");
   const proven = verified && verified.backup_id !== newest.backup_id && `newest verified: made ${ago(verified.created_at)}`;
   return el("tr", {}, link,
-    cell("Newest backup", { class: "moment wide" }, el("div", {}, when(newest.created_at), " ", late || fresh, el("small", {}, `${moment(newest.created_at)} UTC`))),
+    cell("Newest backup", { class: "moment wide" }, el("div", {}, when(newest.created_at), " ", late || fresh, newest.left_out_by.length > 0 && el("span", { class: "label" }, "partial"), el("small", {}, `${moment(newest.created_at)} UTC`))),
     cell("Verification", { class: "moment wide" }, el("div", {}, verdictOf(newest), el("small", {}, proven || verdictTime(newest) || ""))),
     cell("Recovery", number, verified?.proof?.restore_seconds == null ? "–" : duration(verified.proof.restore_seconds)),
     cell("Size", number, bytes(newest.stored_bytes)),

@@ -6,7 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+from airflow_pg_s3.core.postgres.archive import toc
 
 TO_BE_FILLED = "MATERIALIZED VIEW DATA"
 """Kind of the entries that fill views; pg_restore writes them with the definitions, pg_dump does not."""
@@ -58,6 +60,11 @@ class Entry(NamedTuple):
     kind: str
     schema: str
     name: str
+
+    @classmethod
+    def of(cls, entry: toc.Entry) -> Self:
+        """Return what identifies an entry of a table of contents."""
+        return cls(entry.kind, entry.schema or "-", re.sub(r"[\r\n]", " ", entry.name))
 
     def __str__(self) -> str:
         kind, name = self.kind, self.name

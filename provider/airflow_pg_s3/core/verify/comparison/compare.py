@@ -11,6 +11,7 @@ from functools import partial
 import psycopg
 
 from airflow_pg_s3.core.errors import InputError, ServerError
+from airflow_pg_s3.core.postgres.archive.schema_script import Entry
 from airflow_pg_s3.core.postgres.archive.toc import TOC, read_toc
 from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from airflow_pg_s3.core.postgres.connection import ConnectionParameters
@@ -20,6 +21,7 @@ from airflow_pg_s3.core.repository.members import Member
 from airflow_pg_s3.core.repository.verification_record import Difference, TableResult
 from airflow_pg_s3.core.restore.load.archive_folder import ArchiveFolder
 from airflow_pg_s3.core.restore.load.load import grouped
+from airflow_pg_s3.core.restore.selection import loose_ends
 from airflow_pg_s3.core.verify.comparison import large_objects, sequences_and_extensions
 from airflow_pg_s3.core.verify.comparison.copy_reader import CopyReader
 from airflow_pg_s3.core.verify.comparison.schema_diff import compare_schemas, schemas_for_extensions
@@ -105,6 +107,8 @@ def _work(
     """Return the pieces of the comparison, in the order in which differences are reported."""
     server = archive.manifest.server
     toc = read_toc(archive.folder / TOC)
+    # The restore has left these out with a warning each if what they link to is not there.
+    may_lack = {Entry.of(entry) for entry in loose_ends(toc)} if archive.manifest.dump.left_out_by else set()
     restored = read_tables(reader.connection, server)
     tables = TableComparison(archive=archive, restored=restored, locate=locate)
     contents = large_objects.content_members(archive.members.values())
@@ -115,7 +119,7 @@ def _work(
         found = schemas.database_schema(expected, reader.connection)
         same_major = schemas.are_of_one_major(reader.connection)
         differences, warnings = sequences_and_extensions.compare_extensions(reader.connection, expected, server)
-        differences += compare_schemas(expected, found, same_major=same_major)
+        differences += compare_schemas(expected, found, same_major=same_major, may_lack=may_lack)
         warnings += [
             f"the schema {entry.name}, which holds an extension, is not in the backup, but was created before"
             for entry in schemas_for_extensions(expected, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from airflow_pg_s3.core.errors import IntegrityError
 from airflow_pg_s3.core.postgres.archive.schema_script import TO_BE_FILLED, Entry, SchemaText, printable
@@ -37,17 +37,21 @@ _ABOUT_PUBLIC = (Entry("SCHEMA", "-", "public"), Entry("COMMENT", "-", "SCHEMA p
 _OF_OTHER_SERVERS = ("FOREIGN DATA WRAPPER", "FOREIGN TABLE", "SERVER", "SUBSCRIPTION", "USER MAPPING")
 
 
-def compare_schemas(expected: SchemaText, found: SchemaText, *, same_major: bool) -> Iterator[Difference]:
+def compare_schemas(
+    expected: SchemaText, found: SchemaText, *, same_major: bool, may_lack: Collection[Entry] = ()
+) -> Iterator[Difference]:
     """Yield what is missing, what is not in the source, and what differs.
 
     :param expected: the archive's definitions.
     :param same_major: whether the servers, and the programs that wrote both texts, are of one major version.
+    :param may_lack: entries of the archive that the database may lack.
     """
     for entry, texts in expected.entries.items():
         if entry.kind == TO_BE_FILLED or (entry in _ABOUT_PUBLIC and not found.tells_of_public):
             continue
         if entry not in found.entries:
-            yield _difference(entry, "is missing")
+            if entry not in may_lack:
+                yield _difference(entry, "is missing")
         elif not _are_equal(entry, texts, found.entries[entry], same_major):
             yield _difference(entry, _diff(_lines(entry, expected), _lines(entry, found)))
     for_extensions = schemas_for_extensions(expected, found)

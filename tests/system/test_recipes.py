@@ -10,6 +10,7 @@ import pytest
 from airflow_pg_s3.core.repository.repository import read_manifest
 from tests.support.airflow_versions import VERSION, DagBag, sync_bag_to_db
 from tests.support.documents import ROOT, blocks
+from tests.support.sampling import sample
 from tests.system.conftest import link_alone
 
 
@@ -35,7 +36,7 @@ def test_the_recipe_for_each_deployment_runs_once_and_names_the_release(
     assert read_manifest(client, f"s3://{shop.bucket}/{key}")[0].labels == {"release": "1.2.3"}
 
 
-@pytest.mark.parametrize(("exists", "status"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(("exists", "status"), sample([(True, 0), (False, 1)], 1, "single shot"))
 def test_a_single_shot_ends_with_the_status_of_its_outcome(
     airflow_database, dag_files, shop, exists: bool, status: int
 ) -> None:

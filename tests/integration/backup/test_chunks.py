@@ -63,7 +63,7 @@ def comes_back(pg18: Cluster, restore, new_name) -> Callable[..., None]:
     return check
 
 
-@pytest.mark.parametrize("change", sample(list(CHANGES), 4, "second night"))
+@pytest.mark.parametrize("change", sample(list(CHANGES), 3, "second night"))
 @only_on("moto")
 def test_the_second_night_stores_what_has_changed(
     pg18: Cluster, history: str, back_up, manifest_of, comes_back, leftovers, change: str

@@ -100,7 +100,7 @@ def outlasts(by_token, restore, new_name) -> Callable[..., dict]:
 
 @pytest.mark.parametrize(
     ("postgres", "jobs"),
-    sample(combine(MAJORS, [1, 2], name="expiring passwords"), 2, "expiring passwords"),
+    sample(combine(MAJORS, [1, 2], name="expiring passwords"), 1, "expiring passwords"),
     indirect=["postgres"],
 )
 def test_a_restore_outlasts_its_password(postgres: Cluster, back_up, new_database, outlasts, tokens, jobs) -> None:

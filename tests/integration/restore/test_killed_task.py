@@ -92,7 +92,7 @@ def janitor_of(pids: list[int]) -> int:
         ),
     ],
 )
-@pytest.mark.parametrize("janitor_is_slow", [True, False], ids=["janitor slow", "janitor quick"])
+@pytest.mark.parametrize("speed", sample(["slow", "quick"], 1, "janitor"))
 def test_a_table_is_whole_or_empty_when_the_task_alone_was_killed(
     pg16: Cluster,
     s3: S3Server,
@@ -104,7 +104,7 @@ def test_a_table_is_whole_or_empty_when_the_task_alone_was_killed(
     compression: str,
     jobs: int,
     megabytes: int,
-    janitor_is_slow: bool,
+    speed: str,
 ) -> None:
     target = new_database(pg16)
     arguments = {
@@ -125,11 +125,11 @@ def test_a_table_is_whole_or_empty_when_the_task_alone_was_killed(
         task.stdin.close()
         wait_until(lambda: is_midway(pg16, target, copies=jobs if form == "ours" else 1))
         janitor = janitor_of(processes())
-        if janitor_is_slow:
+        if speed == "slow":
             os.kill(janitor, signal.SIGSTOP)
         task.kill()
         task.wait()
-        if janitor_is_slow:
+        if speed == "slow":
             time.sleep(WHILE_SECONDS)
             os.kill(janitor, signal.SIGCONT)
     finally:

@@ -99,7 +99,7 @@ def test_with_a_managed_service_the_same_tables_are_ours_though_pg_restore_has_n
 
 @pytest.mark.parametrize(
     ("postgres", "jobs"),
-    sample(combine(MAJORS, [1, 4], name="all that is hard"), 2, "all that is hard"),
+    sample(combine(MAJORS, [1, 4], name="all that is hard"), 1, "all that is hard"),
     indirect=["postgres"],
 )
 def test_all_that_is_hard_comes_back_by_copy_alone(
@@ -349,7 +349,7 @@ select lo_from_bytea(901, convert_to(repeat('0123456789', 1000000), 'UTF8'));
 
 @pytest.mark.parametrize(
     ("postgres", "jobs"),
-    sample(combine(MAJORS, [1, 3], name="large objects"), 2, "large objects"),
+    sample(combine(MAJORS, [1, 3], name="large objects"), 1, "large objects"),
     indirect=["postgres"],
 )
 def test_large_objects_come_back(postgres: Cluster, new_database, back_up, assert_restored, jobs: int):

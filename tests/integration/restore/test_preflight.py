@@ -13,6 +13,7 @@ from airflow_pg_s3.core.postgres.client_versions import ClientTools
 from testkit.dumps import dump
 from testkit.postgres import Cluster, installations
 from testkit.reset_cluster import wipe
+from tests.support.sampling import sample
 from tests.support.stored_backups import sealed_json
 
 pytestmark = [pytest.mark.usefixtures("s3"), pytest.mark.parametrize("s3", ["moto"], indirect=True)]
@@ -187,7 +188,7 @@ def test_a_plain_dump_keeps_its_owners(source: Cluster, restore, put, tmp_path: 
     assert f"{argument}=True has no effect on a plain dump" in said
 
 
-@pytest.mark.parametrize("major", [15, 16, 18])
+@pytest.mark.parametrize("major", sample([15, 16, 18], 1, "roles"))
 def test_the_roles_of_the_hard_database_are_known_from_its_table_of_contents(
     cluster_of, hard_database, tmp_path: Path, major: int
 ) -> None:

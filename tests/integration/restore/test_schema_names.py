@@ -38,7 +38,7 @@ analyze;
 
 
 @only_on("moto")
-@pytest.mark.parametrize("major", sample(MAJORS, 2, "names of schemas"))
+@pytest.mark.parametrize("major", sample(MAJORS, 1, "names of schemas"))
 def test_a_backup_with_such_schemas_is_verified_and_restored_whole_and_in_parts(
     cluster_of: Callable[[int], Cluster],
     new_database: Callable[..., str],

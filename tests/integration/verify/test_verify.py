@@ -638,7 +638,7 @@ ROWS_OF_MANY_SIZES = "select i, repeat('x', (hashint4(i) & 1023)) as filler from
 
 
 @only_on("moto")
-@pytest.mark.parametrize("major", sample(MAJORS, 2, "one job is enough"))
+@pytest.mark.parametrize("major", sample(MAJORS, 1, "one job is enough"))
 def test_one_job_is_enough_to_verify_rows_of_many_sizes(cluster_of, new_database, back_up, verify, major: int):
     cluster = cluster_of(major)
     database = new_database(cluster, f"create table t as {ROWS_OF_MANY_SIZES}")

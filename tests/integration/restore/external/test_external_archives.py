@@ -36,7 +36,7 @@ def databases(cluster: Cluster) -> set[str]:
     ("form", "compression", "jobs"),
     sample(
         [("custom", "bare", 3), ("tar", "gzip", 2), ("plain", "zstd", 1), ("directory", "gzip", 3)],
-        2,
+        1,
         "hard archives",
     ),
 )

@@ -43,9 +43,8 @@ def run(arguments: Namespace, connect: Connect, words: Mapping[str, str], result
     :param words: what core says, and what to say in its place.
     :param results: where results go.
     """
-    if isinstance(
-        results, io.TextIOWrapper
-    ):  # as standard error has it: a name that it lacks letters for is no bug
+    # As standard error has it: a name that it lacks letters for is no bug.
+    if isinstance(results, io.TextIOWrapper):
         results.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments, connect, words, results)

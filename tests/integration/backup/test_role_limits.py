@@ -1,6 +1,7 @@
 """Limits of a role, which are meant for applications, and end no session or command of ours."""
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +58,10 @@ def test_a_database_is_created_however_long_its_template_is_locked(
     limit, pg18: Cluster, new_name, name: str
 ) -> None:
     params = limit(name).of(new_name(pg18))
-    with psycopg.connect(pg18.dsn()) as other, InPlaceTarget(params, must_be_empty=True) as target:
+    with (
+        psycopg.connect(pg18.dsn()) as other,
+        InPlaceTarget(params, must_be_empty=True, log=logging.getLogger()) as target,
+    ):
         other.execute("comment on database template0 is 'busy'")  # locks it until the end of the transaction
         timer = threading.Timer(LONGER, other.rollback)
         timer.start()

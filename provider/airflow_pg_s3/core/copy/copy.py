@@ -15,9 +15,14 @@ from airflow_pg_s3.core.postgres.errors import translate_errors
 from airflow_pg_s3.core.reporting import Log, byte_progress, end_stage, human
 from airflow_pg_s3.core.repository.manifest import Manifest
 from airflow_pg_s3.core.repository.presence import Presence
-from airflow_pg_s3.core.repository.repository import Begun, Repository, StoredManifest, read_manifest
+from airflow_pg_s3.core.repository.repository import (
+    Begun,
+    Repository,
+    StoredManifest,
+    read_manifest,
+    read_manifest_bytes,
+)
 from airflow_pg_s3.core.repository.thaw import refuse_archived
-from airflow_pg_s3.core.s3 import errors as s3_errors
 from airflow_pg_s3.core.s3 import requests as s3_requests
 from airflow_pg_s3.core.s3.parallel import in_parallel
 
@@ -91,7 +96,7 @@ def copy(
     """
     began = time.monotonic()
     stored = read_manifest(client, request.backup)
-    bucket, key = s3_requests.parse_uri(request.backup, parameter="backup")
+    bucket, _ = s3_requests.parse_uri(request.backup, parameter="backup")
     manifest = stored.manifest
     copied = _Copy(request, client, bucket, stored, other, log)
     if copied.is_where_it_would_be():
@@ -102,7 +107,7 @@ def copy(
         log.info("%s is complete already", copied.uri)
     else:
         refuse_archived(client, request.backup, cancel=cancel)
-        copied.make(_read(client, bucket, key, stored), cancel)
+        copied.make(_read(client, request.backup, stored), cancel)
         end_stage(log)
     return CopyResult(
         uri=copied.uri,
@@ -211,10 +216,9 @@ class _Copy:
             progress.tick()
 
 
-def _read(client: S3Client, bucket: str, key: str, stored: StoredManifest) -> bytes:
+def _read(client: S3Client, uri: str, stored: StoredManifest) -> bytes:
     """The very bytes of the manifest, as its digest and its seal are over them."""
-    with s3_errors.translate_errors(bucket):
-        body = s3_requests.get_object(client, Bucket=bucket, Key=key)["Body"].read()
+    body = read_manifest_bytes(client, uri)
     if hashlib.sha256(body).hexdigest() != stored.sha256:
-        raise IntegrityError(f"s3://{bucket}/{key} has changed while it was read")
+        raise IntegrityError(f"{uri} has changed while it was read")
     return body

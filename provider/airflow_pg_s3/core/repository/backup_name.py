@@ -6,6 +6,7 @@ younger), or the beginning of an id that no other id shares.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from bisect import bisect
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from airflow_pg_s3.core.errors import InputError
+from airflow_pg_s3.core.errors import InputError, PgS3Error
 from airflow_pg_s3.core.reporting import Log, some_of
 from airflow_pg_s3.core.repository.backup_id import LATEST, LATEST_VERIFIED, time_of
 from airflow_pg_s3.core.repository.catalog import Selection, select
@@ -46,7 +47,11 @@ def resolve(client: S3Client, uri: str, log: Log) -> str:
     prefix, _, encoded = folder.rpartition("/")
     problem = _problem(uri, name, encoded)
     if problem is None and not _is_name(name):
-        if (error := folder_not_backup(client, uri)) is not None and not _is_object(client, bucket, key):
+        # Whoever may read an archive may have no right to look for it.
+        with contextlib.suppress(PgS3Error):
+            if _is_object(client, bucket, key):
+                return uri
+        if (error := folder_not_backup(client, uri)) is not None:
             raise error
         return uri
     # An archive of another tool may be called so.

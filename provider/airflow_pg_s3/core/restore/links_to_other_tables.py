@@ -40,7 +40,6 @@ def tie(
     :raises psycopg.Error: the server refuses for a reason that has nothing to do with what the target holds.
     """
     left_out: set[int] = set()
-    held = {f"{toc.shown(e.schema)}.{toc.shown(e.name)}" for e in toc.entries if e.kind in RELATIONS}
     for definition in script:
         entry = toc.by_id.get(definition.dump_id)
         if entry is not None and entry.kind == "COMMENT" and not left_out.isdisjoint(entry.dependencies):
@@ -53,9 +52,13 @@ def tie(
             left_out.add(definition.dump_id)
             reason = redacted(error.diag.message_primary or str(error))
             missing = _MISSING_RELATION.search(reason)
-            is_held = missing is not None and missing[1] in held
+            is_held = missing is not None and _holds(toc, missing[1])
             advice = f" (select it too, if it is wanted: tables=['{missing[1]}'])" if missing and is_held else ""
             warn(f"left out: {definition.label}: {reason}{advice}")
+
+
+def _holds(toc: Toc, relation: str) -> bool:
+    return any(entry.kind in RELATIONS and toc.full_name(entry) == relation for entry in toc.entries)
 
 
 def _run(connection: psycopg.Connection[tuple[Any, ...]], definition: Definition, codec: str) -> None:

@@ -55,6 +55,7 @@ def open_target(context: RestoreContext) -> Target:
     return InPlaceTarget(
         request.target,
         must_be_empty=request.if_exists == "fail",
+        log=context.log,
         may_create=request.create_database,
     )
 

@@ -104,8 +104,6 @@ def restore_from(source: Source, context: RestoreContext) -> RestoreResult:
         )
         # This, too, checks, and then creates what the restore needs.
         plan.prepare()
-        if not target.exists and context.request.if_exists != "replace":
-            log.info("created the database %r, which did not exist", target.params.database)
         begin_stage(log, "Restore")
         amounts = plan.fill()
         begin_stage(log, "Commit")

@@ -109,7 +109,7 @@ def _no_rows(archive: ArchiveFolder, name: str, tables: Sequence[str]) -> InputE
     """
     full, toc, backup_id = name if "." in name else f"public.{name}", archive.toc, archive.manifest.backup_id
     for entry in toc.entries:
-        if entry.kind in RELATIONS and full == f"{toc.shown(entry.schema)}.{toc.shown(entry.name)}":
+        if entry.kind in RELATIONS and full == toc.full_name(entry):
             why = (
                 "were they left out, or are they its partitions'?"
                 if entry.kind == "TABLE"

@@ -27,7 +27,7 @@ from airflow_pg_s3.core.postgres.databases import (
 )
 from airflow_pg_s3.core.postgres.heartbeat import Heartbeat
 from airflow_pg_s3.core.postgres.server import Server
-from airflow_pg_s3.core.reporting import some_of
+from airflow_pg_s3.core.reporting import Log, some_of
 from airflow_pg_s3.core.restore.context import RestoreContext
 
 _SHOWN = 5
@@ -224,12 +224,16 @@ class InPlaceTarget(Target):
     :param params: server and name of the database.
     :param must_be_empty: refuse a database that holds anything or, if only some relations are restored, one of
         them.
+    :param log: is told if the database is created.
     :param may_create: create the database if it does not exist.
     :raises InputError: the server refuses.
     """
 
-    def __init__(self, params: ConnectionParameters, *, must_be_empty: bool, may_create: bool = True) -> None:
+    def __init__(
+        self, params: ConnectionParameters, *, must_be_empty: bool, log: Log, may_create: bool = True
+    ) -> None:
         super().__init__(params)
+        self._log = log
         self._may_create = may_create
         self._must_be_empty = must_be_empty
         self._oid: int | None = None  # of the database, if it was created here
@@ -295,6 +299,7 @@ class InPlaceTarget(Target):
             self._oid = value_of(
                 self._connection, "select oid from pg_database where datname = %s", self.params.database
             )
+            self._log.info("created the database %r, which did not exist", self.params.database)
 
     def promote(self) -> None:
         """Do nothing: the database is in its final place."""

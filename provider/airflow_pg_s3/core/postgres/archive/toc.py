@@ -148,6 +148,10 @@ class Toc:
         """
         return name if name.isascii() else decode_name(name.encode(self.codec, "surrogateescape"), self.codec)
 
+    def full_name(self, entry: Entry) -> str:
+        """Return the name of an entry with its schema, in the same form."""
+        return f"{self.shown(entry.schema)}.{self.shown(entry.name)}"
+
 
 def read_toc(file: Path) -> Toc:
     """Read the table of contents of an archive.

@@ -47,12 +47,12 @@ def resolve(client: S3Client, uri: str, log: Log) -> str:
     prefix, _, encoded = folder.rpartition("/")
     problem = _problem(uri, name, encoded)
     if problem is None and not _is_name(name):
+        mistake = None
         # Whoever may read an archive may have no right to look for it.
         with contextlib.suppress(PgS3Error):
-            if _is_object(client, bucket, key):
-                return uri
-        if (error := folder_not_backup(client, uri)) is not None:
-            raise error
+            mistake = None if _is_object(client, bucket, key) else folder_not_backup(client, uri)
+        if mistake is not None:
+            raise mistake
         return uri
     # An archive of another tool may be called so.
     is_object = _is_object(client, bucket, key)
